@@ -1,0 +1,1 @@
+"""What both stages share; knows neither stage."""

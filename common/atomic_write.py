@@ -1,0 +1,43 @@
+"""Files that appear on disk whole or not at all, and stay there after a power cut."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def atomic_write(path: Path, chunks: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
+    """Write a file under a partial name, sync it, rename it, sync its folder.
+
+    Args:
+        path: Final name; its folder is made if absent. An existing file is replaced.
+        chunks: The content, in one piece or in several written one after another.
+
+    Raises:
+        OSError: As the system reports it (no space left, no permission); the partial file is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process number keeps two writers of one name from mixing their bytes.
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    pieces = [chunks] if isinstance(chunks, bytes | memoryview) else chunks
+    try:
+        with partial.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

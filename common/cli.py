@@ -1,0 +1,100 @@
+"""The entry point: a table of commands, loaded when called, and what their ends mean.
+
+Exit codes: 0 ok; 1 unexpected; 2 usage; 3 bad data or experiment; 4 damaged or foreign cache;
+5 stopped short, committed work kept; 75 stopped by a signal, safe to requeue; 130 interrupted.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from common.errors import ReskdError
+
+COMMANDS = {
+    "demo": "student_train.cli:demo",
+    "config": "common.config_cli:config",
+    "dataset": "common.importers.cli:dataset",
+    "train-teacher": "student_train.cli:train_teacher",
+    "cache-teacher": "teacher_cache.cli:cache_teacher",
+    "cache": "teacher_cache.cli:cache",
+    "train-student": "student_train.cli:train_student",
+    "evaluate": "student_train.cli:evaluate",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reskd")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def reskd(debug: bool) -> None:
+    """Cross-resolution distillation for video: cache the teacher once, train many students."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; console scripts pass it to sys.exit."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = reskd.main(args, prog_name="reskd", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ReskdError as error:
+        return _report(str(error), error.exit_code, args)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _report(_no_space(error), 5, args)
+        return _report(_unexpected(error), 1, args)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
+        return 130
+    except Exception as error:  # noqa: BLE001 - the outermost frame turns anything into a code
+        return _report(_unexpected(error), 1, args)
+    return result if isinstance(result, int) else 0
+
+
+def _report(message: str, exit_code: int, args: Sequence[str]) -> int:
+    if "--debug" in args or (exit_code == 1 and os.environ.get("RESKD_DEBUG")):
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    return exit_code
+
+
+def _unexpected(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} in {where.filename}:{where.lineno}: {error}\n"
+        "This is a defect of the program, not of your input. "
+        "Run `reskd --debug ...` again and report the traceback."
+    )
+
+
+def _no_space(error: OSError) -> str:
+    return (
+        f"no space left while writing {error.filename or 'a file'}. What was committed before is "
+        "whole and kept; make room and run the same command again to go on."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

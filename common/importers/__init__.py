@@ -1,0 +1,1 @@
+"""From the annotation formats of the field to a video index."""

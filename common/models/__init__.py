@@ -1,0 +1,1 @@
+"""Recognizers: clips in, feature maps and class scores out."""

@@ -1,0 +1,62 @@
+"""JSON records that prove their own content, and the hashes that name things."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from common.atomic_write import atomic_write
+from common.errors import CacheError
+
+HASH_FIELD = "sha256"
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    # Names of files that are not valid UTF-8 reach Python as lone surrogates; keep them writable.
+    return text.encode("utf-8", "surrogateescape")
+
+
+def digest(value: Any) -> str:
+    """Hexadecimal sha256 of a JSON value's canonical form."""
+    return sha256(canonical_json(value)).hexdigest()
+
+
+def write_record(path: Path, body: Mapping[str, Any]) -> None:
+    """Write a JSON object together with the sha256 of its own canonical body, atomically."""
+    sealed = {**body, HASH_FIELD: digest(dict(body))}
+    text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    atomic_write(path, text.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record and prove that nothing in it was changed.
+
+    Returns:
+        The body, without its hash.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CacheError: If it is not a JSON object or its hash does not fit its body.
+    """
+    try:
+        sealed = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise CacheError(
+            f"{path} is not readable as JSON ({error}). It was written whole by this program, so "
+            "it was damaged or edited since; restore it or write the cache again."
+        ) from error
+    if not isinstance(sealed, dict) or HASH_FIELD not in sealed:
+        raise CacheError(f"{path} is not one of our records: it has no field {HASH_FIELD!r}.")
+    body = {key: value for key, value in sealed.items() if key != HASH_FIELD}
+    if digest(body) != sealed[HASH_FIELD]:
+        raise CacheError(
+            f"{path} was changed after it was written: its content has sha256 "
+            f"{digest(body)[:12]}…, its own record says {str(sealed[HASH_FIELD])[:12]}…. "
+            "Restore it or write the cache again."
+        )
+    return body

@@ -1,0 +1,1 @@
+"""Videos: index, decoding, sampling and views."""

@@ -1,0 +1,1 @@
+"""Experiment files, installed with the package; `reskd config show NAME` resolves one."""
