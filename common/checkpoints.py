@@ -1,0 +1,146 @@
+"""Checkpoint directories: weights as safetensors, everything else as JSON, no pickles.
+
+```
+model.safetensors   weights and buffers
+labels.json         class names in the order of the class scores
+config.json         model, clip, frame size, digest of the weights, the experiment it came from;
+                    written last, so a directory without it is no checkpoint
+```
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+import torch
+from torch import Tensor
+
+from common.atomic_write import atomic_write
+from common.errors import DataError
+from common.models.recognizer import Recognizer
+from common.models.registry import build_model
+from common.specs import ModelSpec
+
+FORMAT = "reskd-checkpoint/1"
+WEIGHTS_FILE = "model.safetensors"
+LABELS_FILE = "labels.json"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointInfo:
+    """What a checkpoint says about itself, without its weights."""
+
+    role: Literal["teacher", "student"]
+    """Which part of the experiment it plays."""
+    model: ModelSpec
+    """How to build the network."""
+    size: int
+    """Side of the frames it was trained on, in pixels."""
+    weights_sha256: str
+    """Digest of the weights by content, see `weights_digest`."""
+    classes: tuple[str, ...]
+    """Class names in the order of its scores."""
+    experiment: Mapping[str, Any]
+    """The resolved experiment it was trained by."""
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Hexadecimal sha256 of names, types, shapes and bytes, independent of the file's layout."""
+    total = sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Recognizer,
+    *,
+    role: Literal["teacher", "student"],
+    spec: ModelSpec,
+    size: int,
+    classes: tuple[str, ...],
+    experiment: Mapping[str, Any],
+) -> CheckpointInfo:
+    """Write a checkpoint directory; an older one in the same place is replaced file by file."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    info = CheckpointInfo(
+        role=role,
+        model=spec,
+        size=size,
+        weights_sha256=weights_digest(state),
+        classes=classes,
+        experiment=experiment,
+    )
+    config = {"format": FORMAT, **asdict(info)}
+    labels = list(config.pop("classes"))
+    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(state))
+    atomic_write(folder / LABELS_FILE, _json_bytes(labels))
+    atomic_write(folder / CONFIG_FILE, _json_bytes(config))
+    return info
+
+
+def read_checkpoint_info(folder: Path) -> CheckpointInfo:
+    """Read what a checkpoint says about itself.
+
+    Raises:
+        DataError: If the folder holds no checkpoint of ours.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        labels = json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is not a checkpoint directory: {Path(error.filename).name} is missing. "
+            "`reskd train-teacher` and `reskd train-student` write such directories."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"A record in checkpoint {folder} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+        raise DataError(f"{folder / CONFIG_FILE} is not of format {FORMAT!r}.")
+    try:
+        return TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
+    except ValidationError as error:
+        raise DataError(f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}") from error
+
+
+def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
+    """Build the network of a checkpoint directory and fill in its weights.
+
+    Returns:
+        The recognizer in eval mode on the CPU, and what the checkpoint says about itself.
+
+    Raises:
+        DataError: If a file is missing or damaged, or the weights do not fit the model.
+    """
+    info = read_checkpoint_info(folder)
+    try:
+        state = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"Cannot read the weights {folder / WEIGHTS_FILE}: {error}") from error
+    if weights_digest(state) != info.weights_sha256:
+        raise DataError(
+            f"The weights in {folder / WEIGHTS_FILE} are not those that {CONFIG_FILE} beside it "
+            "names: one of the two was replaced or damaged. Write the checkpoint again."
+        )
+    spec = replace(info.model, pretrained=False)  # nothing to download, the weights are here
+    model = build_model(spec, num_classes=len(info.classes))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"The weights in {folder} do not fit its model: {error}") from error
+    return model.eval(), info
+
+
+def _json_bytes(value: object) -> bytes:
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "surrogateescape") + b"\n"

@@ -1,0 +1,68 @@
+"""The teacher's feature map on the student's grid, without changing the loss.
+
+The reference up-samples the student's map s (4x4 at 112 px) bilinearly to the teacher's grid (7x7)
+and takes the mean squared difference to the teacher's map t. Up-sampling is a matrix U (49 x 16)
+of full column rank, so with p = pinv(U) t
+
+    mean((U s - t)^2) = mean((U (s - p))^2) + r,    r = mean((t - U p)^2),
+
+because t - U p is orthogonal to everything U can produce. The gradient for s is the same too.
+p has 16 numbers where t had 49, and r is one number per clip.
+
+Source of the loss: ResKD reference (rkd.py, rkd_2d_head.py); bilinear with align_corners=False.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Grid = tuple[int, int]
+
+
+@lru_cache
+def upsampling_matrix(source: Grid, target: Grid) -> Tensor:
+    """U, such that U s is the bilinear up-sampling of a flattened map s.
+
+    Args:
+        source: Height and width of the small map.
+        target: Height and width of the large map.
+
+    Returns:
+        (target cells, source cells), float64 on the CPU. Shared between callers: do not change it.
+    """
+    cells = source[0] * source[1]
+    basis = torch.eye(cells, dtype=torch.float64).view(cells, 1, *source)
+    columns = interpolate(basis, size=target, mode="bilinear", align_corners=False)
+    return columns.flatten(1).T.contiguous()
+
+
+def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]:
+    """Least-squares pre-image of teacher maps on the student's grid.
+
+    Args:
+        features_BTChw: Teacher's maps, (B, T, C, h, w), float32 or float64.
+        student_grid: Height and width of the student's map, neither larger than the teacher's.
+
+    Returns:
+        The maps p, (B, T, C, *student_grid), and the residuals r, (B,), mean square per element of
+        the teacher's map. Same dtype as the input; exact up to its rounding.
+
+    Raises:
+        ValueError: If the student's grid is the larger one: p would not be unique.
+    """
+    teacher_grid = (features_BTChw.shape[-2], features_BTChw.shape[-1])
+    if student_grid[0] > teacher_grid[0] or student_grid[1] > teacher_grid[1]:
+        raise ValueError(
+            f"the student's grid {student_grid} is larger than the teacher's {teacher_grid}; "
+            "give the student smaller frames or store targets.features.grid: teacher"
+        )
+    if student_grid == teacher_grid:
+        return features_BTChw, features_BTChw.new_zeros(features_BTChw.shape[0])
+    up = upsampling_matrix(student_grid, teacher_grid)
+    flat = features_BTChw.flatten(-2)
+    inverse = torch.linalg.pinv(up).to(flat)
+    projected = flat @ inverse.T
+    residual = (flat - projected @ up.to(flat).T).square().flatten(1).mean(1)
+    return projected.unflatten(-1, student_grid), residual

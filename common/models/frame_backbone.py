@@ -1,0 +1,46 @@
+"""Any timm model as a network from frames to feature maps."""
+
+from math import isqrt
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from common.errors import ExperimentError
+
+
+class FrameBackbone(nn.Module):
+    """A timm model without its classifier; frames (N, 3, H, W) to feature maps (N, C, h, w)."""
+
+    def __init__(self, name: str, *, pretrained: bool, args: dict[str, Any]) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+            raise ExperimentError(
+                f"timm knows no model {name!r}. Some that sound like it: {near or 'none'}; "
+                "`python -c 'import timm; print(timm.list_models())'` lists all."
+            )
+        try:
+            self.model = timm.create_model(
+                name, pretrained=pretrained, num_classes=0, global_pool="", **args
+            )
+        except TypeError as error:
+            raise ExperimentError(
+                f"timm's {name} does not take the arguments {args} of model.backbone_args: {error}"
+            ) from error
+        self.num_features: int = self.model.num_features
+
+    def forward(self, frames_N3HW: Tensor) -> Tensor:
+        features: Tensor = self.model.forward_features(frames_N3HW)
+        if features.ndim == 3:
+            return self._map_from_tokens(features)
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        return features
+
+    def _map_from_tokens(self, tokens_NLC: Tensor) -> Tensor:
+        """Vision transformers: drop class and register tokens, lay the patches out again."""
+        patches_NLC = tokens_NLC[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        count, length, channels = patches_NLC.shape
+        side = isqrt(length)  # frames are square, so the grid is
+        return patches_NLC.transpose(1, 2).reshape(count, channels, side, side)

@@ -1,0 +1,34 @@
+"""The one interface of all recognizers: clips in, feature maps and class scores out.
+
+Shape letters: B clips, T frames, C channels, H and W frame size, h and w grid, K classes.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class ClipOutput(NamedTuple):
+    """What a recognizer says about a batch of clips."""
+
+    features_BTChw: Tensor
+    """Last feature map of every frame, (B, T, C, h, w)."""
+    logits_BK: Tensor
+    """Class scores before softmax, (B, K)."""
+
+
+class Recognizer(nn.Module):
+    """Base of all recognizers.
+
+    `forward` takes normalised float clips (B, T, 3, H, W) and returns a `ClipOutput`.
+    """
+
+    num_features: int
+    """C, channels of the feature map."""
+
+    def forward(self, clips_BT3HW: Tensor) -> ClipOutput:
+        raise NotImplementedError
+
+    def __call__(self, clips_BT3HW: Tensor) -> ClipOutput:
+        output: ClipOutput = super().__call__(clips_BT3HW)
+        return output
