@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
+import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-import torch
 from torch import Tensor
 
 from common.atomic_write import atomic_write
@@ -72,7 +72,9 @@ def save_checkpoint(
     experiment: Mapping[str, Any],
 ) -> CheckpointInfo:
     """Write a checkpoint directory; an older one in the same place is replaced file by file."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     info = CheckpointInfo(
         role=role,
         model=spec,
@@ -110,7 +112,9 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
     try:
         return TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
     except ValidationError as error:
-        raise DataError(f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}") from error
+        raise DataError(
+            f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}"
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:

@@ -47,7 +47,7 @@ def parse_experiment(tree: Mapping[str, Any], *, source: str) -> Experiment:
         problems = "\n".join(f"  {_explain(dict(item))}" for item in error.errors())
         raise ExperimentError(
             f"{source} does not describe an experiment:\n{problems}\n"
-            "`reskd config show EXPERIMENT` prints a resolved one; common/specs.py explains each key."
+            "`reskd config show EXPERIMENT` prints a whole one; common/specs.py explains each key."
         ) from error
 
 
@@ -166,7 +166,7 @@ def _path_keys(spec: type) -> Iterator[tuple[str, ...]]:
         for kind in _alternatives(hints[item.name]):
             if kind is Path:
                 yield (item.name,)
-            elif is_dataclass(kind):
+            elif isinstance(kind, type) and is_dataclass(kind):
                 yield from ((item.name, *rest) for rest in _path_keys(kind))
 
 

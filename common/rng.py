@@ -16,7 +16,8 @@ def keyed_generator(*key: int | str) -> Generator:
         *key: For a view (seed, video id, view number); for an epoch's order (seed, "order", epoch).
 
     Returns:
-        A generator with the same stream on every machine and numpy release (Philox, NEP 19).
+        A generator with the same stream on every machine. Tests freeze drawn values, since numpy
+        promises the raw bits for ever (NEP 19) but not what its methods make of them.
     """
     words: list[int] = []
     for part in key:

@@ -134,7 +134,7 @@ class TrainingSpec:
     seed: Annotated[int, Field(ge=0)] = 0
     """Key of initialisation, order of videos and dropout."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode videos; 0 decodes in the training process. Results do not depend on it."""
+    """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,6 +214,10 @@ class LossSpec:
     """KL divergence from the teacher's softened class scores."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Softening of logit_kd."""
+
+    def __post_init__(self) -> None:
+        if not (self.cross_entropy or self.feature_mse or self.logit_kd):
+            raise ValueError("every weight is 0, so there is nothing to learn from")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,8 @@ Every loss takes tensors only, runs in float32 and states its divisor.
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from common.distill.grid_projection import Grid, upsampling_matrix
+from common.distill.arrays import Grid
+from common.distill.grid_projection import upsampling_matrix
 
 
 def feature_mse(

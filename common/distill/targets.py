@@ -3,59 +3,22 @@
 | array | row shape | type | what |
 |---|---|---|---|
 | logits | (K,) | float16 | class scores; relative error 2^-11 |
-| features | (T, C, h, w) | float16 | map on the student's or the teacher's grid; relative error 2^-11 |
+| features | (T, C, h, w) | float16 | map on the student's or teacher's grid; relative error 2^-11 |
 | feature_residual | () | float32 | constant that restores the loss; student's grid only |
 | frames | (T, 3, s, s) | uint8 | the student's input, exact |
 | views | (T + 8,) | int32 | how the view was cut, exact (view_params.py) |
 """
 
-from dataclasses import dataclass
-from math import prod
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from common.distill.grid_projection import Grid, project
+from common.distill.arrays import ArraySpec, Row, TargetPlan
+from common.distill.grid_projection import project
 from common.errors import DataError
 from common.models.recognizer import ClipOutput
 from common.models.registry import complexity
 from common.specs import Experiment
 from common.video.view_ops import shrink
-
-Row = NDArray[np.generic]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArraySpec:
-    """One array of the store; its shape there is (V, N, *row_shape)."""
-
-    name: str
-    """Name of the array."""
-    row_shape: tuple[int, ...]
-    """Shape of what one view occupies."""
-    dtype: str
-    """numpy name of the number type."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one view's row."""
-        return prod(self.row_shape) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TargetPlan:
-    """All arrays of an experiment's cache and the grids they were made for."""
-
-    arrays: tuple[ArraySpec, ...]
-    """In the order they are written."""
-    teacher_grid: Grid
-    """Height and width of the teacher's feature map."""
-    feature_grid: Grid
-    """Height and width of the stored feature map."""
-    student_size: int
-    """Side of the student's frames in pixels."""
 
 
 def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:

@@ -12,6 +12,8 @@ from common.errors import ExperimentError
 class FrameBackbone(nn.Module):
     """A timm model without its classifier; frames (N, 3, H, W) to feature maps (N, C, h, w)."""
 
+    model: Any  # timm's models share methods, not a base class
+
     def __init__(self, name: str, *, pretrained: bool, args: dict[str, Any]) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -28,7 +30,7 @@ class FrameBackbone(nn.Module):
             raise ExperimentError(
                 f"timm's {name} does not take the arguments {args} of model.backbone_args: {error}"
             ) from error
-        self.num_features: int = self.model.num_features
+        self.num_features = int(self.model.num_features)
 
     def forward(self, frames_N3HW: Tensor) -> Tensor:
         features: Tensor = self.model.forward_features(frames_N3HW)

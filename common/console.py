@@ -1,0 +1,84 @@
+"""What a person sees while a command works: progress on stderr, results on stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class Advance(Protocol):
+    """Call it with the number of finished items and, if wanted, a short note."""
+
+    def __call__(self, items: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(title: str, total: int, *, unit: str, done: int = 0) -> Iterator[Advance]:
+    """A bar on a terminal; elsewhere a plain line every ten seconds.
+
+    Args:
+        title: What is being done.
+        total: Items in all.
+        unit: Name of an item, in the plural.
+        done: Items finished by an earlier run.
+    """
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=total, completed=done, note="")
+            yield lambda items=1, note="": bar.update(task, advance=items, note=note)
+    else:
+        yield _PlainProgress(title, total, unit, done)
+
+
+class _PlainProgress:
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done = self._done_before = done
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, items: int = 1, note: str = "") -> None:
+        self._done += items
+        now = time.monotonic()
+        if now - self._last < PLAIN_INTERVAL_SECONDS and self._done < self._total:
+            return
+        self._last = now
+        elapsed = now - self._start
+        left = elapsed / max(1, self._done - self._done_before) * (self._total - self._done)
+        say(
+            f"{self._title}: {self._done}/{self._total} {self._unit}, {elapsed:.0f} s, "
+            f"about {left:.0f} s left{'  ' if note else ''}{note}"
+        )
+
+
+def say(text: str) -> None:
+    """One line for a person, on stderr."""
+    click.echo(text, err=True)
+
+
+def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
+    """The result of a command on stdout, as one JSON object or as text."""
+    click.echo(json.dumps(result, indent=1, ensure_ascii=False, default=str) if as_json else text)

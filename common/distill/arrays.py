@@ -1,0 +1,44 @@
+"""Which arrays a store has: names, shapes and types, known before any network runs.
+
+Free of torch, so that a store can be checked where torch is not installed.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Grid = tuple[int, int]
+Row = NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArraySpec:
+    """One array of the store; its shape there is (V, N, *row_shape)."""
+
+    name: str
+    """Name of the array."""
+    row_shape: tuple[int, ...]
+    """Shape of what one view occupies."""
+    dtype: str
+    """numpy name of the number type."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one view's row."""
+        return prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetPlan:
+    """All arrays of an experiment's cache and the grids they were made for."""
+
+    arrays: tuple[ArraySpec, ...]
+    """In the order they are written."""
+    teacher_grid: Grid
+    """Height and width of the teacher's feature map."""
+    feature_grid: Grid
+    """Height and width of the stored feature map."""
+    student_size: int
+    """Side of the student's frames in pixels."""

@@ -1,0 +1,136 @@
+"""`reskd train-teacher`, `train-student`, `evaluate` and `demo`."""
+
+from pathlib import Path
+
+import click
+
+from common.cli_options import device_option, experiment_argument, json_option, override_option
+
+folder_path = click.Path(path_type=Path, file_okay=False)
+fresh_option = click.option("--fresh", is_flag=True, help="Forget an earlier run in this folder.")
+max_bad_option = click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="Share of unreadable videos at which to stop with exit code 5.",
+)
+
+
+@click.command("train-teacher")
+@experiment_argument
+@override_option
+@click.option("--run", type=folder_path, help="Folder to write; default: teacher.checkpoint.")
+@max_bad_option
+@device_option
+@fresh_option
+@json_option
+def train_teacher(
+    experiment: str,
+    overrides: tuple[str, ...],
+    run: Path | None,
+    max_bad: float,
+    device: str,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Train the teacher of EXPERIMENT on big frames, from labels alone.
+
+    Interrupted and called again, it goes on after the last finished epoch.
+    """
+    from common.config import load_experiment
+    from common.console import emit
+    from common.devices import choose_device
+    from student_train import runs
+
+    resolved = load_experiment(experiment, overrides)
+    summary = runs.train_teacher(
+        resolved,
+        (run or resolved.teacher.checkpoint).absolute(),
+        device=choose_device(device),
+        max_bad=max_bad,
+        fresh=fresh,
+    )
+    emit(summary, as_json=as_json, text=runs.summary_text(summary))
+
+
+@click.command("train-student")
+@experiment_argument
+@override_option
+@click.option("--cache", type=folder_path, help="Teacher cache to learn from.")
+@click.option("--run", type=folder_path, required=True, help="Folder of the run to write.")
+@click.option("--no-distill", is_flag=True, help="From labels alone, all else equal.")
+@click.option("--allow-incomplete", is_flag=True, help="Use the finished units of a cache.")
+@max_bad_option
+@device_option
+@fresh_option
+@json_option
+def train_student(
+    experiment: str,
+    overrides: tuple[str, ...],
+    cache: Path | None,
+    run: Path,
+    no_distill: bool,
+    allow_incomplete: bool,
+    max_bad: float,
+    device: str,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Train the student of EXPERIMENT on small frames, from the teacher's stored answers.
+
+    With --no-distill it learns from labels alone: on the stored frames if --cache is given, else on
+    freshly decoded views. Interrupted and called again, it goes on after the last finished epoch.
+    """
+    from common.config import load_experiment
+    from common.console import emit
+    from common.devices import choose_device
+    from student_train import runs
+
+    summary = runs.train_student(
+        load_experiment(experiment, overrides),
+        run.absolute(),
+        cache=cache,
+        distill=not no_distill,
+        device=choose_device(device),
+        max_bad=max_bad,
+        fresh=fresh,
+        allow_incomplete=allow_incomplete,
+    )
+    emit(summary, as_json=as_json, text=runs.summary_text(summary))
+
+
+@click.command("evaluate")
+@click.argument("run", metavar="RUN", type=folder_path)
+@click.option(
+    "--index", "index_path", type=click.Path(path_type=Path), help="Default: that of the run."
+)
+@click.option("--split", help="Default: data.val_split of the run's experiment.")
+@device_option
+@json_option
+def evaluate(
+    run: Path, index_path: Path | None, split: str | None, device: str, as_json: bool
+) -> None:
+    """Measure the network in RUN: frames at segment centres, centre crop, one view per video."""
+    from common.console import emit
+    from common.devices import choose_device
+    from student_train.evaluate import evaluate_run, evaluation_text
+
+    result = evaluate_run(run, index_path=index_path, split=split, device=choose_device(device))
+    emit(result, as_json=as_json, text=evaluation_text(result))
+
+
+@click.command("demo")
+@click.option(
+    "--out", type=folder_path, default="reskd-demo", show_default=True, help="Folder to write."
+)
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions.")
+@json_option
+def demo(out: Path, seeds: int, as_json: bool) -> None:
+    """Run the whole pipeline on generated videos: minutes on a CPU, every command printed."""
+    from common.console import emit
+    from student_train.demo import run_demo
+    from student_train.demo_report import demo_text
+
+    result = run_demo(out.absolute(), seeds=range(seeds))
+    emit(result, as_json=as_json, text=demo_text(result))

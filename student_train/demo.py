@@ -1,0 +1,150 @@
+"""`reskd demo`: the whole pipeline on generated videos, through the commands a user would type.
+
+Every command is printed before it runs, so the output doubles as a tutorial. Started again in the
+same folder, it goes on where it stopped.
+"""
+
+import io
+import json
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib.resources import files
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+import yaml
+
+from common.atomic_write import atomic_write
+from common.cli import reskd
+from common.console import progress, say
+from common.video.demo_videos import write_demo_videos
+from student_train.demo_report import draw_curves, write_table
+
+MODELS = ("teacher", "distilled", "plain", "plain_long")
+LONG_FACTOR = 3
+"""How many times the epochs the plain student gets in its second chance."""
+
+
+def run_demo(out: Path, *, seeds: Sequence[int]) -> dict[str, Any]:
+    """Run the pipeline once per seed; data, views and initialisation all follow the seed.
+
+    Args:
+        out: Folder to write; one folder per seed inside.
+        seeds: Which.
+
+    Returns:
+        For one seed its result (`run_seed`); for several the same of the first, with accuracies
+        replaced by means, `top1_std` beside them, and all results under `seeds`.
+    """
+    start = time.monotonic()
+    results = [run_seed(out / f"seed-{seed}", seed) for seed in seeds]
+    merged = dict(results[0])
+    if len(results) > 1:
+        for model in MODELS:
+            top1 = [result[model]["top1"] for result in results]
+            merged[model] = {**merged[model], "top1": mean(top1), "top1_std": pstdev(top1)}
+        merged["seeds"] = results
+    merged["seconds"] = time.monotonic() - start
+    merged["curves"] = str(draw_curves(out / "curves.png", merged))
+    merged["table"] = str(write_table(out / "result.json", merged))
+    return merged
+
+
+def run_seed(folder: Path, seed: int) -> dict[str, Any]:
+    """Make the data, then teacher, cache, three students and their evaluations.
+
+    Returns:
+        {"teacher" | "distilled" | "plain" | "plain_long": {"top1", "top5", "size", "gmacs",
+        "clips_per_second", "seconds_per_epoch", "run"}, "cache": {"path", "bytes", "views",
+        "videos", "units"}, "experiment", "seconds"}; paths are absolute.
+    """
+    start = time.monotonic()
+    say(f"# labelled H.264 videos for seed {seed}: {folder / 'videos'}")
+    _write_videos(folder / "videos", seed)
+    index, experiment, cache = (
+        folder / name for name in ("index.jsonl", "experiment.yaml", "cache")
+    )
+    tree = write_experiment(experiment, seed)
+    long_epochs = LONG_FACTOR * tree["student"]["training"]["epochs"]
+    runs = {model: folder / model for model in MODELS}
+
+    _reskd("dataset", "import", "folder", folder / "videos", "--out", index)
+    trained = {"teacher": _reskd("train-teacher", experiment)}
+    stored = _reskd("cache-teacher", experiment, "--cache", cache)
+    _reskd("cache", "verify", cache)
+    student = ("train-student", experiment, "--cache", cache, "--run")
+    trained["distilled"] = _reskd(*student, runs["distilled"])
+    trained["plain"] = _reskd(*student, runs["plain"], "--no-distill")
+    trained["plain_long"] = _reskd(
+        *student, runs["plain_long"], "--no-distill", "-o", f"student.training.epochs={long_epochs}"
+    )
+    measured = {model: _reskd("evaluate", runs[model]) for model in MODELS}
+    kept = ("top1", "top5", "size", "gmacs", "clips_per_second", "videos", "run")
+    result: dict[str, Any] = {
+        model: {
+            **{key: measured[model][key] for key in kept},
+            "epochs": trained[model]["epochs"],
+            "seconds_per_epoch": trained[model]["seconds_per_epoch"],
+        }
+        for model in MODELS
+    }
+    result["cache"] = {
+        "path": stored["cache"],
+        "bytes": sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()),
+        "views": stored["views"],
+        "videos": stored["videos"],
+        "units": stored["units"],
+    }
+    result["experiment"] = str(experiment)
+    result["seed"] = seed
+    result["classes"] = len(json.loads((runs["teacher"] / "labels.json").read_text()))
+    result["seconds"] = time.monotonic() - start
+    return result
+
+
+def write_experiment(path: Path, seed: int) -> dict[str, Any]:
+    """Write the installed configs/demo.yaml with every seed set; returns what was written."""
+    source = files("configs").joinpath("demo.yaml").read_text(encoding="utf-8")
+    tree: dict[str, Any] = yaml.safe_load(source)
+    tree["views"]["seed"] = seed
+    for role in ("teacher", "student"):
+        tree[role]["training"]["seed"] = seed
+    header = "# Written by `reskd demo` from its configs/demo.yaml, which explains the choices.\n"
+    text = header + yaml.safe_dump(tree, sort_keys=False)
+    atomic_write(path, text.encode())
+    return tree
+
+
+def _write_videos(folder: Path, seed: int) -> None:
+    done_before = 0
+    with progress("writing videos", 1, unit="of all") as advance:
+
+        def report(done: int, total: int) -> None:
+            nonlocal done_before
+            advance((done - done_before) / total)
+            done_before = done
+
+        write_demo_videos(folder, seed=seed, progress=report)
+
+
+def _reskd(*arguments: str | Path) -> dict[str, Any]:
+    """Print a command, run it in this process, return what it prints with --json."""
+    shown = shlex.join(["reskd", *(_short(argument) for argument in arguments)])
+    say(f"\n$ {shown}")
+    output = io.StringIO()
+    with redirect_stdout(output):
+        reskd.main([*map(str, arguments), "--json"], prog_name="reskd", standalone_mode=False)
+    result: dict[str, Any] = json.loads(output.getvalue())
+    return result
+
+
+def _short(argument: str | Path) -> str:
+    """A path as one would type it here."""
+    if isinstance(argument, Path):
+        relative = os.path.relpath(argument)
+        return min(str(argument), relative, key=len)
+    return argument

@@ -1,0 +1,119 @@
+"""The training loop: one for teachers and students, with or without stored targets."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from common.console import Advance, progress, say
+from common.errors import StoppedShortError
+from common.rng import derived_seed
+from common.signals import preemptible
+from common.specs import TrainingSpec
+from common.video.view_ops import normalize
+from student_train.batches import Batch, Batches
+from student_train.optim import build_optimizer, cosine_lr
+from student_train.run_folder import RunFolder
+from student_train.task import Task, TaskOutput
+
+
+def train(
+    task: Task, batches: Batches, spec: TrainingSpec, run: RunFolder, *, device: torch.device
+) -> None:
+    """Train to the last epoch; a run that was stopped goes on after its last finished epoch.
+
+    On one machine the resumed run ends with the same weights as one that was never stopped: order
+    and dropout come from (seed, epoch).
+
+    Raises:
+        StoppedShortError: If the loss is not finite.
+        PreemptedError: If a signal asked to stop; the last finished epoch is on disk.
+    """
+    task.to(device)
+    optimizer = build_optimizer(task.parameters(), spec.optimizer)
+    first = run.load_state(task, optimizer)
+    if first:
+        say(f"{run.path}: going on after {first} finished epochs of {spec.epochs}")
+    total = batches.clips_per_epoch * spec.epochs
+    done = batches.clips_per_epoch * first
+    with preemptible(), progress("training", total, unit="clips", done=done) as advance:
+        for epoch in range(first, spec.epochs):
+            lr = cosine_lr(spec.optimizer.lr, epoch=epoch, epochs=spec.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            torch.manual_seed(derived_seed(spec.seed, "epoch", epoch))
+            step = _Step(task, optimizer, spec.optimizer.clip_norm, device)
+            figures = _train_epoch(step, batches.epoch(epoch), epoch, advance)
+            run.append_event({"phase": "train", "epoch": epoch, "lr": lr, **figures})
+            run.save_state(task, optimizer, epoch + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    task: Task
+    optimizer: torch.optim.Optimizer
+    clip_norm: float | None
+    device: torch.device
+
+    def __call__(self, batch: Batch) -> tuple[TaskOutput, Tensor]:
+        clips = normalize(batch.frames_BT3HW.to(self.device, non_blocking=True))
+        labels = batch.labels_B.to(self.device, non_blocking=True)
+        targets = {
+            name: target.to(self.device, non_blocking=True)
+            for name, target in batch.targets.items()
+        }
+        output: TaskOutput = self.task(clips, labels, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.task.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return output, labels
+
+
+def _train_epoch(
+    step: _Step, batches: Iterator[Batch], epoch: int, advance: Advance
+) -> dict[str, Any]:
+    """One pass; returns the epoch's figures, each a mean over clips."""
+    step.task.train()
+    sums: dict[str, float] = defaultdict(float)
+    clips, waited, start = 0, 0.0, time.perf_counter()
+    for number, (batch, wait) in enumerate(_timed(batches)):
+        output, labels = step(batch)
+        count = len(labels)
+        loss = output.loss.item()
+        if not torch.isfinite(output.loss):
+            raise StoppedShortError(
+                f"The loss is {loss} at epoch {epoch}, step {number} "
+                f"({ {name: part.item() for name, part in output.parts.items()} }). The last "
+                "finished epoch is on disk. Lower the learning rate or a loss weight."
+            )
+        clips, waited = clips + count, waited + wait
+        sums["loss"] += count * loss
+        sums["train_top1"] += (output.logits_BK.argmax(1) == labels).sum().item()
+        for name, part in output.parts.items():
+            sums[name] += count * part.item()
+        advance(count, note=f"epoch {epoch}  loss {sums['loss'] / clips:.3f}")
+    seconds = time.perf_counter() - start
+    return {
+        **{name: value / max(1, clips) for name, value in sums.items()},
+        "clips": clips,
+        "seconds": seconds,
+        "clips_per_second": clips / seconds,
+        "data_wait_share": waited / seconds,
+    }
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds spent waiting for it."""
+    while True:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - start

@@ -1,0 +1,98 @@
+"""What a training run leaves in its folder, beside the checkpoint (common/checkpoints.py).
+
+```
+events.jsonl     one JSON object per finished epoch
+train_state.pt   model, optimiser and the next epoch; readable with weights_only=True
+```
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.atomic_write import atomic_write
+from common.errors import DataError
+
+EVENTS_FILE = "events.jsonl"
+STATE_FILE = "train_state.pt"
+
+
+class RunFolder:
+    """State and log of one run.
+
+    Args:
+        path: The folder; made when first written to.
+        recipe_sha256: Digest of everything that decides the run's result; a state saved by another
+            recipe is refused.
+    """
+
+    def __init__(self, path: Path, recipe_sha256: str) -> None:
+        self.path = path
+        self._recipe = recipe_sha256
+
+    def save_state(
+        self, task: nn.Module, optimizer: torch.optim.Optimizer, next_epoch: int
+    ) -> None:
+        """Replace the saved state, whole."""
+        buffer = io.BytesIO()
+        state = {
+            "recipe_sha256": self._recipe,
+            "next_epoch": next_epoch,
+            "task": task.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        torch.save(state, buffer)
+        atomic_write(self.path / STATE_FILE, buffer.getbuffer())
+
+    def load_state(self, task: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Fill in the saved state, if there is one.
+
+        Returns:
+            The epoch to go on with; 0 for a new run.
+
+        Raises:
+            DataError: If the folder holds the state of another recipe, or a damaged one.
+        """
+        path = self.path / STATE_FILE
+        if not path.exists():
+            return 0
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise DataError(f"{path} cannot be read ({error}); start over with --fresh.") from error
+        if state["recipe_sha256"] != self._recipe:
+            raise DataError(
+                f"{self.path} holds a run of another recipe (experiment, cache or options differ). "
+                "Name another folder with --run, or start over in this one with --fresh."
+            )
+        task.load_state_dict(state["task"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["next_epoch"])
+
+    def clear(self) -> None:
+        """Forget an earlier run."""
+        for name in (STATE_FILE, EVENTS_FILE):
+            (self.path / name).unlink(missing_ok=True)
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        """Log one finished epoch; lines of the same or a later epoch, left by a killed run, go."""
+        earlier = [line for line in self.events() if line["epoch"] < event["epoch"]]
+        text = "".join(json.dumps(line) + "\n" for line in [*earlier, event])
+        atomic_write(self.path / EVENTS_FILE, text.encode())
+
+    def events(self) -> list[dict[str, Any]]:
+        """Finished epochs, in order."""
+        return read_events(self.path)
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """The log of a run folder, one object per finished epoch; empty if there is none."""
+    path = folder / EVENTS_FILE
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,73 @@
+"""One training step's arithmetic: a student, what it is compared with, and the weighted sum."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from common.distill.arrays import Grid
+from common.distill.losses import feature_mse, softened_kl
+from common.models.recognizer import Recognizer
+from common.specs import LossSpec
+
+
+class TaskOutput(NamedTuple):
+    """What one step returns."""
+
+    loss: Tensor
+    """Weighted sum, to go backward from."""
+    parts: dict[str, Tensor]
+    """Unweighted loss terms by the name of their weight in the experiment, for logging."""
+    logits_BK: Tensor
+    """Class scores, for the training accuracy."""
+
+
+class Task(nn.Module):
+    """A recognizer learning from labels and, where weights say so, from stored targets.
+
+    Args:
+        model: The network that is trained.
+        losses: Weights; terms of weight 0 are not computed.
+        teacher_channels: C of the stored feature maps; when the student has another C a 1x1
+            convolution, trained with it and dropped afterwards, maps the one to the other.
+        teacher_grid: Grid of the teacher's own feature map.
+    """
+
+    def __init__(
+        self,
+        model: Recognizer,
+        losses: LossSpec,
+        *,
+        teacher_channels: int | None = None,
+        teacher_grid: Grid | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+        self.teacher_grid = teacher_grid
+        self.adapter: nn.Module = nn.Identity()
+        if losses.feature_mse and teacher_channels not in (None, model.num_features):
+            self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
+
+    def forward(
+        self, clips_BT3HW: Tensor, labels_B: Tensor, targets: dict[str, Tensor]
+    ) -> TaskOutput:
+        features_BTChw, logits_BK = self.model(clips_BT3HW)
+        parts: dict[str, Tensor] = {}
+        if self.losses.cross_entropy:
+            parts["cross_entropy"] = cross_entropy(logits_BK.float(), labels_B)
+        if self.losses.feature_mse:
+            assert self.teacher_grid is not None, "feature_mse needs the teacher's grid"
+            adapted = self.adapter(features_BTChw.flatten(0, 1))
+            parts["feature_mse"] = feature_mse(
+                adapted.unflatten(0, features_BTChw.shape[:2]),
+                targets["features"],
+                targets.get("feature_residual"),
+                teacher_grid=self.teacher_grid,
+            )
+        if self.losses.logit_kd:
+            parts["logit_kd"] = softened_kl(
+                logits_BK, targets["logits"], temperature=self.losses.temperature
+            )
+        terms = [getattr(self.losses, name) * part for name, part in parts.items()]
+        return TaskOutput(sum(terms[1:], terms[0]), parts, logits_BK)

@@ -1,0 +1,341 @@
+"""Readers: the right frames from both decoders, and no frame where there is none."""
+
+import csv
+import json
+import pickle
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from common.errors import DataError
+from common.video import reader
+from common.video.reader import (
+    Decoder,
+    UnreadableVideoError,
+    decoder_identity,
+    open_video,
+)
+from tests.video_files import (
+    Frames,
+    frame_numbers,
+    numbered_frames,
+    shared_data,
+    write_sound,
+    write_video,
+)
+
+pytest.importorskip("decord")
+BOTH: list[Decoder] = ["decord", "pyav"]
+ALL: list[Decoder] = ["auto", "decord", "pyav"]
+N = 36
+SHORT_GROUPS = {"g": "9", "bf": "2"}
+
+
+def read(path: Path, decoder: Decoder, indices: Sequence[int]) -> Frames:
+    with open_video(path, decoder) as video:
+        return video.frames(indices)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "a b é.mp4"
+    return write_video(path, numbered_frames(N), **SHORT_GROUPS)
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_open_video_of_clip_tells_its_length_size_and_rate(clip: Path, decoder: Decoder) -> None:
+    with open_video(clip, decoder) as video:
+        facts = video.num_frames, video.height, video.width, video.fps
+    assert facts == (N, 80, 96, 12.0)
+
+
+@pytest.mark.parametrize("decoder", ALL)
+@pytest.mark.parametrize(
+    "indices", [[0], [N - 1], [20, 3, 3, 35, 0, 20], list(range(N)), [17, 18, 19]]
+)
+def test_frames_in_any_order_come_as_asked(
+    clip: Path, decoder: Decoder, indices: list[int]
+) -> None:
+    frames = read(clip, decoder, indices)
+    assert (frames.shape, frames.dtype) == ((len(indices), 80, 96, 3), np.uint8)
+    assert frame_numbers(frames) == indices
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_of_no_indices_is_empty(clip: Path, decoder: Decoder) -> None:
+    assert read(clip, decoder, []).shape == (0, 80, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("noise.mp4", "libx264", SHORT_GROUPS),
+        ("noise.mkv", "libx264", SHORT_GROUPS),
+        ("noise.avi", "mpeg4", {"g": "9"}),
+        ("b_frames.avi", "mpeg4", SHORT_GROUPS),
+        ("noise.webm", "libvpx-vp9", {"g": "9", "deadline": "realtime"}),
+    ],
+)
+def test_frames_of_noise_are_equal_in_both_decoders(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 48, 80, 3), np.uint8)
+    path = write_video(tmp_path / name, noise, codec=codec, **options)
+    indices = [19, 4, 11, 12, 0]
+    np.testing.assert_array_equal(read(path, "decord", indices), read(path, "pyav", indices))
+
+
+@pytest.mark.parametrize("decoder", BOTH)
+def test_frames_of_lossless_video_are_the_written_pixels(tmp_path: Path, decoder: Decoder) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 48, 80, 3), np.uint8)
+    path = write_video(tmp_path / "a.mkv", noise, codec="libx264rgb", pix_fmt="rgb24", qp="0")
+    np.testing.assert_array_equal(read(path, decoder, range(5)), noise)
+
+
+def turn(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write a rotation into an MP4's track header, as telephones do."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44
+    one = 1 << 16
+    a, b, c, d = (value * one for value in matrix)
+    struct.pack_into(">9i", content, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "quarter_turns_left"),
+    [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],
+)
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_of_rotated_video_are_upright(
+    clip: Path,
+    tmp_path: Path,
+    decoder: Decoder,
+    matrix: tuple[int, int, int, int],
+    quarter_turns_left: int,
+) -> None:
+    path = tmp_path / "rotated.mp4"
+    path.write_bytes(clip.read_bytes())
+    turn(path, matrix)
+    expected = np.rot90(read(clip, decoder, [5, 30]), quarter_turns_left, axes=(1, 2))
+    with open_video(path, decoder) as video:
+        assert (video.height, video.width) == expected.shape[1:3]
+        np.testing.assert_array_equal(video.frames([5, 30]), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "reason"),
+    [
+        # What x264 calls open-gop, x265 does unless told otherwise.
+        ("a.mp4", "libx264", {"x264-params": "open-gop=1:keyint=9:bframes=3"}, "groups of pic"),
+        ("a.ts", "mpeg2video", {"g": "9", "bf": "2"}, "transport streams"),
+    ],
+)
+def test_frames_of_what_decord_misreads_are_left_to_pyav(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], reason: str
+) -> None:
+    path = write_video(tmp_path / name, numbered_frames(N), fps=25, codec=codec, **options)
+    with pytest.raises(UnreadableVideoError, match=reason):
+        read(path, "decord", [20])
+    for decoder in ("auto", "pyav"):
+        assert frame_numbers(read(path, decoder, [20, 33, 9])) == [20, 33, 9]
+
+
+def test_frames_hidden_by_edit_list_do_not_count(clip: Path, tmp_path: Path) -> None:
+    content = bytearray(clip.read_bytes())
+    media_time = content.index(b"elst") + 16
+    (start,) = struct.unpack_from(">i", content, media_time)
+    hidden = 12
+    # Frames of this file last 1024 ticks.
+    struct.pack_into(">i", content, media_time, start + hidden * 1024)
+    path = tmp_path / "edited.mp4"
+    path.write_bytes(content)
+    with open_video(path) as video:
+        assert video.num_frames == N - hidden
+        assert frame_numbers(video.frames([0, 5])) == [hidden, hidden + 5]
+    with pytest.raises(UnreadableVideoError, match="edit list"):
+        read(path, "decord", [0])
+
+
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_frames_of_tiny_picture_have_three_channels(tmp_path: Path, decoder: Decoder) -> None:
+    path = write_video(tmp_path / "tiny.mp4", numbered_frames(4, 16, 16))
+    assert read(path, decoder, [1, 2]).shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_past_the_end_names_both_numbers(clip: Path, decoder: Decoder) -> None:
+    with pytest.raises(UnreadableVideoError, match="frame 36 .* has 36 frames"):
+        read(clip, decoder, [0, N])
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_before_the_start_is_a_value_error(clip: Path, decoder: Decoder) -> None:
+    with pytest.raises(ValueError, match="start at 0, got -1"):
+        read(clip, decoder, [-1])
+
+
+@pytest.mark.parametrize("decoder", ALL)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_open_video_of_cut_file_tells_what_is_missing(
+    clip: Path, tmp_path: Path, decoder: Decoder, share: float
+) -> None:
+    content = clip.read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UnreadableVideoError, match=r"cut off .*its header promises 36"):
+        open_video(path, decoder)
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_of_file_cut_between_frames_are_never_made_up(
+    clip: Path, tmp_path: Path, decoder: Decoder
+) -> None:
+    with av.open(str(clip)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(clip.read_bytes()[: ends[20]])
+    with pytest.raises(UnreadableVideoError):
+        read(path, decoder, range(N))
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_after_damage_raise_until_the_next_key_frame(
+    tmp_path: Path, decoder: Decoder
+) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered_frames(N), g="12", bf="0")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for start, size in packets[14:18]:
+        # A NAL unit type that decoders pass over: the frame is gone, the file is well formed.
+        content[start + 4] = 12
+        assert size < 1 << 16
+    path.write_bytes(content)
+    assert frame_numbers(read(path, decoder, [0, 13])) == [0, 13]
+    for lost in (14, 17):
+        with pytest.raises(UnreadableVideoError):
+            read(path, decoder, [lost])
+
+
+@pytest.mark.parametrize("decoder", ALL)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("absent.mp4", "No such file"),
+        ("empty.mp4", "Invalid data"),
+        ("text.mp4", "Invalid data"),
+        ("zeros.mp4", "Invalid data"),
+        ("folder.mp4", "."),
+        ("sound.mp4", "no video stream"),
+    ],
+)
+def test_open_video_of_something_else_names_file_and_decoder_quietly(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], decoder: Decoder, name: str, reason: str
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("version https://git-lfs.github.com/spec/v1\n" * 50)
+    (tmp_path / "zeros.mp4").write_bytes(bytes(4096))
+    (tmp_path / "folder.mp4").mkdir()
+    write_sound(tmp_path / "sound.mp4")
+    tried = {"auto": "decord, pyav"}.get(decoder, decoder)
+    with pytest.raises(
+        UnreadableVideoError, match=rf"{name} cannot be read by {tried}: .*{reason}"
+    ):
+        open_video(tmp_path / name, decoder)
+    assert capfd.readouterr().err == ""
+
+
+def test_frames_when_decord_hangs_raises_in_time(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Event()
+
+    class Stuck:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            release.wait(20)
+
+    fake = SimpleNamespace(VideoReader=Stuck, DECORDError=RuntimeError)
+    monkeypatch.setattr(reader, "_decord", lambda: fake)
+    monkeypatch.setattr(reader, "DECODE_LIMIT_SECONDS", 0.05)
+    with pytest.raises(UnreadableVideoError, match=r"no answer within 0\.05 s"):
+        read(clip, "decord", [0])
+    assert frame_numbers(read(clip, "auto", [7])) == [7]
+    release.set()
+
+
+def test_frames_from_many_threads_of_one_reader_are_right(clip: Path) -> None:
+    with open_video(clip) as video, ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(video.frames, [[i, N - 1 - i] for i in range(N)]))
+    assert [frame_numbers(frames) for frames in results] == [[i, N - 1 - i] for i in range(N)]
+
+
+def test_open_video_with_decord_where_absent_uses_pyav_or_says_so(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_has_decord", lambda: False)
+    assert isinstance(open_video(clip), reader.PyAVReader)
+    assert decoder_identity("auto") == decoder_identity("pyav")
+    with pytest.raises(DataError, match="not installed"):
+        open_video(clip, "decord")
+
+
+def test_decoder_identity_of_auto_names_both_versions() -> None:
+    auto = decoder_identity("auto")
+    assert auto == decoder_identity("decord") | decoder_identity("pyav")
+    assert {"decord", "av", "libavcodec"} == set(auto)
+    assert all(version[0].isdigit() for version in auto.values())
+
+
+def test_unreadable_video_error_survives_pickling() -> None:
+    # Worker processes send it to the one that counts bad videos.
+    error = pickle.loads(pickle.dumps(UnreadableVideoError(Path("a.mp4"), "pyav", "empty")))
+    assert (str(error), error.exit_code) == ("a.mp4 cannot be read by pyav: empty", 3)
+
+
+SWEEP = """
+import json, sys
+from pathlib import Path
+from common.video.reader import UnreadableVideoError, open_video
+for name in sys.stdin.read().splitlines():
+    try:
+        with open_video(Path(name)) as video:
+            shape = video.frames([0, video.num_frames - 1]).shape
+            print(json.dumps([name, video.num_frames, shape]))
+    except UnreadableVideoError as error:
+        print(json.dumps([name, 0, error.reason]))
+"""
+
+
+def test_open_video_of_every_odd_file_reads_or_refuses_it() -> None:
+    folder = shared_data() / "odd"
+    with (folder / "manifest.tsv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table, delimiter="\t"))
+    names = [str(folder / row["file"]) for row in rows]
+    # In a process of its own: a decoder that aborts or hangs must not take the tests with it.
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP],
+        input="\n".join(names),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {name: num_frames for name, num_frames, _ in map(json.loads, done.stdout.splitlines())}
+    assert list(found) == names
+    for row, name in zip(rows, names, strict=True):
+        if row["note"] in {"ok", "1 audio", "rotation 90", "rotation -90", "rotation -180"}:
+            assert found[name] == int(row["decoded_frames"]), row["file"]
+        if row["decoded_frames"] == "0":
+            assert found[name] == 0, row["file"]
