@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
@@ -39,6 +40,7 @@ def write_video(
     movflags = {"movflags": "faststart"} if path.suffix in {".mp4", ".mov"} else {}
     with av.open(os.fspath(path), "w", options=movflags) as container:
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
+        assert isinstance(stream, VideoStream), f"{codec} encodes no pictures"
         stream.height, stream.width = frames_NHWC.shape[1:3]
         stream.pix_fmt = pix_fmt
         for picture in frames_NHWC:

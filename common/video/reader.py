@@ -7,12 +7,12 @@ neighbour's picture. decord by itself repeats the last good frame.
 
 Measured on decord 0.6.0, its last release (2022):
 
-- Right on constant and variable frame rate, B-frames and rotation in MP4, Matroska and AVI, bit for
-  bit equal to PyAV for 8-bit video; 10-bit video differs by rounding.
+- Right on constant and variable frame rate, B-frames and rotation in MP4 and Matroska, bit for bit
+  equal to PyAV for 8-bit video; 10-bit video differs by rounding.
 - Silently wrong by a few frames after a seek in videos with open groups of pictures (x265's
-  default) and in MPEG transport streams, and wherever an edit list hides frames. All of these are
-  refused here, so `auto` takes PyAV.
-- Pads pictures of less than about 64 pixels, and then fails.
+  default, MPEG-4 with B-frames), in AVI with B-frames, in FLV and MPEG streams, and wherever an
+  edit list hides frames. All of these are refused here, so `auto` takes PyAV.
+- Pads some pictures of at most 72 pixels' width, and then fails.
 - Knows no AV1, GIF or AVIF.
 - Hides what its codec conceals: a damaged picture that still decodes looks like any other. PyAV
   marks such frames, and they are refused until the next sound key frame.
@@ -338,6 +338,7 @@ def _inspect(path: Path, decoder: str) -> _Facts:
             if packet.size and not packet.is_discard:
                 packets.append(_Packet(packet.pts, packet.is_keyframe))
         formats = container.format.name.split(",")
+        reorders = bool(stream.codec_context.has_b_frames)
     if not packets:
         raise UnreadableVideoError(path, decoder, "it holds no frames")
     with _opened(path, decoder) as (container, stream):
@@ -351,7 +352,7 @@ def _inspect(path: Path, decoder: str) -> _Facts:
             width=width,
             fps=float(stream.average_rate or 0),
             position_of=_positions(formats, packets),
-            misread_by_decord=_misread_by_decord(formats, packets),
+            misread_by_decord=_misread_by_decord(formats, packets, reorders=reorders),
         )
 
 
@@ -364,11 +365,13 @@ def _positions(formats: Sequence[str], packets: Sequence[_Packet]) -> dict[int, 
     return {time: position for position, time in enumerate(times)}
 
 
-def _misread_by_decord(formats: Sequence[str], packets: Sequence[_Packet]) -> str | None:
-    if "mpegts" in formats:
-        return "decord returns wrong frames of MPEG transport streams"
+def _misread_by_decord(
+    formats: Sequence[str], packets: Sequence[_Packet], *, reorders: bool
+) -> str | None:
+    if misread := {"flv", "mpeg", "mpegts"}.intersection(formats):
+        return f"decord seeks to wrong frames in this format, {misread.pop()}"
     if "avi" in formats:
-        return None
+        return "decord seeks to wrong frames in AVI files with B-frames" if reorders else None
     key_time: int | None = None
     for packet in packets:
         if packet.time is None:

@@ -38,12 +38,12 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def edit(path: Path, number: int, **changes: Any) -> None:
+def edit(file: Path, number: int, **changes: Any) -> None:
     """Change fields of one line; None removes a field."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = file.read_text(encoding="utf-8").split("\n")
     row = json.loads(lines[number - 1]) | changes
     lines[number - 1] = json.dumps({key: value for key, value in row.items() if value is not None})
-    path.write_text("\n".join(lines), encoding="utf-8")
+    file.write_text("\n".join(lines), encoding="utf-8")
 
 
 def test_read_index_after_write_gives_the_same_index(written: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_read_index_with_wrong_header_names_field(written: Path, change: dict[st
 
 def test_read_index_cut_in_a_line_names_it(written: Path) -> None:
     written.write_bytes(written.read_bytes()[:-20])
-    with pytest.raises(DataError, match="line 4 of .* is not JSON"):
+    with pytest.raises(DataError, match=r"line 4 of .* is not JSON"):
         read_index(written)
 
 

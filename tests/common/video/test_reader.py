@@ -38,7 +38,7 @@ pytest.importorskip("decord")
 BOTH: list[Decoder] = ["decord", "pyav"]
 ALL: list[Decoder] = ["auto", "decord", "pyav"]
 N = 36
-SHORT_GROUPS = {"g": "9", "bf": "2"}
+SHORT_GROUPS: dict[str, Any] = {"g": "9", "bf": "2"}
 
 
 def read(path: Path, decoder: Decoder, indices: Sequence[int]) -> Frames:
@@ -67,7 +67,8 @@ def test_frames_in_any_order_come_as_asked(
     clip: Path, decoder: Decoder, indices: list[int]
 ) -> None:
     frames = read(clip, decoder, indices)
-    assert (frames.shape, frames.dtype) == ((len(indices), 80, 96, 3), np.uint8)
+    assert frames.shape == (len(indices), 80, 96, 3)
+    assert frames.dtype == np.uint8
     assert frame_numbers(frames) == indices
 
 
@@ -82,12 +83,11 @@ def test_frames_of_no_indices_is_empty(clip: Path, decoder: Decoder) -> None:
         ("noise.mp4", "libx264", SHORT_GROUPS),
         ("noise.mkv", "libx264", SHORT_GROUPS),
         ("noise.avi", "mpeg4", {"g": "9"}),
-        ("b_frames.avi", "mpeg4", SHORT_GROUPS),
         ("noise.webm", "libvpx-vp9", {"g": "9", "deadline": "realtime"}),
     ],
 )
 def test_frames_of_noise_are_equal_in_both_decoders(
-    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+    tmp_path: Path, name: str, codec: str, options: dict[str, Any]
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 48, 80, 3), np.uint8)
     path = write_video(tmp_path / name, noise, codec=codec, **options)
@@ -136,19 +136,23 @@ def test_frames_of_rotated_video_are_upright(
 @pytest.mark.parametrize(
     ("name", "codec", "options", "reason"),
     [
-        # What x264 calls open-gop, x265 does unless told otherwise.
-        ("a.mp4", "libx264", {"x264-params": "open-gop=1:keyint=9:bframes=3"}, "groups of pic"),
-        ("a.ts", "mpeg2video", {"g": "9", "bf": "2"}, "transport streams"),
+        ("a.mp4", "mpeg4", {"g": "9", "bf": "2"}, "groups of pictures are open"),
+        ("a.avi", "libx264", {"g": "9", "bf": "2"}, "AVI files with B-frames"),
+        ("a.flv", "libx264", {"g": "9", "bf": "2"}, "flv"),
+        ("a.ts", "mpeg2video", {"g": "9", "bf": "2"}, "mpegts"),
     ],
 )
 def test_frames_of_what_decord_misreads_are_left_to_pyav(
-    tmp_path: Path, name: str, codec: str, options: dict[str, str], reason: str
+    tmp_path: Path, name: str, codec: str, options: dict[str, Any], reason: str
 ) -> None:
-    path = write_video(tmp_path / name, numbered_frames(N), fps=25, codec=codec, **options)
+    # qmax: coarser, MPEG-4 takes a frame's grey for its neighbour's.
+    frames = numbered_frames(N)
+    path = write_video(tmp_path / name, frames, fps=25, codec=codec, qmax="2", **options)
     with pytest.raises(UnreadableVideoError, match=reason):
         read(path, "decord", [20])
-    for decoder in ("auto", "pyav"):
-        assert frame_numbers(read(path, decoder, [20, 33, 9])) == [20, 33, 9]
+    in_order = read(path, "pyav", range(N))
+    assert frame_numbers(in_order) == list(range(N))
+    np.testing.assert_array_equal(read(path, "auto", [20, 33, 9]), in_order[[20, 33, 9]])
 
 
 def test_frames_hidden_by_edit_list_do_not_count(clip: Path, tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ def test_frames_of_tiny_picture_have_three_channels(tmp_path: Path, decoder: Dec
 
 @pytest.mark.parametrize("decoder", ALL)
 def test_frames_past_the_end_names_both_numbers(clip: Path, decoder: Decoder) -> None:
-    with pytest.raises(UnreadableVideoError, match="frame 36 .* has 36 frames"):
+    with pytest.raises(UnreadableVideoError, match=r"frame 36 .* has 36 frames"):
         read(clip, decoder, [0, N])
 
 
@@ -202,7 +206,7 @@ def test_frames_of_file_cut_between_frames_are_never_made_up(
     clip: Path, tmp_path: Path, decoder: Decoder
 ) -> None:
     with av.open(str(clip)) as container:
-        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+        ends = [(packet.pos or 0) + packet.size for packet in container.demux(video=0)]
     path = tmp_path / "cut.mp4"
     path.write_bytes(clip.read_bytes()[: ends[20]])
     with pytest.raises(UnreadableVideoError):
@@ -215,12 +219,11 @@ def test_frames_after_damage_raise_until_the_next_key_frame(
 ) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(N), g="12", bf="0")
     with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        starts = [packet.pos or 0 for packet in container.demux(video=0)]
     content = bytearray(path.read_bytes())
-    for start, size in packets[14:18]:
+    for start in starts[14:18]:
         # A NAL unit type that decoders pass over: the frame is gone, the file is well formed.
         content[start + 4] = 12
-        assert size < 1 << 16
     path.write_bytes(content)
     assert frame_numbers(read(path, decoder, [0, 13])) == [0, 13]
     for lost in (14, 17):

@@ -1,0 +1,51 @@
+"""A cache with made-up answers: the store alone, without videos or networks."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.distill.arrays import ArraySpec, TargetPlan
+from teacher_cache.layout import Layout
+from teacher_cache.manifest import Manifest, read_manifest
+from teacher_cache.writer import create_cache, empty_buffers, write_unit
+
+ARRAYS = (
+    ArraySpec(name="logits", row_shape=(5,), dtype="float16"),
+    ArraySpec(name="features", row_shape=(2, 3, 2, 2), dtype="float16"),
+    ArraySpec(name="feature_residual", row_shape=(), dtype="float32"),
+    ArraySpec(name="frames", row_shape=(2, 3, 4, 4), dtype="uint8"),
+    ArraySpec(name="views", row_shape=(10,), dtype="int32"),
+)
+LAYOUT = Layout(num_views=3, num_videos=11, unit_videos=4)
+IDENTITY = {"teacher": {"weights_sha256": "0" * 64, "mode": "eval"}, "preprocessing": 1}
+FAILED_VIDEO = 6
+
+
+def rows_of(array: ArraySpec) -> NDArray[np.generic]:
+    """The whole content of an array, (V, N, *row_shape)."""
+    rng = np.random.default_rng(len(array.name))
+    shape = (LAYOUT.num_views, LAYOUT.num_videos, *array.row_shape)
+    return rng.integers(0, 100, shape).astype(array.dtype)
+
+
+def make_cache(folder: Path, *, units: range | None = None) -> Manifest:
+    """Write a cache; its second unit holds one video that could not be read."""
+    plan = TargetPlan(arrays=ARRAYS, teacher_grid=(4, 4), feature_grid=(2, 2), student_size=4)
+    create_cache(folder, identity=IDENTITY, plan=plan, layout=LAYOUT)
+    manifest = read_manifest(folder)
+    for unit in units if units is not None else range(LAYOUT.num_units):
+        write_synthetic_unit(folder, manifest, unit)
+    return manifest
+
+
+def write_synthetic_unit(folder: Path, manifest: Manifest, unit: int) -> None:
+    """Fill and commit one unit."""
+    buffers = empty_buffers(manifest, unit)
+    videos = LAYOUT.videos_of(unit)
+    for array in ARRAYS:
+        content = rows_of(array)
+        for place, video in enumerate(videos):
+            buffers[array.name].put(place, content[:, video])
+    failed = {FAILED_VIDEO: "it is a text file"} if FAILED_VIDEO in videos else {}
+    write_unit(folder, manifest, unit, buffers, failed)

@@ -1,0 +1,56 @@
+"""Arithmetic between rows, units and bytes."""
+
+import pytest
+
+from common.distill.arrays import ArraySpec
+from teacher_cache.layout import (
+    CRC_BYTES,
+    INDEX_ENTRY_BYTES,
+    Layout,
+    choose_unit_videos,
+    commit_key,
+    object_key,
+)
+
+FEATURES = ArraySpec(name="features", row_shape=(8, 2048, 4, 4), dtype="float16")
+
+
+@pytest.mark.parametrize("num_videos", [1, 7, 8, 9, 64])
+@pytest.mark.parametrize("unit_videos", [1, 3, 8, 100])
+def test_units_of_any_size_cover_each_video_once(num_videos: int, unit_videos: int) -> None:
+    layout = Layout(num_views=2, num_videos=num_videos, unit_videos=unit_videos)
+    units = [layout.videos_of(unit) for unit in range(layout.num_units)]
+    assert [video for unit in units for video in unit] == list(range(num_videos))
+    for video in range(num_videos):
+        unit, place = layout.locate(video)
+        assert units[unit][place] == video
+
+
+def test_object_bytes_of_full_and_last_unit_count_rows_checksums_and_index() -> None:
+    array = ArraySpec(name="x", row_shape=(3,), dtype="float16")
+    layout = Layout(num_views=2, num_videos=5, unit_videos=4)
+    index = 2 * 4 * INDEX_ENTRY_BYTES + CRC_BYTES
+    assert layout.object_bytes(array, 0) == 8 * (6 + CRC_BYTES) + index
+    assert layout.object_bytes(array, 1) == 2 * (6 + CRC_BYTES) + index
+    assert layout.total_bytes(array) == 10 * (6 + CRC_BYTES) + 2 * index
+
+
+def test_object_bytes_per_view_of_tsn_features_stay_within_half_a_percent_of_the_row() -> None:
+    layout = Layout(num_views=10, num_videos=100, unit_videos=50)
+    assert FEATURES.row_bytes == 524_288
+    assert layout.total_bytes(FEATURES) / 1000 <= FEATURES.row_bytes * 1.005
+
+
+def test_keys_follow_zarr_chunk_names() -> None:
+    assert object_key(FEATURES, 12) == "features/c/0/12/0/0/0/0"
+    assert object_key(ArraySpec(name="r", row_shape=(), dtype="float32"), 3) == "r/c/0/3"
+    assert commit_key(42) == "commits/000042.g1.json"
+
+
+def test_choose_unit_videos_fits_memory_and_makes_eight_units() -> None:
+    arrays = (FEATURES,)
+    row = FEATURES.row_bytes + CRC_BYTES
+    small = choose_unit_videos(arrays, num_views=10, num_videos=10_000, memory_bytes=row * 10 * 7)
+    assert small == 7
+    assert choose_unit_videos(arrays, num_views=1, num_videos=80, memory_bytes=10**12) == 10
+    assert choose_unit_videos(arrays, num_views=10, num_videos=3, memory_bytes=1) == 1
