@@ -98,11 +98,11 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
         DataError: If the folder holds no checkpoint of ours.
     """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        labels = json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        config, labels = (_read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
+    except OSError as error:
         raise DataError(
-            f"{folder} is not a checkpoint directory: {Path(error.filename).name} is missing. "
+            f"{folder} is not a checkpoint directory: cannot read its "
+            f"{Path(error.filename).name} ({error.strerror}). "
             "`reskd train-teacher` and `reskd train-student` write such directories."
         ) from error
     except ValueError as error:
@@ -143,6 +143,10 @@ def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
     except RuntimeError as error:
         raise DataError(f"The weights in {folder} do not fit its model: {error}") from error
     return model.eval(), info
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
 def _json_bytes(value: object) -> bytes:

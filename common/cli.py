@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = reskd.main(args, prog_name="reskd", standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
-        return 130
+    except click.exceptions.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # no command prompts: a file ended too early
+            return _report(_unexpected(error.__cause__), 1, args)
+        return _interrupted()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -65,12 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _report(_no_space(error), 5, args)
         return _report(_unexpected(error), 1, args)
-    except KeyboardInterrupt:
-        click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
-        return 130
+    except KeyboardInterrupt:  # before click was listening
+        return _interrupted()
     except Exception as error:  # noqa: BLE001 - the outermost frame turns anything into a code
         return _report(_unexpected(error), 1, args)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
+    return 130
 
 
 def _report(message: str, exit_code: int, args: Sequence[str]) -> int:

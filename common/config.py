@@ -66,7 +66,7 @@ def config_names() -> list[str]:
     """Names of the installed experiments, without the bases they extend."""
     root = Path(str(files("configs")))
     names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-    return sorted(name for name in names if not name.startswith("_"))
+    return sorted(name for name in names if not any(part[0] == "_" for part in name.split("/")))
 
 
 def _locate(name_or_path: str) -> tuple[Path, Path]:
@@ -74,14 +74,14 @@ def _locate(name_or_path: str) -> tuple[Path, Path]:
     path = Path(name_or_path)
     if path.is_file():
         return path.resolve(), path.resolve().parent
-    installed = Path(str(files("configs"))) / f"{name_or_path}.yaml"
-    if installed.is_file():
-        return installed, Path.cwd()
-    near = get_close_matches(name_or_path, config_names(), n=3)
+    names = config_names()
+    if name_or_path in names:
+        return Path(str(files("configs"))) / f"{name_or_path}.yaml", Path.cwd()
+    near = get_close_matches(name_or_path, names, n=3)
     hint = f" Close names: {', '.join(near)}." if near else ""
     raise ExperimentError(
-        f"No experiment {name_or_path!r}: there is no such file and no configs/{name_or_path}.yaml."
-        f"{hint} Installed experiments: {', '.join(config_names()) or 'none'}."
+        f"No experiment {name_or_path!r}: it is no file and none of the installed ones.{hint} "
+        f"Installed experiments: {', '.join(names) or 'none'}."
     )
 
 
@@ -107,10 +107,10 @@ def _load_layers(path: Path, chain: tuple[Path, ...]) -> Tree:
 def _read_yaml(path: Path, chain: tuple[Path, ...]) -> Tree:
     named_by = f" (named in extends of {chain[-1]})" if chain else ""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)
     except OSError as error:
         raise ExperimentError(f"Cannot read {path}{named_by}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bad UTF-8, or 2026-13-45 as a date
         raise ExperimentError(f"{path}{named_by} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ExperimentError(
@@ -118,6 +118,20 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> Tree:
             "data, clip, views, teacher and student."
         )
     return tree
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that says a key twice, where YAML's own loader keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
@@ -140,7 +154,7 @@ def _parse_override(text: str) -> Tree:
         )
     try:
         node: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ExperimentError(f"The value of override {text!r} is not YAML: {error}") from error
     for part in reversed(key.split(".")):
         node = {part: node}
@@ -186,9 +200,13 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{path}: unknown key." + (f" Did you mean {near[0]!r}?" if near else "")
     if problem["type"] in ("missing", "missing_argument"):
         return f"{path}: required key is missing."
+    if problem["type"] == "dataclass_type":
+        keys = ", ".join(_known_keys(location))
+        return f"{path}: must be a mapping of {keys}; got {problem['input']!r}."
     got = repr(problem["input"])
     shown = f" (got {got})" if len(got) < 60 else ""
-    return f"{path or 'experiment'}: {problem['msg']}{shown}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path or 'experiment'}: {message}{shown}"
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

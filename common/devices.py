@@ -19,6 +19,9 @@ def choose_device(name: str) -> torch.device:
         raise DataError(
             f"--device {name!r} is no device of torch; try auto, cpu or cuda:0."
         ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DataError(f"--device {name}: torch sees no CUDA device here; use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DataError(
+            f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
+            "use a lower number or --device cpu."
+        )
     return device

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from common.atomic_write import atomic_write
 from common.errors import CacheError
@@ -28,6 +28,8 @@ def digest(value: Any) -> str:
 
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write a JSON object together with the sha256 of its own canonical body, atomically."""
+    if HASH_FIELD in body:
+        raise ValueError(f"a record's body cannot have a field {HASH_FIELD!r} of its own")
     sealed = {**body, HASH_FIELD: digest(dict(body))}
     text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     atomic_write(path, text.encode("utf-8", "surrogateescape") + b"\n")
@@ -44,7 +46,8 @@ def read_record(path: Path) -> dict[str, Any]:
         CacheError: If it is not a JSON object or its hash does not fit its body.
     """
     try:
-        sealed = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        sealed = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise CacheError(
             f"{path} is not readable as JSON ({error}). It was written whole by this program, so "
@@ -60,3 +63,7 @@ def read_record(path: Path) -> dict[str, Any]:
             "Restore it or write the cache again."
         )
     return body
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is no JSON")

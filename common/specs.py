@@ -12,8 +12,11 @@ from pydantic import ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
-Positive = Annotated[int, Field(ge=1)]
+# Strict: YAML writes whole numbers plainly, and `epochs: yes` must not become 1.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+NotNegative = Annotated[int, Field(ge=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -62,13 +65,13 @@ class ViewSpec:
 
     count: Positive
     """V, stored views per video. A quarter to a third of the student's epochs is a good number."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NotNegative = 0
     """Key of every draw, together with the video's id and the view's number."""
     short_side: Positive = 256
     """Shorter side of the frame that crops are taken from, in pixels."""
     crop: Literal["multi_scale", "random_resized"] = "multi_scale"
     """Rule of the training crop; evaluation takes the centre."""
-    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.875, 0.75, 0.66)
+    scales: tuple[Share, ...] = (1.0, 0.875, 0.75, 0.66)
     """multi_scale: crop sides over the short side, largest first."""
     size: Positive = 224
     """Side of the square frames the teacher sees, in pixels."""
@@ -76,6 +79,8 @@ class ViewSpec:
     """Chance of a horizontal flip. 0 where direction carries the label."""
 
     def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("scales is empty; [1.0] crops at the full short side only")
         if self.size > self.short_side:
             raise ValueError(
                 f"size {self.size} is larger than short_side {self.short_side}: the teacher's "
@@ -131,9 +136,9 @@ class TrainingSpec:
     """Clips per optimiser step."""
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     """Optimiser and its numbers."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NotNegative = 0
     """Key of initialisation, order of videos and dropout."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: NotNegative = 0
     """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
 
 
@@ -244,7 +249,7 @@ class EvaluationSpec:
 
     batch_size: Positive = 16
     """Clips per forward pass."""
-    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.875
+    crop_fraction: Share = 0.875
     """Side of the centre crop over the short side; 0.875 is 224 of 256."""
 
 

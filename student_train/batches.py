@@ -105,6 +105,8 @@ class DecodedFrames:
             collate_fn=_collate,
             multiprocessing_context="forkserver" if workers else None,
             persistent_workers=workers > 0,
+            # Else it draws from the generator that dropout uses, and only when workers are started.
+            generator=torch.Generator(),
         )
 
     def read(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[list[int], Tensor]]:

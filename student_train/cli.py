@@ -11,9 +11,7 @@ fresh_option = click.option("--fresh", is_flag=True, help="Forget an earlier run
 max_bad_option = click.option(
     "--max-bad",
     type=click.FloatRange(0, 1),
-    default=0.005,
-    show_default=True,
-    help="Share of unreadable videos at which to stop with exit code 5.",
+    help="Share of unreadable videos at which to stop with exit code 5; default: data.max_bad.",
 )
 
 
@@ -29,7 +27,7 @@ def train_teacher(
     experiment: str,
     overrides: tuple[str, ...],
     run: Path | None,
-    max_bad: float,
+    max_bad: float | None,
     device: str,
     fresh: bool,
     as_json: bool,
@@ -48,7 +46,7 @@ def train_teacher(
         resolved,
         (run or resolved.teacher.checkpoint).absolute(),
         device=choose_device(device),
-        max_bad=max_bad,
+        max_bad=resolved.data.max_bad if max_bad is None else max_bad,
         fresh=fresh,
     )
     emit(summary, as_json=as_json, text=runs.summary_text(summary))
@@ -72,7 +70,7 @@ def train_student(
     run: Path,
     no_distill: bool,
     allow_incomplete: bool,
-    max_bad: float,
+    max_bad: float | None,
     device: str,
     fresh: bool,
     as_json: bool,
@@ -87,13 +85,14 @@ def train_student(
     from common.devices import choose_device
     from student_train import runs
 
+    resolved = load_experiment(experiment, overrides)
     summary = runs.train_student(
-        load_experiment(experiment, overrides),
+        resolved,
         run.absolute(),
         cache=cache,
         distill=not no_distill,
         device=choose_device(device),
-        max_bad=max_bad,
+        max_bad=resolved.data.max_bad if max_bad is None else max_bad,
         fresh=fresh,
         allow_incomplete=allow_incomplete,
     )

@@ -99,9 +99,14 @@ def _train_epoch(
         for name, part in output.parts.items():
             sums[name] += count * part.item()
         advance(count, note=f"epoch {epoch}  loss {sums['loss'] / clips:.3f}")
+    if not clips:
+        raise StoppedShortError(
+            f"There was not a single clip to train on in epoch {epoch}: no video could be read, or "
+            "no unit of the cache is finished. Run `reskd cache-teacher` again, or mend the videos."
+        )
     seconds = time.perf_counter() - start
     return {
-        **{name: value / max(1, clips) for name, value in sums.items()},
+        **{name: value / clips for name, value in sums.items()},
         "clips": clips,
         "seconds": seconds,
         "clips_per_second": clips / seconds,

@@ -19,7 +19,8 @@ def cut_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
     """
     batches = [list(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2] += batches.pop()
+        lone = batches.pop()
+        batches[-1] += lone
     return batches
 
 

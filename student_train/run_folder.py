@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from common.atomic_write import atomic_write
+from common.checkpoints import CONFIG_FILE
 from common.errors import DataError
 
 EVENTS_FILE = "events.jsonl"
@@ -63,9 +64,10 @@ class RunFolder:
             return 0
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
+            recipe = state["recipe_sha256"]
         except Exception as error:  # torch raises many kinds for a damaged file
             raise DataError(f"{path} cannot be read ({error}); start over with --fresh.") from error
-        if state["recipe_sha256"] != self._recipe:
+        if recipe != self._recipe:
             raise DataError(
                 f"{self.path} holds a run of another recipe (experiment, cache or options differ). "
                 "Name another folder with --run, or start over in this one with --fresh."
@@ -75,8 +77,8 @@ class RunFolder:
         return int(state["next_epoch"])
 
     def clear(self) -> None:
-        """Forget an earlier run."""
-        for name in (STATE_FILE, EVENTS_FILE):
+        """Forget an earlier run and the checkpoint it left."""
+        for name in (CONFIG_FILE, STATE_FILE, EVENTS_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def append_event(self, event: Mapping[str, Any]) -> None:

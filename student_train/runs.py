@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 
-from common.checkpoints import read_checkpoint_info, save_checkpoint
+from common.checkpoints import CONFIG_FILE, read_checkpoint_info, save_checkpoint
 from common.config import experiment_tree
 from common.console import say
 from common.distill.targets import plan_targets
-from common.errors import CacheError, DataError, ExperimentError
+from common.errors import CacheError, ExperimentError
 from common.models.recognizer import Recognizer
 from common.models.registry import build_model
 from common.records import digest
@@ -140,14 +140,15 @@ def open_cache(
 
     Raises:
         CacheError: If the cache is damaged, or another experiment's.
+        DataError: If there is a teacher and its checkpoint is damaged.
         StoppedShortError: If units are missing and that is not allowed.
     """
     reader = CacheReader(folder)
-    try:
-        weights: str | None = read_checkpoint_info(experiment.teacher.checkpoint).weights_sha256
-    except DataError:
+    weights: str | None = None
+    if (experiment.teacher.checkpoint / CONFIG_FILE).exists():
+        weights = read_checkpoint_info(experiment.teacher.checkpoint).weights_sha256
+    else:
         say(f"no teacher in {experiment.teacher.checkpoint}: trusting the cache's record of it")
-        weights = None
     wanted = cache_identity(
         experiment, index, split=experiment.data.train_split, weights_sha256=weights
     )
@@ -254,6 +255,7 @@ def _recipe_digest(
     tree = experiment_tree(recipe.experiment)
     kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
     kept[recipe.role].pop("checkpoint", None)
+    kept[recipe.role]["training"].pop("workers")
     return digest(
         {
             **kept,

@@ -33,7 +33,7 @@ def upsampling_matrix(source: Grid, target: Grid) -> Tensor:
         (target cells, source cells), float64 on the CPU. Shared between callers: do not change it.
     """
     cells = source[0] * source[1]
-    basis = torch.eye(cells, dtype=torch.float64).view(cells, 1, *source)
+    basis = torch.eye(cells, dtype=torch.float64, device="cpu").view(cells, 1, *source)
     columns = interpolate(basis, size=target, mode="bilinear", align_corners=False)
     return columns.flatten(1).T.contiguous()
 

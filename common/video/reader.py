@@ -1,19 +1,13 @@
 """Frames of a video file by number: decord where it can be trusted, PyAV elsewhere.
 
-Both decoders answer to one table of frames, made by reading the file's packets without decoding
-them (about 3 ms for ten seconds of video): frame i is the i-th presentation time. A decoded frame
-is taken for frame i only if it carries that time, so damage shows as an error, never as a
-neighbour's picture. decord by itself repeats the last good frame.
+A decoded frame is taken for frame i only if it carries frame i's presentation time (see facts.py),
+so damage shows as an error, never as a neighbour's picture. decord by itself repeats the last good
+frame, and in some files returns wrong ones; facts.py knows which, and they are refused.
 
-Measured on decord 0.6.0, its last release (2022):
+What else was measured on decord 0.6.0, its last release (2022):
 
-- Right on constant and variable frame rate, B-frames and rotation in MP4 and Matroska, bit for bit
-  equal to PyAV for 8-bit video; 10-bit video differs by rounding.
-- Silently wrong by a few frames after a seek in videos with open groups of pictures (x265's
-  default, MPEG-4 with B-frames), in AVI with B-frames, in FLV and MPEG streams, and wherever an
-  edit list hides frames. All of these are refused here, so `auto` takes PyAV.
-- Pads some pictures of at most 72 pixels' width, and then fails.
-- Knows no AV1, GIF or AVIF.
+- Bit for bit equal to PyAV for 8-bit video; 10-bit video differs by rounding.
+- Pads some pictures of at most 72 pixels' width, and then fails. Knows no AV1, GIF or AVIF.
 - Hides what its codec conceals: a damaged picture that still decodes looks like any other. PyAV
   marks such frames, and they are refused until the next sound key frame.
 - It reads ahead without bound and aborts the process when one reader is used by two threads, so
@@ -27,10 +21,8 @@ videos and is exact in most files only.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,12 +32,22 @@ from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from common.errors import DataError
+from common.video.facts import UnreadableVideoError, VideoFacts, inspect, opened, upright
+
+__all__ = [
+    "AutoReader",
+    "Decoder",
+    "DecordReader",
+    "PyAVReader",
+    "UnreadableVideoError",
+    "VideoReader",
+    "decoder_identity",
+    "open_video",
+]
 
 Decoder = Literal["auto", "decord", "pyav"]
 T = TypeVar("T")
@@ -54,8 +56,8 @@ DECODE_LIMIT_SECONDS = 120.0
 """Longest wait for one call of decord. Ten seconds of 1080p on a busy core take ten."""
 
 DECORD_ENVIRONMENT = {
-    # Polls at the end of a file before decord repeats a frame. The default of 10240 is reached in
-    # healthy long videos on a busy machine; a million still pass within a second.
+    # Polls before decord, at the end of a file, repeats a frame. Packets read ahead of a slow
+    # decoder count too (64 polls fail sound files of 100 frames), so it must exceed their number.
     "DECORD_EOF_RETRY_MAX": "1000000",
     # fault_tol makes the first repeated frame an error; no warning about it is needed.
     "DECORD_DUPLICATE_WARNING_THRESHOLD": "1.0",
@@ -65,19 +67,6 @@ SOURCE_LINE = re.compile(r"\[[\d:]+\] \S+?:\d+: ")
 
 ANY_FAULT = 1e-9
 """decord's fault_tol as a share of the frames: not one of them may be made up."""
-
-
-class UnreadableVideoError(DataError):
-    """A video, or a frame of it, that cannot be decoded."""
-
-    def __init__(self, path: Path, decoder: str, reason: str) -> None:
-        super().__init__(f"{path} cannot be read by {decoder}: {reason}")
-        self.path = path
-        self.decoder = decoder
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[Self], tuple[Path, str, str]]:
-        return type(self), (self.path, self.decoder, self.reason)
 
 
 class VideoReader(Protocol):
@@ -115,38 +104,15 @@ class VideoReader(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Facts:
-    """What a file holds, from its packets and its first frame."""
-
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-    position_of: dict[int, int] | None
-    """Presentation time to frame number; None where the file does not tell them reliably."""
-    misread_by_decord: str | None
-    """Why decord would return wrong frames without saying so; None where it is right."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """One coded frame, in the order of the file."""
-
-    time: int | None
-    """Presentation time, in the stream's own unit."""
-    is_key: bool
-
-
 class _Reader:
     """What the readers share: the facts of the file and the checks around decoding."""
 
     decoder: ClassVar[str]
 
-    def __init__(self, path: Path, facts: _Facts | None = None) -> None:
+    def __init__(self, path: Path, facts: VideoFacts | None = None) -> None:
         """Read the packets and the first frame; `facts` are those of an earlier reader."""
         self.path = path
-        self._facts = facts or _inspect(path, self.decoder)
+        self._facts = facts or inspect(path, self.decoder)
 
     @property
     def num_frames(self) -> int:
@@ -209,7 +175,7 @@ class PyAVReader(_Reader):
         wanted = {position: row for row, position in enumerate(positions)}
         pixels = np.empty((len(positions), self.height, self.width, 3), dtype=np.uint8)
         damaged = False
-        with _opened(self.path, self.decoder) as (container, stream):
+        with opened(self.path, self.decoder) as (container, stream):
             for count, frame in enumerate(container.decode(stream)):
                 # What refers to a damaged picture is damaged; a sound key frame starts afresh.
                 # Where frames are merely counted, a lost one would shift all that follow.
@@ -227,10 +193,12 @@ class PyAVReader(_Reader):
 
     def _position(self, count: int, frame: VideoFrame) -> int:
         position_of = self._facts.position_of
-        return count if position_of is None else position_of.get(_pts(frame), -1)
+        if position_of is None:
+            return count
+        return -1 if frame.pts is None else position_of.get(frame.pts, -1)
 
     def _upright(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        pixels = _upright(frame)
+        pixels = upright(frame)
         if pixels.shape[:2] != (self.height, self.width):
             raise self._unreadable(
                 f"the picture changes from {self.height}x{self.width} to "
@@ -323,92 +291,6 @@ def decoder_identity(decoder: Decoder) -> dict[str, str]:
         return pyav
     decord = {"decord": str(_decord().__version__)}
     return decord if decoder == "decord" else decord | pyav
-
-
-def _inspect(path: Path, decoder: str) -> _Facts:
-    """Count the frames, map their times and look at the first one."""
-    packets: list[_Packet] = []
-    with _opened(path, decoder) as (container, stream):
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                promised = f" (its header promises {stream.frames})" if stream.frames else ""
-                raise UnreadableVideoError(
-                    path, decoder, f"it is cut off or damaged after {len(packets)} frames{promised}"
-                )
-            if packet.size and not packet.is_discard:
-                packets.append(_Packet(packet.pts, packet.is_keyframe))
-        formats = container.format.name.split(",")
-        reorders = bool(stream.codec_context.has_b_frames)
-    if not packets:
-        raise UnreadableVideoError(path, decoder, "it holds no frames")
-    with _opened(path, decoder) as (container, stream):
-        first = next(container.decode(stream), None)
-        if first is None:
-            raise UnreadableVideoError(path, decoder, "no frame came out of the decoder")
-        height, width, _ = _upright(first).shape
-        return _Facts(
-            num_frames=len(packets),
-            height=height,
-            width=width,
-            fps=float(stream.average_rate or 0),
-            position_of=_positions(formats, packets),
-            misread_by_decord=_misread_by_decord(formats, packets, reorders=reorders),
-        )
-
-
-def _positions(formats: Sequence[str], packets: Sequence[_Packet]) -> dict[int, int] | None:
-    """Frame number of each presentation time, where there is one per frame."""
-    times = sorted({packet.time for packet in packets if packet.time is not None})
-    # AVI stores no presentation times; those FFmpeg makes up do not survive B-frames.
-    if len(times) != len(packets) or "avi" in formats:
-        return None
-    return {time: position for position, time in enumerate(times)}
-
-
-def _misread_by_decord(
-    formats: Sequence[str], packets: Sequence[_Packet], *, reorders: bool
-) -> str | None:
-    if misread := {"flv", "mpeg", "mpegts"}.intersection(formats):
-        return f"decord seeks to wrong frames in this format, {misread.pop()}"
-    if "avi" in formats:
-        return "decord seeks to wrong frames in AVI files with B-frames" if reorders else None
-    key_time: int | None = None
-    for packet in packets:
-        if packet.time is None:
-            return "the file gives its frames no presentation times, by which decord finds them"
-        if packet.is_key:
-            key_time = packet.time
-        elif key_time is not None and packet.time < key_time:
-            # Such frames need the group before, which decord skips when it seeks to the key frame.
-            return "its groups of pictures are open, after which decord miscounts"
-    return None
-
-
-@contextmanager
-def _opened(path: Path, decoder: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file's main video stream; FFmpeg's errors leave as UnreadableVideoError."""
-    try:
-        # Absolute, because FFmpeg takes "a:b.mp4" for a protocol called "a".
-        with av.open(os.fspath(path.absolute())) as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream):
-                raise UnreadableVideoError(path, decoder, "it has no video stream")
-            # Many videos are decoded side by side; threads of one would only get in the way.
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    except (av.FFmpegError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UnreadableVideoError(path, decoder, reason) from error
-
-
-def _pts(frame: VideoFrame) -> int:
-    return -1 if frame.pts is None else frame.pts
-
-
-def _upright(frame: VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB, turned by the rotation that the container asks players to show."""
-    pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    return np.rot90(pixels, frame.rotation // 90)
 
 
 def _has_decord() -> bool:

@@ -41,7 +41,9 @@ def test_flipped_bit_anywhere_is_found_at_level_bytes(tmp_path: Path) -> None:
         path.write_bytes(data)
         report = verify_cache(folder, "bytes")
         assert report.findings, path
-        assert any(finding.path == path.relative_to(folder).as_posix() for finding in report.findings)
+        assert any(
+            finding.path == path.relative_to(folder).as_posix() for finding in report.findings
+        )
         path.write_bytes(whole)
     assert verify_cache(folder, "bytes").findings == ()
 

@@ -38,6 +38,7 @@ pytest.importorskip("decord")
 BOTH: list[Decoder] = ["decord", "pyav"]
 ALL: list[Decoder] = ["auto", "decord", "pyav"]
 N = 36
+OPEN_GROUPS = "open-gop=1:keyint=9:min-keyint=2:bframes=3:b-adapt=0"
 SHORT_GROUPS: dict[str, Any] = {"g": "9", "bf": "2"}
 
 
@@ -137,6 +138,7 @@ def test_frames_of_rotated_video_are_upright(
     ("name", "codec", "options", "reason"),
     [
         ("a.mp4", "mpeg4", {"g": "9", "bf": "2"}, "groups of pictures are open"),
+        ("a.mkv", "libx264", {"x264-params": OPEN_GROUPS}, "groups of pictures are open"),
         ("a.avi", "libx264", {"g": "9", "bf": "2"}, "AVI files with B-frames"),
         ("a.flv", "libx264", {"g": "9", "bf": "2"}, "flv"),
         ("a.ts", "mpeg2video", {"g": "9", "bf": "2"}, "mpegts"),
@@ -342,3 +344,13 @@ def test_open_video_of_every_odd_file_reads_or_refuses_it() -> None:
             assert found[name] == int(row["decoded_frames"]), row["file"]
         if row["decoded_frames"] == "0":
             assert found[name] == 0, row["file"]
+
+
+@pytest.mark.parametrize("folder", ["gestures", "fight"])
+def test_frames_of_real_clips_are_equal_in_both_decoders(folder: str) -> None:
+    clips = sorted((shared_data() / folder).rglob("*.mp4"))
+    generator = np.random.default_rng(0)
+    for path in clips[:: max(len(clips) // 4, 1)]:
+        with open_video(path, "decord") as one, open_video(path, "pyav") as other:
+            indices = [*generator.integers(0, one.num_frames, 4), one.num_frames - 1]
+            np.testing.assert_array_equal(one.frames(indices), other.frames(indices))

@@ -1,0 +1,270 @@
+"""Stage one stopped at any moment and started again ends with the same bytes."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.atomic_write import PARTIAL_SUFFIX
+from common.cli import main
+from common.config import load_experiment
+from common.distill.teacher import Teacher
+from common.errors import CacheError, DataError, StoppedShortError
+from common.video.index import read_index
+from common.video.view_params import FAILED
+from teacher_cache import engine, writer
+from teacher_cache.commits import read_commit, read_commits
+from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.layout import commit_key
+from teacher_cache.plan import CachePlan, plan_cache
+from teacher_cache.reader import CacheReader
+from teacher_cache.verify import verify_cache
+from tests.tiny_experiment import TinyCache, make_tiny_cache, save_random_teacher
+
+OPTIONS = RunOptions(max_bad=0.0, threads=1, device=torch.device("cpu"), force=False)
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a cache."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def plan_of(experiment_file: Path) -> CachePlan:
+    experiment = load_experiment(str(experiment_file))
+    return plan_cache(experiment, read_index(experiment.data.index), memory_bytes=10**9)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def training_videos(experiment_file: Path) -> list[Path]:
+    index = read_index(load_experiment(str(experiment_file)).data.index)
+    return [index.path_of(entry) for entry in index.split("train")]
+
+
+def test_same_experiment_cached_twice_gives_equal_bytes(tiny_cache: TinyCache) -> None:
+    again = tiny_cache.cache.with_name("again")
+    make_tiny_cache(tiny_cache.experiment, again)
+    assert tree_of(again) == tree_of(tiny_cache.cache)
+
+
+def test_decoding_threads_change_no_byte(tiny_cache: TinyCache) -> None:
+    experiment = load_experiment(str(tiny_cache.experiment))
+    options = RunOptions(max_bad=0.0, threads=4, device=torch.device("cpu"), force=False)
+    again = tiny_cache.cache.with_name("again")
+    run_cache_teacher(experiment, plan_of(tiny_cache.experiment), again, options)
+    assert tree_of(again) == tree_of(tiny_cache.cache)
+
+
+def test_finished_cache_started_again_writes_nothing(tiny_cache: TinyCache) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tiny_cache.cache.rglob("*")}
+    summary = run_cache_teacher(
+        load_experiment(str(tiny_cache.experiment)),
+        plan_of(tiny_cache.experiment),
+        tiny_cache.cache,
+        OPTIONS,
+    )
+    assert summary["units_written"] == 0
+    assert {path: path.stat().st_mtime_ns for path in tiny_cache.cache.rglob("*")} == before
+
+
+def test_plan_states_exactly_the_bytes_that_are_written(tiny_cache: TinyCache) -> None:
+    plan = plan_of(tiny_cache.experiment).as_dict()
+    for name, planned in plan["bytes_by_array"].items():
+        written = sum(
+            path.stat().st_size
+            for path in (tiny_cache.cache / name / "c").rglob("*")
+            if path.is_file()
+        )
+        assert written == planned, name
+    assert plan["units"] >= 8
+
+
+def test_stored_logits_are_the_teacher_s_answer_to_the_stored_view(tiny_cache: TinyCache) -> None:
+    from common.checkpoints import load_checkpoint
+    from common.video.clips import cut_clips
+    from common.video.reader import open_video
+    from common.video.view_params import ViewParams
+
+    experiment = load_experiment(str(tiny_cache.experiment))
+    reader = CacheReader(tiny_cache.cache)
+    index = read_index(experiment.data.index)
+    teacher = Teacher(load_checkpoint(experiment.teacher.checkpoint)[0], torch.device("cpu"))
+    for video, entry in enumerate(index.split("train")):
+        row = reader.gather("views", [1], [video], reader.empty("views", 1))[0]
+        with open_video(index.path_of(entry), "pyav") as opened:
+            clip = cut_clips(opened, [ViewParams.from_row(row)], size=experiment.views.size)
+        answer = teacher.answer(clip).logits_BK.half().numpy()
+        stored = reader.gather("logits", [1], [video], reader.empty("logits", 1))
+        np.testing.assert_allclose(stored, answer, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("after_commits", [0, 1, 4])
+def test_kill_in_the_middle_then_the_same_command_ends_with_equal_bytes(
+    tiny_cache: TinyCache, after_commits: int
+) -> None:
+    folder = tiny_cache.cache.with_name("killed")
+    command = [sys.executable, "-m", "common.cli", "cache-teacher", str(tiny_cache.experiment)]
+    process = subprocess.Popen(
+        [*command, "--cache", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if (folder / "cache.json").exists() and len(list(folder.glob("commits/*.json"))) >= (
+            after_commits
+        ):
+            process.kill()
+        time.sleep(0.001)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    finished = read_commits(folder, 9)
+    make_tiny_cache(tiny_cache.experiment, folder)
+    assert len(finished) >= after_commits
+    assert tree_of(folder) == tree_of(tiny_cache.cache)
+
+
+def test_leftovers_of_a_killed_writer_are_cleared(tiny_cache: TinyCache) -> None:
+    leftover = tiny_cache.cache / "logits" / "c" / "0" / "1" / f"0.4711{PARTIAL_SUFFIX}"
+    leftover.write_bytes(b"half")
+    (tiny_cache.cache / commit_key(1)).unlink()
+    make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)
+    assert not leftover.exists()
+    assert verify_cache(tiny_cache.cache, "bytes").findings == ()
+
+
+def test_sigterm_ends_with_75_and_keeps_finished_units(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_experiment.parent / "cache"
+    write_unit = engine.write_unit
+    written = []
+
+    def write_then_stop(*arguments: object) -> object:
+        written.append(write_unit(*arguments))  # type: ignore[arg-type]
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return written[-1]
+
+    monkeypatch.setattr(engine, "write_unit", write_then_stop)
+    assert main(["cache-teacher", str(tiny_experiment), "--cache", str(folder)]) == 75
+    assert len(read_commits(folder, 9)) == 3
+    assert not list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
+
+
+def test_full_disk_ends_with_5_and_goes_on_when_there_is_room(
+    tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_cache.cache.with_name("full")
+    atomic_write = writer.atomic_write
+
+    def full(path: Path, pieces: object) -> None:
+        if "features/c/0/2/" in path.as_posix():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        atomic_write(path, pieces)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "atomic_write", full)
+        assert main(["cache-teacher", str(tiny_cache.experiment), "--cache", str(folder)]) == 5
+    assert "no space left" in capsys.readouterr().err
+    assert sorted(read_commits(folder, 9)) == [0, 1]
+    make_tiny_cache(tiny_cache.experiment, folder)
+    assert tree_of(folder) == tree_of(tiny_cache.cache)
+
+
+def test_disk_that_is_too_small_is_refused_before_the_first_unit(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_experiment.parent / "cache"
+    usage = engine.shutil.disk_usage(folder.parent)
+    monkeypatch.setattr(engine.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    experiment, plan = load_experiment(str(tiny_experiment)), plan_of(tiny_experiment)
+    with pytest.raises(StoppedShortError, match=r"0\.0 MB are. Make room"):
+        run_cache_teacher(experiment, plan, folder, OPTIONS)
+    assert read_commits(folder, 9) == {}
+
+
+def test_unreadable_video_within_the_allowance_is_marked_and_never_read_as_zeros(
+    tiny_experiment: Path,
+) -> None:
+    cut_in_half(training_videos(tiny_experiment)[4])
+    folder = make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache", max_bad=0.2).cache
+    reader = CacheReader(folder)
+    assert list(reader.failed) == [4]
+    assert 4 not in reader.usable_videos
+    with pytest.raises(CacheError, match="video 4 has no row"):
+        reader.gather("logits", [0], [4], reader.empty("logits", 1))
+    assert verify_cache(folder, "bytes").findings == ()
+    import zarr
+
+    views = zarr.open_group(folder, mode="r")["views"]
+    assert isinstance(views, zarr.Array)
+    assert np.asarray(views[:, 4, -1]).tolist() == [FAILED] * 3
+
+
+def test_too_many_unreadable_videos_stop_before_their_unit_is_committed(
+    tiny_experiment: Path,
+) -> None:
+    bad = training_videos(tiny_experiment)[4]
+    whole = bad.read_bytes()
+    cut_in_half(bad)
+    folder = tiny_experiment.parent / "cache"
+    with pytest.raises(StoppedShortError, match=bad.name):
+        make_tiny_cache(tiny_experiment, folder, max_bad=0.05)
+    unit = CacheReader(folder).manifest.layout.locate(4)[0]
+    assert unit > 0
+    assert read_commit(folder, unit - 1) is not None
+    assert read_commit(folder, unit) is None
+    bad.write_bytes(whole)  # mended: the same command goes on
+    make_tiny_cache(tiny_experiment, folder)
+    assert CacheReader(folder).failed == {}
+
+
+def test_second_writer_of_a_cache_is_refused(tiny_cache: TinyCache) -> None:
+    (tiny_cache.cache / commit_key(0)).unlink()
+    with writer.sole_writer(tiny_cache.cache), pytest.raises(StoppedShortError, match="Another"):
+        make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)
+
+
+def test_folder_with_other_files_is_refused_and_left_alone(tiny_experiment: Path) -> None:
+    folder = tiny_experiment.parent / "cache"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(CacheError, match="is not empty"):
+        make_tiny_cache(tiny_experiment, folder)
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_cache_of_another_teacher_is_refused_with_the_field(tiny_cache: TinyCache) -> None:
+    save_random_teacher(load_experiment(str(tiny_cache.experiment)), seed=2)
+    with pytest.raises(CacheError, match=r"First difference: teacher\.weights_sha256"):
+        make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)
+
+
+def test_more_views_than_the_cache_has_are_refused(tiny_cache: TinyCache) -> None:
+    experiment = load_experiment(str(tiny_cache.experiment), ["views.count=4"])
+    plan = plan_cache(experiment, read_index(experiment.data.index), memory_bytes=10**9)
+    with pytest.raises(CacheError, match=r"views\.count: the cache has 3, the experiment asks"):
+        run_cache_teacher(experiment, plan, tiny_cache.cache, OPTIONS)
+
+
+def test_teacher_of_other_classes_is_refused(tiny_experiment: Path) -> None:
+    labels = load_experiment(str(tiny_experiment)).teacher.checkpoint / "labels.json"
+    labels.write_text(labels.read_text().replace("climb", "crawl"))
+    with pytest.raises(DataError, match="was trained for 3 classes"):
+        make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache")
+    assert not (tiny_experiment.parent / "cache").exists()
+
+
+def test_memory_budget_below_one_video_says_what_to_change(tiny_experiment: Path) -> None:
+    experiment = load_experiment(str(tiny_experiment))
+    with pytest.raises(DataError, match="Raise --memory"):
+        plan_cache(experiment, read_index(experiment.data.index), memory_bytes=1000)
