@@ -121,7 +121,7 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> Tree:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping that says a key twice, where YAML's own loader keeps the last in silence."""
+    """Refuses a key said twice in one mapping; YAML's own loader silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

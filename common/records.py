@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 from common.atomic_write import atomic_write
 from common.errors import CacheError
@@ -46,24 +46,21 @@ def read_record(path: Path) -> dict[str, Any]:
         CacheError: If it is not a JSON object or its hash does not fit its body.
     """
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        sealed = json.loads(text, parse_constant=_refuse_constant)
+        sealed = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+        is_object = isinstance(sealed, dict)
+        body = {key: sealed[key] for key in sealed if key != HASH_FIELD} if is_object else {}
+        found = digest(body)  # refuses NaN, which json.loads lets through
     except ValueError as error:
         raise CacheError(
             f"{path} is not readable as JSON ({error}). It was written whole by this program, so "
             "it was damaged or edited since; restore it or write the cache again."
         ) from error
-    if not isinstance(sealed, dict) or HASH_FIELD not in sealed:
+    if not is_object or HASH_FIELD not in sealed:
         raise CacheError(f"{path} is not one of our records: it has no field {HASH_FIELD!r}.")
-    body = {key: value for key, value in sealed.items() if key != HASH_FIELD}
-    if digest(body) != sealed[HASH_FIELD]:
+    if found != sealed[HASH_FIELD]:
         raise CacheError(
             f"{path} was changed after it was written: its content has sha256 "
-            f"{digest(body)[:12]}…, its own record says {str(sealed[HASH_FIELD])[:12]}…. "
+            f"{found[:12]}…, its own record says {str(sealed[HASH_FIELD])[:12]}…. "
             "Restore it or write the cache again."
         )
     return body
-
-
-def _refuse_constant(name: str) -> Never:
-    raise ValueError(f"{name} is no JSON")

@@ -125,7 +125,7 @@ def _write_videos(folder: Path, seed: int) -> None:
 
         def report(done: int, total: int) -> None:
             nonlocal done_before
-            advance((done - done_before) / total)
+            advance(done - done_before)
             done_before = done
 
         write_demo_videos(folder, seed=seed, progress=report)

@@ -17,6 +17,9 @@ from common.distill.arrays import ArraySpec
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
+LEAST_UNITS = 8
+"""Units a cache has at least, where there are as many videos: so that no stop ever loses more than
+an eighth of the work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +74,7 @@ def commit_key(unit: int) -> str:
 def choose_unit_videos(
     arrays: tuple[ArraySpec, ...], *, num_views: int, num_videos: int, memory_bytes: int
 ) -> int:
-    """The largest S whose unit fits into memory, but at least eight units where there are videos.
-
-    Eight units are the least at which stopping and going on means something: no more than an
-    eighth of the work is ever lost.
-    """
+    """The largest S whose unit fits into memory and leaves at least LEAST_UNITS units."""
     row_bytes = sum(array.row_bytes + CRC_BYTES for array in arrays)
     fitting = memory_bytes // (row_bytes * num_views)
-    return max(1, min(fitting, ceil(num_videos / 8)))
+    return max(1, min(fitting, num_videos // LEAST_UNITS))

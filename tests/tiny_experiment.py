@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from common.checkpoints import save_checkpoint
@@ -19,7 +18,8 @@ from teacher_cache.engine import RunOptions, run_cache_teacher
 from teacher_cache.plan import plan_cache
 
 CLASS_NAMES = ("climb", "dive", "jump", "run", "throw")
-MODEL = {"backbone": "test_resnet", "backbone_args": {"output_stride": 16}, "dropout": 0.2}
+MODEL = "{backbone: test_resnet, backbone_args: {output_stride: 16}, dropout: 0.2}"
+OPTIMIZER = "{name: adamw, lr: 0.003, weight_decay: 0.01}"
 CPU = torch.device("cpu")
 
 
@@ -79,32 +79,24 @@ def make_tiny_experiment(
     # The fraction that rounds to one video whatever their number.
     index = import_folder(videos, val_fraction=1 / videos_per_class, decoder="pyav")
     write_index(folder / "index.jsonl", index)
-    optimizer = {"name": "adamw", "lr": 0.003, "weight_decay": 0.01}
-    training = {"batch_size": batch_size, "optimizer": optimizer, "seed": 0}
-    tree = {
-        "name": "tiny",
-        "data": {"index": "index.jsonl", "decoder": "pyav"},
-        "clip": {"num_clips": num_frames},
-        "views": {
-            "count": views,
-            "short_side": 48,
-            "scales": [1.0, 0.75],
-            "size": teacher_size,
-        },
-        "teacher": {
-            "model": MODEL,
-            "checkpoint": "teacher",
-            "training": {**training, "epochs": 2},
-        },
-        "student": {
-            "model": MODEL,
-            "size": student_size,
-            "training": {**training, "epochs": epochs},
-            "losses": {"feature_mse": 10.0},
-        },
-    }
     path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        f"""name: tiny
+data: {{index: index.jsonl, decoder: pyav}}
+clip: {{num_clips: {num_frames}}}
+views: {{count: {views}, short_side: 48, scales: [1.0, 0.75], size: {teacher_size}}}
+teacher:
+  model: {MODEL}
+  checkpoint: teacher
+  training: {{epochs: 2, batch_size: {batch_size}, optimizer: {OPTIMIZER}}}
+student:
+  model: {MODEL}
+  size: {student_size}
+  training: {{epochs: {epochs}, batch_size: {batch_size}, optimizer: {OPTIMIZER}}}
+  losses: {{feature_mse: 10.0}}
+""",
+        encoding="utf-8",
+    )
     save_random_teacher(load_experiment(str(path)), seed=1)
     return path
 

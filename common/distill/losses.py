@@ -3,6 +3,7 @@
 Every loss takes tensors only, runs in float32 and states its divisor.
 """
 
+import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
@@ -47,13 +48,14 @@ def feature_mse(
     student = student_BTChw.float().flatten(-2)
     target = target_BTChw.detach().float().flatten(-2)
     up = upsampling_matrix(student_grid, teacher_grid).to(student)
-    if target_grid == student_grid and student_grid != teacher_grid:
-        difference = (student - target) @ up.T
-    elif student_grid != teacher_grid:
-        difference = student @ up.T - target
-    else:
-        difference = student - target
-    loss = difference.square().mean()
+    with torch.autocast(student.device.type, enabled=False):  # it would multiply in bfloat16
+        if student_grid == teacher_grid:
+            difference = student - target
+        elif target_grid == student_grid:
+            difference = (student - target) @ up.T
+        else:
+            difference = student @ up.T - target
+        loss = difference.square().mean()
     return loss if residual_B is None else loss + residual_B.float().mean()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.distill.arrays import ArraySpec, Row, TargetPlan
 from common.distill.grid_projection import project
-from common.errors import DataError
+from common.errors import DataError, ExperimentError
 from common.models.recognizer import ClipOutput
 from common.models.registry import complexity
 from common.specs import Experiment
@@ -25,8 +25,8 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     """Work out every array from shapes alone; runs no network and reads no weights.
 
     Raises:
-        ExperimentError: If a backbone is unknown.
-        ValueError: If the student's grid is larger than the teacher's.
+        ExperimentError: If a backbone is unknown, or if features are to be stored on the student's
+            grid and that is larger than the teacher's.
     """
     num_frames = experiment.clip.num_frames
     teacher, student = (
@@ -40,6 +40,13 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     targets, student_size = experiment.targets, experiment.student.size
     on_student_grid = targets.features is not None and targets.features.grid == "student"
     grid = (student[2], student[3]) if on_student_grid else teacher_grid
+    if grid[0] > teacher_grid[0] or grid[1] > teacher_grid[1]:
+        raise ExperimentError(
+            f"The student's feature map is {grid[0]}x{grid[1]} at student.size {student_size}, "
+            f"larger than the teacher's {teacher_grid[0]}x{teacher_grid[1]} at views.size "
+            f"{experiment.views.size}, so it has no projection on the student's grid. Lower "
+            "student.size, or set targets.features.grid: teacher."
+        )
     arrays: list[ArraySpec] = []
     if targets.logits:
         arrays.append(

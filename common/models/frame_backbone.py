@@ -1,5 +1,6 @@
 """Any timm model as a network from frames to feature maps."""
 
+from difflib import get_close_matches
 from math import isqrt
 from typing import Any
 
@@ -17,7 +18,7 @@ class FrameBackbone(nn.Module):
     def __init__(self, name: str, *, pretrained: bool, args: dict[str, Any]) -> None:
         super().__init__()
         if not timm.is_model(name):
-            near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+            near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
             raise ExperimentError(
                 f"timm knows no model {name!r}. Some that sound like it: {near or 'none'}; "
                 "`python -c 'import timm; print(timm.list_models())'` lists all."
@@ -26,11 +27,12 @@ class FrameBackbone(nn.Module):
             self.model = timm.create_model(
                 name, pretrained=pretrained, num_classes=0, global_pool="", **args
             )
-        except TypeError as error:
+            self.num_features = int(self.model.num_features)
+        except Exception as error:  # timm refuses arguments with whatever comes to hand
             raise ExperimentError(
-                f"timm's {name} does not take the arguments {args} of model.backbone_args: {error}"
+                f"timm cannot make {name} as a feature map with pretrained: {pretrained} and "
+                f"backbone_args: {args}: {type(error).__name__}: {error}"
             ) from error
-        self.num_features = int(self.model.num_features)
 
     def forward(self, frames_N3HW: Tensor) -> Tensor:
         features: Tensor = self.model.forward_features(frames_N3HW)

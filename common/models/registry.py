@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.errors import ExperimentError
 from common.models.frame_backbone import FrameBackbone
 from common.models.recognizer import Recognizer
 from common.models.tsn import TSN
@@ -43,11 +44,23 @@ def complexity(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int)
         num_classes: K.
         num_frames: T.
         size: Side of its frames in pixels.
+
+    Raises:
+        ExperimentError: If timm does not know the backbone or one of its arguments, or if it makes
+            no feature map of such frames.
     """
     with torch.device("meta"), torch.no_grad():
         model = build_model(replace(spec, pretrained=False), num_classes=num_classes).eval()
-        with FlopCounterMode(display=False) as counter:
-            output = model(torch.empty(1, num_frames, 3, size, size))
+        counter = FlopCounterMode(display=False)
+        try:
+            with counter:
+                output = model(torch.empty(1, num_frames, 3, size, size))
+        except Exception as error:  # every family of timm refuses sizes in its own way
+            raise ExperimentError(
+                f"{spec.backbone} makes no feature map of {size} px frames "
+                f"({type(error).__name__}: {error}). If it is a transformer made for one size, "
+                f"set its backbone_args: {{img_size: {size}}}; else try another backbone or size."
+            ) from error
     _, frames, channels, height, width = output.features_BTChw.shape
     return Complexity(
         feature_shape=(frames, channels, height, width),
