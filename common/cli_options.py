@@ -32,3 +32,8 @@ json_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+max_bad_option = click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    help="Share of unreadable videos at which to stop with exit code 5; default: data.max_bad.",
+)

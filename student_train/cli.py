@@ -4,14 +4,18 @@ from pathlib import Path
 
 import click
 
-from common.cli_options import device_option, experiment_argument, json_option, override_option
+from common.cli_options import (
+    device_option,
+    experiment_argument,
+    json_option,
+    max_bad_option,
+    override_option,
+)
 
 folder_path = click.Path(path_type=Path, file_okay=False)
 fresh_option = click.option("--fresh", is_flag=True, help="Forget an earlier run in this folder.")
-max_bad_option = click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    help="Share of unreadable videos at which to stop with exit code 5; default: data.max_bad.",
+plan_option = click.option(
+    "--plan", "plan_only", is_flag=True, help="Print counts and arithmetic; train nothing."
 )
 
 
@@ -22,6 +26,7 @@ max_bad_option = click.option(
 @max_bad_option
 @device_option
 @fresh_option
+@plan_option
 @json_option
 def train_teacher(
     experiment: str,
@@ -30,6 +35,7 @@ def train_teacher(
     max_bad: float | None,
     device: str,
     fresh: bool,
+    plan_only: bool,
     as_json: bool,
 ) -> None:
     """Train the teacher of EXPERIMENT on big frames, from labels alone.
@@ -39,9 +45,13 @@ def train_teacher(
     from common.config import load_experiment
     from common.console import emit
     from common.devices import choose_device
-    from student_train import runs
+    from student_train import plan, runs
 
     resolved = load_experiment(experiment, overrides)
+    if plan_only:
+        planned = plan.plan_training(resolved, "teacher")
+        emit(planned, as_json=as_json, text=plan.plan_text(planned))
+        return
     summary = runs.train_teacher(
         resolved,
         (run or resolved.teacher.checkpoint).absolute(),
@@ -56,23 +66,25 @@ def train_teacher(
 @experiment_argument
 @override_option
 @click.option("--cache", type=folder_path, help="Teacher cache to learn from.")
-@click.option("--run", type=folder_path, required=True, help="Folder of the run to write.")
+@click.option("--run", type=folder_path, help="Folder of the run to write.")
 @click.option("--no-distill", is_flag=True, help="From labels alone, all else equal.")
 @click.option("--allow-incomplete", is_flag=True, help="Use the finished units of a cache.")
 @max_bad_option
 @device_option
 @fresh_option
+@plan_option
 @json_option
 def train_student(
     experiment: str,
     overrides: tuple[str, ...],
     cache: Path | None,
-    run: Path,
+    run: Path | None,
     no_distill: bool,
     allow_incomplete: bool,
     max_bad: float | None,
     device: str,
     fresh: bool,
+    plan_only: bool,
     as_json: bool,
 ) -> None:
     """Train the student of EXPERIMENT on small frames, from the teacher's stored answers.
@@ -83,9 +95,15 @@ def train_student(
     from common.config import load_experiment
     from common.console import emit
     from common.devices import choose_device
-    from student_train import runs
+    from student_train import plan, runs
 
     resolved = load_experiment(experiment, overrides)
+    if plan_only:
+        planned = plan.plan_training(resolved, "student")
+        emit(planned, as_json=as_json, text=plan.plan_text(planned))
+        return
+    if run is None:
+        raise click.UsageError("Name the folder to write: --run DIR (or ask for --plan alone).")
     summary = runs.train_student(
         resolved,
         run.absolute(),

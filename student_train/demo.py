@@ -21,7 +21,7 @@ import yaml
 from common.atomic_write import atomic_write
 from common.cli import reskd
 from common.console import progress, say
-from common.video.demo_videos import write_demo_videos
+from common.video.demo_videos import DEMO_CLASSES, DEMO_CLIPS_PER_CLASS, write_demo_videos
 from student_train.demo_report import draw_curves, write_table
 
 MODELS = ("teacher", "distilled", "plain", "plain_long")
@@ -120,15 +120,9 @@ def write_experiment(path: Path, seed: int) -> dict[str, Any]:
 
 
 def _write_videos(folder: Path, seed: int) -> None:
-    done_before = 0
-    with progress("writing videos", 1, unit="of all") as advance:
-
-        def report(done: int, total: int) -> None:
-            nonlocal done_before
-            advance(done - done_before)
-            done_before = done
-
-        write_demo_videos(folder, seed=seed, progress=report)
+    total = len(DEMO_CLASSES) * sum(DEMO_CLIPS_PER_CLASS.values())
+    with progress("writing videos", total, unit="videos") as advance:
+        write_demo_videos(folder, seed=seed, progress=lambda done, of: advance())
 
 
 def _reskd(*arguments: str | Path) -> dict[str, Any]:

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from common.cli_options import device_option, experiment_argument, json_option, override_option
+from common.cli_options import (
+    device_option,
+    experiment_argument,
+    json_option,
+    max_bad_option,
+    override_option,
+)
 from common.errors import CacheError
 
 cache_path = click.Path(path_type=Path, file_okay=False)
@@ -16,13 +22,7 @@ cache_path = click.Path(path_type=Path, file_okay=False)
 @click.option("--cache", "folder", type=cache_path, help="Folder of the cache.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print counts and bytes; write nothing.")
 @click.option("--memory", default=2.0, show_default=True, help="GB a unit may take in memory.")
-@click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.005,
-    show_default=True,
-    help="Share of unreadable videos at which to stop with exit code 5.",
-)
+@max_bad_option
 @click.option(
     "--threads", type=click.IntRange(1), default=2, show_default=True, help="Videos decoded ahead."
 )
@@ -35,7 +35,7 @@ def cache_teacher(
     folder: Path | None,
     plan_only: bool,
     memory: float,
-    max_bad: float,
+    max_bad: float | None,
     threads: int,
     device: str,
     force: bool,
@@ -61,7 +61,10 @@ def cache_teacher(
     if folder is None:
         raise click.UsageError("Name the folder to write: --cache DIR (or ask for --plan alone).")
     options = RunOptions(
-        max_bad=max_bad, threads=threads, device=choose_device(device), force=force
+        max_bad=resolved.data.max_bad if max_bad is None else max_bad,
+        threads=threads,
+        device=choose_device(device),
+        force=force,
     )
     summary = run_cache_teacher(resolved, plan, folder.absolute(), options)
     emit(

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)  # tests are small; more threads only get in each other's way
+pytest_plugins = ["tests.fixtures"]
+
+torch.set_num_threads(1)  # tests are small; more threads only get in each other's way
 
 
 @pytest.fixture(autouse=True)

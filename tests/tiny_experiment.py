@@ -13,9 +13,9 @@ from common.importers.folder import import_folder
 from common.models.registry import build_model
 from common.specs import Experiment
 from common.video.index import read_index, write_index
-from tests.video_files import write_video
 from teacher_cache.engine import RunOptions, run_cache_teacher
 from teacher_cache.plan import plan_cache
+from tests.video_files import write_video
 
 CLASS_NAMES = ("climb", "dive", "jump", "run", "throw")
 MODEL = "{backbone: test_resnet, backbone_args: {output_stride: 16}, dropout: 0.2}"
@@ -127,8 +127,13 @@ def make_tiny_cache(experiment_file: Path, cache: Path, *, max_bad: float = 0.0)
     return TinyCache(experiment_file, cache)
 
 
+def cut_off(video: Path) -> None:
+    """Keep the front of a file: its table still promises all frames, the last ones are gone."""
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 3 // 5])
+
+
 def _moving_bar(label: int, *, seed: int, num_frames: int) -> NDArray[np.uint8]:
-    """(num_frames, 48, 64, 3) uint8."""
+    """(num_frames, 48, 64, 3)."""
     rng = np.random.default_rng(seed)
     height, width = 48, 64
     colour = np.array([40, 40, 40])
@@ -141,4 +146,5 @@ def _moving_bar(label: int, *, seed: int, num_frames: int) -> NDArray[np.uint8]:
             frames[t, :, place : place + 8] = 250
         else:
             frames[t, place : place + 8] = 250
-    return frames.clip(0, 255).astype(np.uint8)
+    shown: NDArray[np.uint8] = frames.clip(0, 255).astype(np.uint8)
+    return shown

@@ -66,32 +66,24 @@ def folder(
     DIR/train, DIR/val and DIR/test are splits where they exist; then the classes are their
     sub-folders. Otherwise a share of each class becomes `val`, the same one every time.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from common.console import emit, progress
     from common.importers.folder import build_index, scan_folder
     from common.video.index import write_index
 
     scan = scan_folder(directory, val_fraction=val_fraction)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Opening videos", total=len(scan.videos))
+    with progress("opening", len(scan.videos), unit="videos") as advance:
         index = build_index(
             scan,
             decoder=decoder,
             allow_unreadable=allow_unreadable,
-            progress=lambda done, _: bar.update(task, completed=done),
+            progress=lambda done, of: advance(),
         )
     write_index(out, index)
-    if as_json:
-        skipped = [str(directory.absolute() / name) for name in scan.skipped]
-        _print_json({**_summary(out, index), "skipped": skipped})
-        return
-    click.echo(f"{out}: {len(index.videos)} videos of {len(index.classes)} classes")
-    click.echo(_table(index))
-    if scan.skipped:
-        example = scan.skipped[0]
-        click.echo(f"Skipped {len(scan.skipped)} files that are no videos, such as {example}")
+    skipped = [str(directory.absolute() / name) for name in scan.skipped]
+    text = f"{out}: {len(index.videos)} videos of {len(index.classes)} classes\n{_table(index)}"
+    if skipped:
+        text += f"\nskipped {len(skipped)} files that are no videos, such as {skipped[0]}"
+    emit({**_summary(out, index), "skipped": skipped}, as_json=as_json, text=text)
 
 
 @dataset.command("show")
@@ -99,13 +91,11 @@ def folder(
 @json_option
 def show(index_file: Path, as_json: bool) -> None:
     """Count the videos of INDEX by split and class."""
+    from common.console import emit
     from common.video.index import read_index
 
     index = read_index(index_file)
-    if as_json:
-        _print_json(_summary(index_file, index))
-    else:
-        click.echo(_table(index))
+    emit(_summary(index_file, index), as_json=as_json, text=_table(index))
 
 
 def _counts(index: "VideoIndex") -> dict[str, dict[str, int]]:
@@ -149,9 +139,3 @@ def _table(index: "VideoIndex") -> str:
     if unreadable:
         lines.append(f"{unreadable} of them could not be read and will count as failed")
     return "\n".join(lines)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps(value, ensure_ascii=False))

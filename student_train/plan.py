@@ -1,0 +1,55 @@
+"""What a training run will cost, worked out before anything runs."""
+
+from math import ceil
+from typing import Any, Literal
+
+from common.errors import ExperimentError
+from common.models.registry import complexity
+from common.specs import Experiment
+from common.video.index import read_index
+
+BACKWARD_FACTOR = 3
+"""A training step costs about three forward passes: one forward, two for the two gradients."""
+
+
+def plan_training(experiment: Experiment, role: Literal["teacher", "student"]) -> dict[str, Any]:
+    """Counts and arithmetic of a run; reads nothing but the index.
+
+    Raises:
+        ExperimentError: If the experiment does not train its teacher.
+        DataError: If the index or the split is missing.
+    """
+    part = experiment.teacher if role == "teacher" else experiment.student
+    if part.training is None:
+        raise ExperimentError("The experiment has no teacher.training: nothing to plan.")
+    size = experiment.views.size if role == "teacher" else experiment.student.size
+    index = read_index(experiment.data.index)
+    videos = len(index.split(experiment.data.train_split))
+    cost = complexity(
+        part.model,
+        num_classes=len(index.classes),
+        num_frames=experiment.clip.num_frames,
+        size=size,
+    )
+    clips = videos * part.training.epochs
+    return {
+        "role": role,
+        "videos": videos,
+        "epochs": part.training.epochs,
+        "clips": clips,
+        "steps": part.training.epochs * ceil(videos / part.training.batch_size),
+        "size": size,
+        "frames": experiment.clip.num_frames,
+        "parameters": cost.parameters,
+        "gmacs_per_clip": cost.gmacs,
+        "gmacs": BACKWARD_FACTOR * cost.gmacs * clips,
+    }
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan for a person."""
+    return (
+        "{role}: {videos} videos x {epochs} epochs = {clips} clips of {frames} frames at {size} px, "
+        "{steps} steps\n{parameters:,} parameters, {gmacs_per_clip:.3f} GMACs a clip forward, "
+        "about {gmacs:,.0f} GMACs in all"
+    ).format_map(plan)

@@ -1,0 +1,183 @@
+"""tests/student_train/test_batches.py: frames, labels and targets belong to the same video."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import zarr
+from torch import Tensor
+
+from common.config import load_experiment
+from common.errors import StoppedShortError
+from common.specs import Experiment
+from common.video.index import VideoIndex, read_index
+from student_train.batches import Batch, Batches, DecodedFrames, FrameSource, StoredFrames
+from student_train.order import epoch_order
+from teacher_cache.reader import CacheReader
+from tests.tiny_experiment import TinyCache, cut_off
+
+SIZE, VIEWS, SEED = 24, 3, 5
+TARGETS = ("features", "feature_residual", "logits")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A tiny cache and the experiment it belongs to."""
+
+    experiment: Experiment
+    index: VideoIndex
+    reader: CacheReader
+    arrays: Any
+    """The cache as zarr-python sees it."""
+
+    def decoded(
+        self, *, replay: bool = True, workers: int = 0, max_bad: float = 0.0
+    ) -> DecodedFrames:
+        return DecodedFrames(
+            self.experiment,
+            self.index,
+            "train",
+            size=SIZE,
+            replay=self.reader if replay else None,
+            workers=workers,
+            max_bad=max_bad,
+        )
+
+    def batches(self, source: FrameSource) -> Batches:
+        return Batches(
+            source,
+            [entry.labels[0] for entry in self.index.split("train")],
+            targets=TARGETS,
+            reader=self.reader,
+            batch_size=4,
+            seed=SEED,
+        )
+
+    def rows(self, name: str, view: int, videos: list[int]) -> Tensor:
+        """Rows of an array read without any code of ours."""
+        return torch.stack([torch.as_tensor(self.arrays[name][view, video]) for video in videos])
+
+
+@pytest.fixture
+def opened(tiny_cache: TinyCache) -> Opened:
+    experiment = load_experiment(str(tiny_cache.experiment))
+    return Opened(
+        experiment,
+        read_index(experiment.data.index),
+        CacheReader(tiny_cache.cache),
+        zarr.open_group(tiny_cache.cache, mode="r"),
+    )
+
+
+def _assert_equal(got: list[Batch], expected: list[Batch]) -> None:
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one.frames_BT3HW, other.frames_BT3HW)
+        assert torch.equal(one.labels_B, other.labels_B)
+        assert one.targets.keys() == other.targets.keys()
+        for name in one.targets:
+            assert torch.equal(one.targets[name], other.targets[name])
+
+
+def test_stored_frames_in_every_view_equal_replayed_ones_bit_for_bit(opened: Opened) -> None:
+    stored, replayed = opened.batches(StoredFrames(opened.reader)), opened.batches(opened.decoded())
+    for epoch in range(VIEWS + 1):
+        batches = list(stored.epoch(epoch))
+        assert [tuple(batch.frames_BT3HW.shape[1:]) for batch in batches] == [(3, 3, 24, 24)] * 2
+        _assert_equal(list(replayed.epoch(epoch)), batches)
+
+
+@pytest.mark.parametrize("source", ["stored", "replayed"])
+def test_batch_of_any_epoch_joins_what_belongs_to_its_videos(opened: Opened, source: str) -> None:
+    frames: dict[str, Callable[[], FrameSource]] = {
+        "stored": lambda: StoredFrames(opened.reader),
+        "replayed": opened.decoded,
+    }
+    batches = opened.batches(frames[source]())
+    for epoch in (1, VIEWS + 2):
+        order, start = epoch_order(range(9), seed=SEED, epoch=epoch), 0
+        for batch in batches.epoch(epoch):
+            videos = order[start : start + len(batch.labels_B)]
+            # Rows 0-2 are climb, 3-5 dive, 6-8 jump.
+            assert batch.labels_B.tolist() == [video // 3 for video in videos]
+            frames_of_zarr = opened.rows("frames", epoch % VIEWS, videos)
+            assert torch.equal(batch.frames_BT3HW, frames_of_zarr)
+            assert tuple(batch.targets) == TARGETS
+            for name, target in batch.targets.items():
+                assert torch.equal(target, opened.rows(name, epoch % VIEWS, videos)), name
+            start += len(videos)
+        assert start == batches.clips_per_epoch == 9
+
+
+def test_fresh_views_of_first_epochs_are_those_a_cache_would_store(opened: Opened) -> None:
+    source = opened.decoded(replay=False)
+    for epoch in range(VIEWS):
+        ((videos, frames),) = source.read([[4, 2]], epoch)
+        assert videos == [4, 2]
+        assert torch.equal(frames, opened.rows("frames", epoch, [4, 2]))
+
+
+def test_fresh_views_past_the_stored_ones_are_new(opened: Opened) -> None:
+    ((_, frames),) = opened.decoded(replay=False).read([[4, 2]], VIEWS)
+    for view in range(VIEWS):
+        assert not torch.equal(frames, opened.rows("frames", view, [4, 2]))
+
+
+def test_decoded_frames_while_reading_leave_the_generator_of_dropout_alone(opened: Opened) -> None:
+    before = torch.random.get_rng_state()
+    assert len(list(opened.decoded().read([[0, 1], [2]], 0))) == 2
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_unreadable_video_is_left_out_and_named_once(
+    opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = opened.index.split("train")[4]
+    cut_off(opened.index.path_of(entry))
+    source = opened.decoded(max_bad=0.2)
+    for epoch in range(2):
+        read = list(source.read([[3, 4, 5], [4], [6, 7]], epoch))
+        assert [videos for videos, _ in read] == [[3, 5], [6, 7]]
+        for videos, frames in read:
+            assert torch.equal(frames, opened.rows("frames", epoch, videos))
+    said = capsys.readouterr().err
+    assert said.count(entry.id) == 1
+    assert "left out" in said
+
+
+def test_batch_with_unreadable_video_keeps_labels_and_targets_of_the_others(opened: Opened) -> None:
+    cut_off(opened.index.path_of(opened.index.split("train")[4]))
+    videos = [video for video in epoch_order(range(9), seed=SEED, epoch=0) if video != 4]
+    batches = list(opened.batches(opened.decoded(max_bad=0.2)).epoch(0))
+    labels = torch.cat([batch.labels_B for batch in batches])
+    assert labels.tolist() == [video // 3 for video in videos]
+    features = torch.cat([batch.targets["features"] for batch in batches])
+    assert torch.equal(features, opened.rows("features", 0, videos))
+
+
+def test_unreadable_videos_above_max_bad_stop_with_exit_code_5(opened: Opened) -> None:
+    cut_off(opened.index.path_of(opened.index.split("train")[4]))
+    source = opened.decoded(max_bad=0.1)  # 1 of 9 is more
+    with pytest.raises(StoppedShortError, match=r"1 of 9 videos are unreadable.*--max-bad") as stop:
+        list(source.read([[3, 4, 5]], 0))
+    assert stop.value.exit_code == 5
+
+
+def test_stored_frames_need_no_video(opened: Opened) -> None:
+    for entry in opened.index.videos:
+        opened.index.path_of(entry).unlink()
+    batches = list(opened.batches(StoredFrames(opened.reader)).epoch(0))
+    assert sum(len(batch.labels_B) for batch in batches) == 9
+
+
+@pytest.mark.slow  # two worker processes import torch
+def test_decoded_frames_with_workers_equal_those_without(opened: Opened) -> None:
+    cut_off(opened.index.path_of(opened.index.split("train")[4]))
+    alone = opened.batches(opened.decoded(max_bad=0.2))
+    helped = opened.batches(opened.decoded(max_bad=0.2, workers=2))
+    for epoch in range(2):
+        before = torch.random.get_rng_state()
+        _assert_equal(list(helped.epoch(epoch)), list(alone.epoch(epoch)))
+        assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,275 @@
+"""tests/student_train/test_loop.py: runs that stop in any way and go on end as if never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from common.config import load_experiment
+from common.errors import DataError, PreemptedError, StoppedShortError
+from common.models.registry import build_model
+from common.specs import TrainingSpec
+from common.video.index import read_index
+from student_train.batches import Batch, Batches, StoredFrames
+from student_train.loop import train
+from student_train.run_folder import EVENTS_FILE, STATE_FILE, RunFolder, read_events
+from student_train.task import Task
+from teacher_cache.reader import CacheReader
+from tests.tiny_experiment import CPU, TinyCache
+
+EPOCHS = 3
+
+
+class InterruptedBatches(Batches):
+    """Batches that do something in the middle of one epoch, once."""
+
+    epoch_of_event: int | None = None
+    event: Callable[[Batch], None]
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        for number, batch in enumerate(super().epoch(epoch)):
+            if number == 1 and epoch == self.epoch_of_event:
+                self.epoch_of_event = None
+                self.event(batch)
+            yield batch
+
+
+class Trainer:
+    """The parts of a training run, made anew for every start as a command would."""
+
+    def __init__(self, cache: TinyCache) -> None:
+        self.experiment = load_experiment(str(cache.experiment))
+        self.index = read_index(self.experiment.data.index)
+        self.reader = CacheReader(cache.cache)
+        self.spec: TrainingSpec = self.experiment.student.training
+
+    def batches(self, targets: tuple[str, ...] = ("features", "feature_residual")) -> Batches:
+        return InterruptedBatches(
+            StoredFrames(self.reader),
+            [entry.labels[0] for entry in self.index.split("train")],
+            targets=targets,
+            reader=self.reader,
+            batch_size=self.spec.batch_size,
+            seed=self.spec.seed,
+        )
+
+    def start(self, run: Path, batches: Batches | None = None, *, recipe: str = "this") -> Task:
+        torch.manual_seed(0)
+        model = build_model(self.experiment.student.model, num_classes=3)
+        task = Task(model, self.experiment.student.losses, teacher_channels=96, teacher_grid=(3, 3))
+        train(task, batches or self.batches(), self.spec, RunFolder(run, recipe), device=CPU)
+        return task
+
+    def interrupted(self, epoch: int, event: Callable[[Batch], None]) -> Batches:
+        batches = self.batches()
+        assert isinstance(batches, InterruptedBatches)
+        batches.epoch_of_event, batches.event = epoch, event
+        return batches
+
+
+@pytest.fixture
+def trainer(tiny_cache: TinyCache) -> Trainer:
+    return Trainer(tiny_cache)
+
+
+def _weights(task: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in task.state_dict().items()}
+
+
+def _assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
+    weights, expected = _weights(one), _weights(other)
+    assert weights.keys() == expected.keys()
+    assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
+
+
+def _saved_epochs(run: Path) -> int:
+    return int(torch.load(run / STATE_FILE, weights_only=True)["next_epoch"])
+
+
+def _assert_ends_as_never_stopped(trainer: Trainer, run: Path) -> None:
+    """Go on with a stopped run, and compare with one in another folder."""
+    resumed, whole = trainer.start(run), trainer.start(run.parent / "whole")
+    _assert_equal_weights(resumed, whole)
+    timeless = [
+        [(event["epoch"], event["lr"], event["loss"], event["train_top1"]) for event in events]
+        for events in (read_events(run), read_events(run.parent / "whole"))
+    ]
+    assert [event[0] for event in timeless[0]] == list(range(EPOCHS))
+    assert timeless[0] == timeless[1]
+
+
+def _preempt(_: Batch) -> None:
+    raise PreemptedError("asked to stop")
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS))
+def test_train_stopped_inside_any_epoch_and_resumed_ends_bit_equal(
+    trainer: Trainer, tmp_path: Path, epoch: int
+) -> None:
+    with pytest.raises(PreemptedError):
+        trainer.start(tmp_path / "run", trainer.interrupted(epoch, _preempt))
+    assert [event["epoch"] for event in read_events(tmp_path / "run")] == list(range(epoch))
+    _assert_ends_as_never_stopped(trainer, tmp_path / "run")
+
+
+def test_train_stopped_twice_and_resumed_ends_bit_equal(trainer: Trainer, tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        with pytest.raises(PreemptedError):
+            trainer.start(tmp_path / "run", trainer.interrupted(epoch, _preempt))
+    _assert_ends_as_never_stopped(trainer, tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_train_on_signal_of_a_scheduler_stops_clean_and_goes_on(
+    trainer: Trainer, tmp_path: Path, number: signal.Signals
+) -> None:
+    def send(_: Batch) -> None:
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(PreemptedError, match=number.name):
+        trainer.start(tmp_path / "run", trainer.interrupted(1, send))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [EVENTS_FILE, STATE_FILE]
+    _assert_ends_as_never_stopped(trainer, tmp_path / "run")
+
+
+def test_train_killed_between_event_and_state_logs_that_epoch_once(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = RunFolder.save_state
+
+    def die_at_second(
+        self: RunFolder, task: nn.Module, optimizer: torch.optim.Optimizer, next_epoch: int
+    ) -> None:
+        if next_epoch == 2:
+            raise KeyboardInterrupt
+        save(self, task, optimizer, next_epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", die_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.start(tmp_path / "run")
+    assert [event["epoch"] for event in read_events(tmp_path / "run")] == [0, 1]
+    _assert_ends_as_never_stopped(trainer, tmp_path / "run")
+
+
+def test_train_event_holds_the_figures_of_its_epoch(trainer: Trainer, tmp_path: Path) -> None:
+    trainer.start(tmp_path / "run")
+    events = read_events(tmp_path / "run")
+    assert [event["lr"] for event in events] == pytest.approx([0.003, 0.00225, 0.00075])
+    for event in events:
+        assert event["phase"] == "train"
+        assert event["clips"] == 9
+        expected = event["cross_entropy"] + 10 * event["feature_mse"]
+        assert event["loss"] == pytest.approx(expected)
+        assert event["train_top1"] in [pytest.approx(right / 9) for right in range(10)]
+        assert 0 <= event["data_wait_share"] <= 1
+
+
+def test_train_of_finished_run_changes_nothing(trainer: Trainer, tmp_path: Path) -> None:
+    first = trainer.start(tmp_path / "run")
+    log = (tmp_path / "run" / EVENTS_FILE).read_bytes()
+    again = trainer.start(tmp_path / "run", trainer.interrupted(0, _preempt))
+    _assert_equal_weights(again, first)
+    assert (tmp_path / "run" / EVENTS_FILE).read_bytes() == log
+
+
+def test_train_clips_the_gradient_to_the_norm_of_the_experiment(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    sgd = replace(trainer.spec.optimizer, name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0)
+    trainer.spec = replace(
+        trainer.spec, epochs=1, batch_size=16, optimizer=replace(sgd, clip_norm=0.01)
+    )
+    torch.manual_seed(0)
+    before = build_model(trainer.experiment.student.model, num_classes=3)
+    task = trainer.start(tmp_path / "run")
+    steps = [
+        (after - start).detach().flatten()
+        for after, start in zip(task.model.parameters(), before.parameters(), strict=True)
+    ]
+    assert torch.cat(steps).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_train_with_loss_not_finite_stops_with_exit_code_5_and_keeps_the_last_epoch(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    def spoil(batch: Batch) -> None:
+        batch.targets["features"].fill_(float("nan"))
+
+    with pytest.raises(StoppedShortError, match=r"loss is nan at epoch 1, step 1.*feature") as stop:
+        trainer.start(tmp_path / "run", trainer.interrupted(1, spoil))
+    assert stop.value.exit_code == 5
+    assert _saved_epochs(tmp_path / "run") == 1
+    _assert_ends_as_never_stopped(trainer, tmp_path / "run")
+
+
+def test_train_without_a_single_clip_stops_with_exit_code_5(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    trainer.reader.commits.clear()
+    with pytest.raises(StoppedShortError, match="not a single clip") as stop:
+        trainer.start(tmp_path / "run")
+    assert stop.value.exit_code == 5
+
+
+def test_train_in_folder_of_another_recipe_refuses_and_leaves_it(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    trainer.start(tmp_path / "run")
+    state = (tmp_path / "run" / STATE_FILE).read_bytes()
+    with pytest.raises(DataError, match=r"another recipe.*--fresh"):
+        trainer.start(tmp_path / "run", recipe="other")
+    assert (tmp_path / "run" / STATE_FILE).read_bytes() == state
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty", "other"])
+def test_train_with_damaged_state_names_it_and_the_mend(
+    trainer: Trainer, tmp_path: Path, damage: str
+) -> None:
+    trainer.start(tmp_path / "run")
+    state = tmp_path / "run" / STATE_FILE
+    if damage == "other":
+        torch.save([1, 2], state)
+    else:
+        whole = state.read_bytes()
+        state.write_bytes({"cut": whole[: len(whole) // 2], "noise": b"x" * 999}.get(damage, b""))
+    with pytest.raises(DataError, match=r"train_state\.pt cannot be read .*--fresh"):
+        trainer.start(tmp_path / "run")
+
+
+@pytest.mark.slow  # starts the command three times
+def test_train_student_command_on_sigterm_ends_with_75_and_goes_on(
+    tiny_cache: TinyCache, tmp_path: Path
+) -> None:
+    def command(run: str) -> list[str]:
+        arguments = ["train-student", str(tiny_cache.experiment), "--cache", str(tiny_cache.cache)]
+        more = ["--run", str(tmp_path / run), "-o", "student.training.epochs=40"]
+        return [sys.executable, "-m", "common.cli", *arguments, *more]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command("run"), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while not read_events(tmp_path / "run") and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "Traceback" not in said
+    assert 0 < len(read_events(tmp_path / "run")) < 40
+    for run in ("run", "whole"):
+        subprocess.run(command(run), env=environment, check=True, capture_output=True)
+    assert [event["epoch"] for event in read_events(tmp_path / "run")] == list(range(40))
+    weights, expected = (
+        load_file(tmp_path / run / "model.safetensors") for run in ("run", "whole")
+    )
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
