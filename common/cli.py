@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -51,6 +52,8 @@ def reskd(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; console scripts pass it to sys.exit."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that cannot be shown must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = reskd.main(args, prog_name="reskd", standalone_mode=False)
     except click.exceptions.Abort as error:

@@ -39,13 +39,13 @@ def progress(title: str, total: int, *, unit: str, done: int = 0) -> Iterator[Ad
     """
     if sys.stderr.isatty():
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # [brackets] may be part of a name
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(unit),
+            TextColumn(unit, markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(title, total=total, completed=done, note="")
@@ -80,5 +80,5 @@ def say(text: str) -> None:
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
-    """The result of a command on stdout, as one JSON object or as text."""
-    click.echo(json.dumps(result, indent=1, ensure_ascii=False, default=str) if as_json else text)
+    """The result of a command on stdout, as one JSON object (in ASCII, for any locale) or text."""
+    click.echo(json.dumps(result, indent=1, default=str) if as_json else text)

@@ -36,12 +36,12 @@ def demo_text(result: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"test videos: {result['teacher']['videos']}, chance {1 / result['classes']:.3f}, "
-            f"seconds in all: {result['seconds']:.0f}",
-            f"cache:      {cache['path']} ({cache['videos']} videos x {cache['views']} views)",
-            f"experiment: {result['experiment']}",
-            f"curves:     {result['curves']}",
-            f"table:      {result['table']}",
+            f"test videos: {result['teacher']['videos']}, chance: {1 / result['classes']:.3f}",
+            f"seconds:     {result['seconds']:.0f}",
+            f"cache:       {cache['path']} ({cache['videos']} videos x {cache['views']} views)",
+            f"experiment:  {result['experiment']}",
+            f"curves:      {result['curves']}",
+            f"table:       {result['table']}",
         ]
     )
 

@@ -1,12 +1,12 @@
 """What a training run will cost, worked out before anything runs."""
 
-from math import ceil
 from typing import Any, Literal
 
 from common.errors import ExperimentError
 from common.models.registry import complexity
 from common.specs import Experiment
 from common.video.index import read_index
+from student_train.order import cut_batches
 
 BACKWARD_FACTOR = 3
 """A training step costs about three forward passes: one forward, two for the two gradients."""
@@ -32,12 +32,13 @@ def plan_training(experiment: Experiment, role: Literal["teacher", "student"]) -
         size=size,
     )
     clips = videos * part.training.epochs
+    steps_per_epoch = len(cut_batches(range(videos), part.training.batch_size))
     return {
         "role": role,
         "videos": videos,
         "epochs": part.training.epochs,
         "clips": clips,
-        "steps": part.training.epochs * ceil(videos / part.training.batch_size),
+        "steps": part.training.epochs * steps_per_epoch,
         "size": size,
         "frames": experiment.clip.num_frames,
         "parameters": cost.parameters,
@@ -49,7 +50,7 @@ def plan_training(experiment: Experiment, role: Literal["teacher", "student"]) -
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan for a person."""
     return (
-        "{role}: {videos} videos x {epochs} epochs = {clips} clips of {frames} frames at {size} px, "
-        "{steps} steps\n{parameters:,} parameters, {gmacs_per_clip:.3f} GMACs a clip forward, "
+        "{role}: {videos} videos x {epochs} epochs = {clips} clips of {frames} frames, {size} px\n"
+        "{steps} steps, {parameters:,} parameters, {gmacs_per_clip:.3f} GMACs a clip forward, "
         "about {gmacs:,.0f} GMACs in all"
     ).format_map(plan)

@@ -65,8 +65,9 @@ class RunFolder:
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
             recipe = state["recipe_sha256"]
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise DataError(f"{path} cannot be read ({error}); start over with --fresh.") from error
+        except Exception as error:
+            # Of many kinds, and torch's own words recommend to load the file unsafely.
+            raise DataError(f"{path} is damaged; start over with --fresh.") from error
         if recipe != self._recipe:
             raise DataError(
                 f"{self.path} holds a run of another recipe (experiment, cache or options differ). "

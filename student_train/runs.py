@@ -1,5 +1,6 @@
 """From an experiment to a trained network: what train-teacher and train-student do."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -197,7 +198,7 @@ def _train(
 ) -> dict[str, Any]:
     entries = index.split(recipe.experiment.data.train_split)
     task = _build_task(recipe, len(index.classes), losses, reader)
-    folder = RunFolder(run, _recipe_digest(recipe, index, losses, reader))
+    folder = RunFolder(run, _recipe_digest(recipe, index, source.videos, losses, reader))
     if fresh:
         folder.clear()
     targets = [
@@ -249,7 +250,11 @@ def _labels(entries: tuple[VideoEntry, ...]) -> list[int]:
 
 
 def _recipe_digest(
-    recipe: _Recipe, index: VideoIndex, losses: LossSpec, reader: CacheReader | None
+    recipe: _Recipe,
+    index: VideoIndex,
+    videos: Sequence[int],
+    losses: LossSpec,
+    reader: CacheReader | None,
 ) -> str:
     """Digest of everything that decides the trained weights, paths apart."""
     tree = experiment_tree(recipe.experiment)
@@ -262,6 +267,7 @@ def _recipe_digest(
             "role": recipe.role,
             "losses": asdict(losses),
             "index": index.digest(recipe.experiment.data.train_split),
+            "videos": list(videos),
             "cache": reader.manifest.fingerprint if reader else None,
         }
     )

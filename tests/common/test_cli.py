@@ -16,6 +16,7 @@ import pytest
 
 from common import cli
 from common.cli import COMMANDS, main
+from common.console import emit
 from common.errors import (
     CacheError,
     DataError,
@@ -28,27 +29,32 @@ from common.errors import (
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "timm", "zarr", "matplotlib", "av", "decord", "h5py")
 
-RunFailing = Callable[..., int]
+Run = Callable[..., int]
 
 
 @pytest.fixture
-def run_failing(monkeypatch: pytest.MonkeyPatch) -> RunFailing:
-    """Run `reskd demo` with a body that raises the given exception."""
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `reskd demo` with another body."""
 
-    def run(error: BaseException, *options: str) -> int:
-        @click.command()
-        def command() -> Never:
-            raise error
-
-        monkeypatch.setattr(cli, "import_module", lambda _: module_with_demo(command))
+    def run_body(body: Callable[[], object], *options: str) -> int:
+        module = type("module", (), {"demo": click.command(body)})
+        monkeypatch.setattr(cli, "import_module", lambda _: module)
         return main([*options, "demo"])
 
-    return run
+    return run_body
 
 
-def module_with_demo(command: click.Command) -> object:
-    """A stand-in for the module that holds `demo`."""
-    return type("module", (), {"demo": command})
+@pytest.fixture
+def run_failing(run: Run) -> Run:
+    """Run `reskd demo` with a body that raises the given exception."""
+
+    def run_raising(error: BaseException, *options: str) -> int:
+        def body() -> Never:
+            raise error
+
+        return run(body, *options)
+
+    return run_raising
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_usage_mistake_ends_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    assert "Usage: reskd" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(("Usage: reskd", "Error: Option"))
 
 
 def test_malformed_override_says_what_it_should_look_like(
@@ -120,7 +126,7 @@ def test_wrong_experiment_or_missing_data_ends_with_3(
 def test_our_error_ends_with_its_code_and_its_message_alone(
     kind: type[ReskdError],
     exit_code: int,
-    run_failing: RunFailing,
+    run_failing: Run,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_failing(kind("row 7 of a.jsonl: no")) == exit_code == kind.exit_code
@@ -134,7 +140,7 @@ def test_every_error_class_is_in_the_table_above() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
 def test_interruption_ends_with_130_and_says_how_to_go_on(
-    error: BaseException, run_failing: RunFailing, capsys: pytest.CaptureFixture[str]
+    error: BaseException, run_failing: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_failing(error) == 130
     assert "The same command goes on" in capsys.readouterr().err
@@ -152,7 +158,7 @@ def test_interruption_while_a_command_is_loaded_ends_with_130(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_ends_with_5_and_names_the_file(
-    number: int, run_failing: RunFailing, capsys: pytest.CaptureFixture[str]
+    number: int, run_failing: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_failing(OSError(number, "full", "/cache/c/0")) == 5
     message = capsys.readouterr().err
@@ -166,7 +172,7 @@ def test_full_disk_ends_with_5_and_names_the_file(
 )
 def test_unexpected_error_ends_with_1_and_a_place_but_no_traceback(
     error: Exception,
-    run_failing: RunFailing,
+    run_failing: Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -180,14 +186,14 @@ def test_unexpected_error_ends_with_1_and_a_place_but_no_traceback(
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), DataError("odd")])
 def test_debug_shows_the_traceback(
-    error: Exception, run_failing: RunFailing, capsys: pytest.CaptureFixture[str]
+    error: Exception, run_failing: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_failing(error, "--debug")
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 def test_environment_can_ask_for_tracebacks_of_unexpected_errors_only(
-    run_failing: RunFailing,
+    run_failing: Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -203,6 +209,16 @@ def test_command_that_returns_ends_with_0(capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert captured.out.startswith("name: demo\n")
     assert captured.err == ""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_result_with_a_name_that_is_not_text_is_still_shown(
+    as_json: bool, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = b"caf\xe9 \xe8\xb7\xb3.mp4".decode("utf-8", "surrogateescape")
+    assert run(lambda: emit({"name": name}, as_json=as_json, text=name)) == 0
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"name": name} if as_json else shown == "caf\\udce9 跳.mp4\n"
 
 
 def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,7 +267,7 @@ def test_help_of_everything_loads_no_heavy_library() -> None:
     )
     codes, loaded = json.loads(done.stderr)
     assert set(codes) == {0}
-    assert "common.cli" in loaded
+    assert {"teacher_cache.cli", "student_train.cli"} <= set(loaded)
     assert not set(HEAVY) & set(loaded)
 
 

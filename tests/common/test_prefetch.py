@@ -1,0 +1,80 @@
+"""ordered_map: like map, but ahead of its reader, and never far ahead."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from common.prefetch import ordered_map
+
+
+def test_results_come_in_the_order_of_items_even_if_later_ones_finish_first() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.05 if number == 0 else 0)
+        return number * number
+
+    assert list(ordered_map(slow_first, range(20), threads=4)) == [n * n for n in range(20)]
+
+
+def test_no_items_give_no_results() -> None:
+    assert list(ordered_map(str, [], threads=2)) == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_work_runs_ahead_of_its_reader_by_threads_plus_one(threads: int) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = ordered_map(lambda number: number, items(), threads=threads)
+    for number in range(50):
+        assert next(results) == number
+        assert len(taken) == min(50, number + 1 + threads + 1)
+
+
+def test_items_are_worked_on_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=10)  # one thread alone would wait for ever
+
+    assert list(ordered_map(lambda _: both.wait() >= 0, range(4), threads=2)) == [True] * 4
+
+
+def test_exception_is_raised_in_its_turn_and_ends_the_work() -> None:
+    done: list[int] = []
+
+    def fails_at_three(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        done.append(number)
+        return number
+
+    results = ordered_map(fails_at_three, range(100), threads=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+    assert max(done) <= 6
+    assert next(results, None) is None
+
+
+def test_reader_that_stops_early_ends_the_work_and_the_threads() -> None:
+    before = set(threading.enumerate())
+    closing = threading.Event()
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        if number:
+            closing.wait(10)
+        done.append(number)
+        return number
+
+    results = ordered_map(work, range(1000), threads=1)
+    next(results)
+    timer = threading.Timer(0.3, closing.set)
+    timer.start()
+    results.close()  # type: ignore[attr-defined]
+    timer.join()
+    assert set(threading.enumerate()) == before
+    assert done == [0, 1]  # what was running is finished, what was waiting is dropped
