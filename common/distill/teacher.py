@@ -28,5 +28,7 @@ class Teacher:
         Returns:
             Feature maps and class scores, float32, on the teacher's device.
         """
-        output = self.model(normalize(clips_BT3HW.to(self.device)))
+        # float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            output = self.model(normalize(clips_BT3HW.to(self.device)))
         return ClipOutput(output.features_BTChw.float(), output.logits_BK.float())

@@ -5,6 +5,7 @@ from math import isqrt
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from common.errors import ExperimentError
@@ -28,13 +29,21 @@ class FrameBackbone(nn.Module):
                 name, pretrained=pretrained, num_classes=0, global_pool="", **args
             )
             self.num_features = int(self.model.num_features)
+            # Channels last: convolutions run up to half as fast again on CPU and GPU alike.
+            self.model.to(memory_format=torch.channels_last)
         except Exception as error:  # timm refuses arguments with whatever comes to hand
+            hint = (
+                "\nWhere its weights cannot be fetched, set pretrained: false."
+                if pretrained
+                else ""
+            )
             raise ExperimentError(
                 f"timm cannot make {name} as a feature map with pretrained: {pretrained} and "
-                f"backbone_args: {args}: {type(error).__name__}: {error}"
+                f"backbone_args: {args}: {type(error).__name__}: {error}{hint}"
             ) from error
 
     def forward(self, frames_N3HW: Tensor) -> Tensor:
+        frames_N3HW = frames_N3HW.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.model.forward_features(frames_N3HW)
         if features.ndim == 3:
             return self._map_from_tokens(features)
