@@ -122,7 +122,12 @@ def write_experiment(path: Path, seed: int) -> dict[str, Any]:
 def _write_videos(folder: Path, seed: int) -> None:
     total = len(DEMO_CLASSES) * sum(DEMO_CLIPS_PER_CLASS.values())
     with progress("writing videos", total, unit="videos") as advance:
-        write_demo_videos(folder, seed=seed, progress=lambda done, of: advance())
+        write_demo_videos(
+            folder,
+            seed=seed,
+            clips_per_class=DEMO_CLIPS_PER_CLASS,
+            progress=lambda done, of: advance(),
+        )
 
 
 def _reskd(*arguments: str | Path) -> dict[str, Any]:

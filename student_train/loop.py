@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def train(
     and dropout come from (seed, epoch).
 
     Raises:
-        StoppedShortError: If the loss is not finite.
+        StoppedShortError: If the loss or its gradient is not finite.
         PreemptedError: If a signal asked to stop; the last finished epoch is on disk.
     """
     task.to(device)
@@ -70,8 +71,13 @@ class _Step:
         output: TaskOutput = self.task(clips, labels, targets)
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
-        if self.clip_norm is not None:
-            clip_grad_norm_(self.task.parameters(), self.clip_norm)
+        norm = clip_grad_norm_(self.task.parameters(), self.clip_norm or inf)
+        if not isfinite(norm.item()):  # before the step: the weights stay what they were
+            parts = ", ".join(f"{name} {part.item():.4g}" for name, part in output.parts.items())
+            raise StoppedShortError(
+                f"The loss is {output.loss.item():.4g} ({parts}) and its gradient has norm "
+                f"{norm.item():.4g}"
+            )
         self.optimizer.step()
         return output, labels
 
@@ -84,17 +90,16 @@ def _train_epoch(
     sums: dict[str, float] = defaultdict(float)
     clips, waited, start = 0, 0.0, time.perf_counter()
     for number, (batch, wait) in enumerate(_timed(batches)):
-        output, labels = step(batch)
-        count = len(labels)
-        loss = output.loss.item()
-        if not torch.isfinite(output.loss):
+        try:
+            output, labels = step(batch)
+        except StoppedShortError as error:
             raise StoppedShortError(
-                f"The loss is {loss} at epoch {epoch}, step {number} "
-                f"({ {name: part.item() for name, part in output.parts.items()} }). The last "
-                "finished epoch is on disk. Lower the learning rate or a loss weight."
-            )
+                f"{error} at epoch {epoch}, step {number}. The last finished epoch is on disk. "
+                "Lower the learning rate or a loss weight."
+            ) from error
+        count = len(labels)
         clips, waited = clips + count, waited + wait
-        sums["loss"] += count * loss
+        sums["loss"] += count * output.loss.item()
         sums["train_top1"] += (output.logits_BK.argmax(1) == labels).sum().item()
         for name, part in output.parts.items():
             sums[name] += count * part.item()

@@ -57,10 +57,16 @@ class RunFolder:
             The epoch to go on with; 0 for a new run.
 
         Raises:
-            DataError: If the folder holds the state of another recipe, or a damaged one.
+            DataError: If the folder holds the state of another recipe, a damaged one, or a
+                checkpoint from elsewhere.
         """
         path = self.path / STATE_FILE
         if not path.exists():
+            if (self.path / CONFIG_FILE).exists():
+                raise DataError(
+                    f"{self.path} holds a checkpoint that was not trained here, and training would "
+                    "replace it. Name another folder with --run, or give it up with --fresh."
+                )
             return 0
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
@@ -72,6 +78,11 @@ class RunFolder:
             raise DataError(
                 f"{self.path} holds a run of another recipe (experiment, cache or options differ). "
                 "Name another folder with --run, or start over in this one with --fresh."
+            )
+        if len(self.events()) < state["next_epoch"]:
+            raise DataError(
+                f"{self.path / EVENTS_FILE} is shorter than the run it logs; it was edited or "
+                "removed. Put it back, or start over with --fresh."
             )
         task.load_state_dict(state["task"])
         optimizer.load_state_dict(state["optimizer"])
@@ -98,4 +109,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     path = folder / EVENTS_FILE
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); start over with --fresh.") from error

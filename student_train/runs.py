@@ -13,7 +13,7 @@ from common.console import say
 from common.distill.targets import plan_targets
 from common.errors import CacheError, ExperimentError
 from common.models.recognizer import Recognizer
-from common.models.registry import build_model
+from common.models.registry import build_model, complexity
 from common.records import digest
 from common.rng import derived_seed
 from common.specs import Experiment, LossSpec, ModelSpec, TrainingSpec
@@ -197,6 +197,12 @@ def _train(
     fresh: bool,
 ) -> dict[str, Any]:
     entries = index.split(recipe.experiment.data.train_split)
+    complexity(  # refuses frames the model cannot take, before a video is opened
+        recipe.model,
+        num_classes=len(index.classes),
+        num_frames=recipe.experiment.clip.num_frames,
+        size=recipe.size,
+    )
     task = _build_task(recipe, len(index.classes), losses, reader)
     folder = RunFolder(run, _recipe_digest(recipe, index, source.videos, losses, reader))
     if fresh:
@@ -261,6 +267,8 @@ def _recipe_digest(
     kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
     kept[recipe.role].pop("checkpoint", None)
     kept[recipe.role]["training"].pop("workers")
+    if reader is None:  # fresh views have no count
+        kept["views"].pop("count")
     return digest(
         {
             **kept,

@@ -51,8 +51,8 @@ def cache_identity(
         "index": {
             "split": split,
             "videos": len(index.split(split)),
+            "classes": list(index.classes),  # before the digest, which differs with them
             "digest": index.digest(split),
-            "classes": list(index.classes),
         },
         "decoder": decoder_identity(experiment.data.decoder),
         "preprocessing": PREPROCESSING_VERSION,

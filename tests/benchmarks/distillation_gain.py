@@ -55,8 +55,7 @@ def main(out: Path, seeds: str, as_json: bool) -> None:
     numbers = [int(seed) for seed in seeds.split(",")]
     result = summarise([run_seed((out / f"seed-{n}").absolute(), n) for n in numbers])
     lines = [
-        f"{model:<11}{result[model]['mean']:.3f} ± {result[model]['std']:.3f}  {result[model]['values']}"
-        for model in MODELS
+        "{:<11}{mean:.3f} ± {std:.3f}  {values}".format(model, **result[model]) for model in MODELS
     ]
     lines.append(f"gap closed {result['gap_closed']:.2f}, chance {result['chance']:.3f}")
     emit(result, as_json=as_json, text="\n".join(lines))

@@ -231,7 +231,9 @@ def test_train_with_loss_not_finite_stops_with_exit_code_5_and_keeps_the_last_ep
     def spoil(batch: Batch) -> None:
         batch.targets["features"].fill_(float("nan"))
 
-    with pytest.raises(StoppedShortError, match=r"loss is nan at epoch 1, step 1.*feature") as stop:
+    with pytest.raises(
+        StoppedShortError, match=r"loss is nan .*feature_mse nan.* epoch 1, step 1"
+    ) as stop:
         trainer.start(tmp_path / "run", trainer.interrupted(1, spoil))
     assert stop.value.exit_code == 5
     assert _saved_epochs(tmp_path / "run") == 1

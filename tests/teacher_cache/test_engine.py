@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.atomic_write import PARTIAL_SUFFIX
+from common.atomic_write import PARTIAL_SUFFIX, atomic_write
 from common.cli import main
 from common.config import load_experiment
 from common.distill.teacher import Teacher
@@ -145,7 +146,7 @@ def test_sigterm_ends_with_75_and_keeps_finished_units(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_experiment.parent / "cache"
-    write_unit = engine.write_unit
+    write_unit = writer.write_unit
     written = []
 
     def write_then_stop(*arguments: object) -> object:
@@ -164,12 +165,11 @@ def test_full_disk_ends_with_5_and_goes_on_when_there_is_room(
     tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_cache.cache.with_name("full")
-    atomic_write = writer.atomic_write
 
-    def full(path: Path, pieces: object) -> None:
+    def full(path: Path, pieces: list[memoryview]) -> None:
         if "features/c/0/2/" in path.as_posix():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        atomic_write(path, pieces)  # type: ignore[arg-type]
+        atomic_write(path, pieces)
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "atomic_write", full)
@@ -184,8 +184,8 @@ def test_disk_that_is_too_small_is_refused_before_the_first_unit(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_experiment.parent / "cache"
-    usage = engine.shutil.disk_usage(folder.parent)
-    monkeypatch.setattr(engine.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shutil.disk_usage(folder.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     experiment, plan = load_experiment(str(tiny_experiment)), plan_of(tiny_experiment)
     with pytest.raises(StoppedShortError, match=r"0\.0 MB are. Make room"):
         run_cache_teacher(experiment, plan, folder, OPTIONS)
