@@ -140,6 +140,8 @@ class TrainingSpec:
     """Key of initialisation, order of videos and dropout."""
     workers: NotNegative = 0
     """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
+    memory_gb: Weight = 0.0
+    """Decoded videos that each of these processes keeps, in GB. Never changes a result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

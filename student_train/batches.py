@@ -18,7 +18,8 @@ from common.prefetch import ordered_map
 from common.specs import Experiment
 from common.video.clips import cut_clips
 from common.video.index import VideoEntry, VideoIndex
-from common.video.reader import UnreadableVideoError, open_video
+from common.video.memory import VideoMemory
+from common.video.reader import UnreadableVideoError
 from common.video.view_ops import shrink
 from common.video.view_params import ViewParams, draw_view
 from student_train.order import cut_batches, epoch_order, stored_view
@@ -76,6 +77,7 @@ class DecodedFrames:
         size: Side of the frames wanted; smaller than views.size they are made from those.
         replay: Cache whose views are replayed; None draws fresh views.
         workers: Decoding processes; 0 decodes in this one.
+        memory_bytes: Decoded videos that each of these processes keeps.
         max_bad: Share of unreadable videos at which training stops.
     """
 
@@ -88,10 +90,12 @@ class DecodedFrames:
         size: int,
         replay: CacheReader | None,
         workers: int,
+        memory_bytes: int = 0,
         max_bad: float,
     ) -> None:
         entries = index.split(split)
-        self._clips = _ClipDataset(experiment, index, entries, size, replay)
+        memory = VideoMemory(memory_bytes)
+        self._clips = _ClipDataset(experiment, index, entries, size, replay, memory)
         self.videos: Sequence[int] = (
             replay.usable_videos if replay is not None else range(len(entries))
         )
@@ -189,12 +193,14 @@ class _ClipDataset(Dataset[tuple[int, Tensor | str]]):
     entries: tuple[VideoEntry, ...]
     size: int
     replay: CacheReader | None
+    memory: VideoMemory
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor | str]:
         video, epoch = key
         entry = self.entries[video]
         try:
-            with open_video(self.index.path_of(entry), self.experiment.data.decoder) as opened:
+            path = self.index.path_of(entry)
+            with self.memory.open(path, self.experiment.data.decoder) as opened:
                 size = (opened.num_frames, opened.height, opened.width)
                 params = self._params(entry, video, epoch, size)
                 clip = cut_clips(opened, [params], size=self.experiment.views.size)[0]

@@ -74,8 +74,14 @@ def draw_curves(path: Path, result: dict[str, Any]) -> Path:
     for name, colour in COLOURS.items():
         events = read_events(Path(result[name]["run"]))
         epochs = [event["epoch"] + 1 for event in events]
-        loss.plot(epochs, [event["cross_entropy"] for event in events], color=colour, label=name)
-        accuracy.plot(epochs, [event["train_top1"] for event in events], color=colour)
+        loss.plot(
+            epochs,
+            [event["cross_entropy"] for event in events],
+            color=colour,
+            label=name,
+            marker=".",
+        )
+        accuracy.plot(epochs, [event["train_top1"] for event in events], color=colour, marker=".")
     loss.set(title="training cross entropy", xlabel="epoch", ylabel="nats", ylim=(0, None))
     loss.legend()
     accuracy.set(title="training top-1", xlabel="epoch", ylim=(0, 1))

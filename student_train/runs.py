@@ -54,6 +54,7 @@ def train_teacher(
         size=experiment.views.size,
         replay=None,
         workers=spec.workers,
+        memory_bytes=int(spec.memory_gb * 1e9),
         max_bad=max_bad,
     )
     return _train(
@@ -125,6 +126,7 @@ def train_student(
             size=experiment.student.size,
             replay=reader,
             workers=spec.workers,
+            memory_bytes=int(spec.memory_gb * 1e9),
             max_bad=max_bad,
         )
     recipe = _Recipe("student", experiment, experiment.student.model, experiment.student.size, spec)
@@ -266,7 +268,8 @@ def _recipe_digest(
     tree = experiment_tree(recipe.experiment)
     kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
     kept[recipe.role].pop("checkpoint", None)
-    kept[recipe.role]["training"].pop("workers")
+    for name in ("workers", "memory_gb"):  # they never change a result
+        kept[recipe.role]["training"].pop(name)
     if reader is None:  # fresh views have no count
         kept["views"].pop("count")
     return digest(

@@ -1,22 +1,20 @@
 """Draws the demo data set: small labelled H.264 clips in which size and time decide the class.
 
-Every clip shows one bright, thin outline, the emblem, over a cluttered, noisy, drifting
-background. The class is the pair (emblem, motion). Emblems are a ring, a plus, a square and a
-triangle, 10 to 12 pixels wide in a frame of 112. Motions are slide (to and fro across) and bob (up
-and down).
+A camera films a cluttered, textured scene in which one thin bright outline, the emblem, drifts
+about. The class is the pair (emblem, camera): the emblem is a ring, a plus or a square, 9 to 12
+pixels wide in a frame of 80; the camera pans to and fro, tilts up and down, or stands still.
 
-Why the class needs size: the outline is 1.5 pixels thick. At the full frame size its shape is
+Why the class needs size: the outline is 1.6 pixels thick. At the full frame size its shape is
 plain; at a third of that size it is a blot of 3 or 4 pixels, and whether its inside is hollow, or
-its corners are square, hangs on single pixels that noise disturbs.
+its corners are square, hangs on single pixels that texture and noise disturb.
 
-Why the class needs time: both motions are a sine of random phase and period, seen through a shutter
-that stays open for a whole frame. At full speed the blur shows the direction of travel but smears
-the emblem; at a turning point the emblem is sharp and its direction is hidden. So no one frame is
-sure to tell both, and the evidence grows with each frame, also for a model that merely averages
-over frames.
+Why the class needs time: the camera swings as a sine of random phase and period, seen through a
+shutter that stays open for a whole frame. At full speed the blur streaks the scene along the way
+the camera moves; at a turning point it stands as still as any other. So no one frame is sure to
+tell, and the evidence grows with each frame, also for a model that merely averages over frames.
 
-Why nothing else tells: background, clutter, drift, noise, colours, place, speed and phase are drawn
-from the same distributions for every class, and all clips are equally long.
+Why nothing else tells: scene, clutter, noise, colours, place, drift, speed and phase are drawn from
+the same distributions for every class, and all clips are equally long.
 
 A clip is a pure function of (seed, split, label, number). Train and test clips therefore share no
 random draw: they differ in background, colour, speed, place and noise.
@@ -36,51 +34,53 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
 
-EMBLEMS = ("ring", "plus", "square", "triangle")
-MOTIONS = ("slide", "bob")
-DEMO_CLASSES: tuple[str, ...] = tuple(f"{e}_{m}" for e, m in product(EMBLEMS, MOTIONS))
+EMBLEMS = ("ring", "plus", "square")
+CAMERAS = ("pan", "tilt", "still")
+DEMO_CLASSES: tuple[str, ...] = tuple(f"{e}_{c}" for e, c in product(EMBLEMS, CAMERAS))
 """Class names; a label is an index into this tuple."""
 
 DEMO_SPLITS = ("train", "test")
-DEMO_CLIPS_PER_CLASS: Mapping[str, int] = {"train": 56, "test": 30}
+DEMO_CLIPS_PER_CLASS: Mapping[str, int] = {"train": 30, "test": 24}
 
 # Geometry, in pixels and frames.
-FRAME_SIDE = 112
-FRAME_COUNT = 12
-FRAME_RATE = 12
-EMBLEM_RADIUS = (5.0, 6.0)
-HALF_STROKE = 0.75
-CENTRE_SPREAD = 18.0
-CENTRE_DRIFT = 0.3
+FRAME_SIDE = 80
+FRAME_COUNT = 8
+FRAME_RATE = 8
 
-# Motion. The top speed is in pixels per frame, so it is also the length of the longest blur.
-TOP_SPEED = (4.0, 7.0)
+# Emblem, in pixels and pixels per frame. It never comes nearer to the border than its margin.
+EMBLEM_RADIUS = (4.5, 6.0)
+HALF_STROKE = 0.8
+EMBLEM_SPREAD = 18.0
+EMBLEM_SPEED = (0.5, 2.0)
+EMBLEM_MARGIN = 10.0
+EMBLEM_PATCH = 28
+"""Side of the square around the emblem that is drawn in each frame."""
+
+# Camera. The top speed is in pixels per frame, so it is also the length of the longest streak. The
+# scene is larger than a frame by the border on each side, and the swing stays inside it.
+TOP_SPEED = (7.0, 11.0)
 PERIOD = (7.0, 12.0)
-SHUTTER_SAMPLES = 6
-
-# Light, in grey levels of 0 to 255. The emblem is always brighter than the background, which makes
-# it easy to find, so that a short training is spent on telling emblems and motions apart.
-BACKGROUND_LEVEL = (50.0, 120.0)
-BACKGROUND_TINT = 25.0
-EMBLEM_LEVEL = (190.0, 255.0)
-CLOUDS = ((24, 1.0), (7, 0.5))
-CLOUD_CONTRAST = (40.0, 70.0)
-NOISE_DEVIATION = (2.4, 5.6)
-
-# Clutter: short strokes that lie on the background and drift along with it.
-CLUTTER_COUNT = 10
-CLUTTER_CONTRAST = 50.0
-CLUTTER_HALF_LENGTH = (2.0, 9.0)
-CLUTTER_HALF_WIDTH = (0.8, 2.5)
-CLUTTER_PATCH = 28
-
-# The background is drawn larger than a frame by this border, and the frame wanders over it.
 BORDER = 16
-BACKGROUND_SPEED = (0.2, 1.0)
+LONGEST_SWING = 13.0
+WANDERING = 0.3
+SHUTTER_SAMPLES = 8
 
-# Side of the square around the emblem that is drawn in each frame: it holds the largest emblem with
-# its longest blur.
-EMBLEM_PATCH = 32
+# Light, in grey levels of 0 to 255. The emblem is always brighter than the scene's mean.
+SCENE_LEVEL = (60.0, 190.0)
+SCENE_TINT = 30.0
+EMBLEM_CONTRAST = (60.0, 110.0)
+CLOUDS = ((24, 1.0), (8, 0.5))
+CLOUD_CONTRAST = (40.0, 80.0)
+TEXTURE_CELL = 4
+TEXTURE_CONTRAST = (80.0, 140.0)
+NOISE_DEVIATION = (3.0, 8.0)
+
+# Clutter: short strokes that lie in the scene.
+CLUTTER_COUNT = 12
+CLUTTER_CONTRAST = 70.0
+CLUTTER_HALF_LENGTH = (1.5, 5.0)
+CLUTTER_HALF_WIDTH = (0.6, 1.2)
+CLUTTER_PATCH = 20
 
 CODEC: Final = "libx264"
 # Equal seeds give equal bytes only with one encoder thread and without macroblock-tree rate
@@ -106,16 +106,17 @@ def draw_clip(*, seed: int, split: str, label: int, number: int) -> Bytes:
     if not 0 <= label < len(DEMO_CLASSES):
         msg = f"label must be from 0 to {len(DEMO_CLASSES) - 1}, got {label}"
         raise ValueError(msg)
-    emblem, motion = tuple(product(EMBLEMS, MOTIONS))[label]
+    emblem, camera = tuple(product(EMBLEMS, CAMERAS))[label]
     # crc32 rather than hash(): it is the same in every process.
     entropy = np.random.SeedSequence([seed, zlib.crc32(split.encode()), label, number])
     rng = np.random.default_rng(entropy)
 
-    frames = _drifting_background(rng)
-    colour = rng.uniform(*EMBLEM_LEVEL, 3).astype(np.float32)
-    path = _emblem_path(rng, motion)
-    for frame, samples in zip(frames, path, strict=True):
-        _draw_emblem(frame, emblem, samples, colour)
+    level = rng.uniform(*SCENE_LEVEL) + rng.uniform(-SCENE_TINT, SCENE_TINT, 3)
+    frames = _film(_scene(rng, level), _camera_path(rng, camera))
+    colour = np.clip(level + rng.uniform(*EMBLEM_CONTRAST, 3), 0, 255).astype(np.float32)
+    radius = rng.uniform(*EMBLEM_RADIUS)
+    for frame, (x, y) in zip(frames, _emblem_path(rng), strict=True):
+        _draw_emblem(frame, emblem, x, y, radius, colour)
 
     # Grey noise, as of a sensor: one draw a pixel, not one a channel.
     deviation = np.float32(rng.uniform(*NOISE_DEVIATION))
@@ -173,25 +174,17 @@ def _write_video(path: Path, frames: Bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _drifting_background(rng: np.random.Generator) -> Floats:
-    """Draws frames (N, side, side, 3), grey levels, of a window drifting over a cluttered cloud."""
+def _scene(rng: np.random.Generator, level: NDArray[np.float64]) -> Floats:
+    """Draws what the camera looks at, (side, side, 3) grey levels with a border on each side."""
     side = FRAME_SIDE + 2 * BORDER
-    level = rng.uniform(*BACKGROUND_LEVEL) + rng.uniform(-BACKGROUND_TINT, BACKGROUND_TINT, 3)
-    canvas = np.broadcast_to(level.astype(np.float32), (side, side, 3)).copy()
+    scene = np.broadcast_to(level.astype(np.float32), (side, side, 3)).copy()
     for cell, share in CLOUDS:
-        canvas += np.float32(share * rng.uniform(*CLOUD_CONTRAST)) * _cloud(rng, side, cell)
+        scene += np.float32(share * rng.uniform(*CLOUD_CONTRAST)) * _cloud(rng, side, cell)
+    texture = _cloud(rng, side, TEXTURE_CELL)[..., :1]
+    scene += np.float32(rng.uniform(*TEXTURE_CONTRAST)) * texture
     for _ in range(CLUTTER_COUNT):
-        _draw_stroke(rng, canvas)
-
-    angle, speed = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(*BACKGROUND_SPEED)
-    steps = speed * (np.arange(FRAME_COUNT) - FRAME_COUNT / 2)
-    lefts = np.rint(BORDER + np.cos(angle) * steps).astype(int)
-    tops = np.rint(BORDER + np.sin(angle) * steps).astype(int)
-    windows = [
-        canvas[top : top + FRAME_SIDE, left : left + FRAME_SIDE]
-        for top, left in zip(tops, lefts, strict=True)
-    ]
-    return np.stack(windows)
+        _draw_stroke(rng, scene)
+    return scene
 
 
 def _cloud(rng: np.random.Generator, side: int, cell: int) -> Floats:
@@ -207,12 +200,12 @@ def _cloud(rng: np.random.Generator, side: int, cell: int) -> Floats:
     return cloud
 
 
-def _draw_stroke(rng: np.random.Generator, canvas: Floats) -> None:
-    """Draws one short straight stroke of random place, angle and colour on `canvas` (H, W, 3)."""
+def _draw_stroke(rng: np.random.Generator, scene: Floats) -> None:
+    """Draws one short straight stroke of random place, angle and colour on `scene` (H, W, 3)."""
     angle = rng.uniform(0.0, np.pi)
     half_length, half_width = rng.uniform(*CLUTTER_HALF_LENGTH), rng.uniform(*CLUTTER_HALF_WIDTH)
-    top, left = rng.integers(0, canvas.shape[0] - CLUTTER_PATCH, 2)
-    patch = canvas[top : top + CLUTTER_PATCH, left : left + CLUTTER_PATCH]
+    top, left = rng.integers(0, scene.shape[0] - CLUTTER_PATCH, 2)
+    patch = scene[top : top + CLUTTER_PATCH, left : left + CLUTTER_PATCH]
     middle = CLUTTER_PATCH // 2
     change = rng.uniform(-CLUTTER_CONTRAST, CLUTTER_CONTRAST, 3).astype(np.float32)
     colour = patch[middle, middle] + change
@@ -224,59 +217,72 @@ def _draw_stroke(rng: np.random.Generator, canvas: Floats) -> None:
     patch += cover * (colour - patch)
 
 
-def _emblem_path(rng: np.random.Generator, motion: str) -> Floats:
-    """Draws how an emblem moves.
+def _camera_path(rng: np.random.Generator, camera: str) -> NDArray[np.intp]:
+    """Draws where the frame's top left corner lies in the scene while the shutter is open.
 
     Returns:
-        (FRAME_COUNT, SHUTTER_SAMPLES, 3): x and y of the centre and the radius, in pixels, at the
-        instants within each frame over which the open shutter averages.
+        (FRAME_COUNT, SHUTTER_SAMPLES, 2): x and y in pixels.
     """
     time = (np.arange(FRAME_COUNT * SHUTTER_SAMPLES) + 0.5) / SHUTTER_SAMPLES
     period, phase = rng.uniform(*PERIOD), rng.uniform(0.0, 2.0 * np.pi)
-    reach = rng.uniform(*TOP_SPEED) * period / (2.0 * np.pi)
-    swing = reach * np.sin(2.0 * np.pi * time / period + phase)
-
-    centre = FRAME_SIDE / 2 + rng.uniform(-CENTRE_SPREAD, CENTRE_SPREAD, 2)
-    drift = rng.uniform(-CENTRE_DRIFT, CENTRE_DRIFT, 2)
-    path = np.empty((time.size, 3))
-    path[:, :2] = centre + drift * (time[:, None] - FRAME_COUNT / 2)
-    path[:, 2] = rng.uniform(*EMBLEM_RADIUS)
-    path[:, 0 if motion == "slide" else 1] += swing
-    return path.reshape(FRAME_COUNT, SHUTTER_SAMPLES, 3).astype(np.float32)
+    reach = min(rng.uniform(*TOP_SPEED) * period / (2.0 * np.pi), LONGEST_SWING)
+    path = rng.uniform(-WANDERING, WANDERING, 2) * (time[:, None] - FRAME_COUNT / 2)
+    if camera != "still":
+        path[:, 0 if camera == "pan" else 1] += reach * np.sin(2.0 * np.pi * time / period + phase)
+    corners = np.clip(np.rint(path + BORDER), 0, 2 * BORDER).astype(np.intp)
+    return corners.reshape(FRAME_COUNT, SHUTTER_SAMPLES, 2)
 
 
-def _draw_emblem(frame: Floats, emblem: str, samples: Floats, colour: Floats) -> None:
-    """Draws an emblem, blurred over `samples` (S, 3) of x, y and radius, on `frame` (H, W, 3)."""
-    corner = np.rint(samples[:, :2].mean(axis=0)).astype(int) - EMBLEM_PATCH // 2
-    left, top = np.clip(corner, 0, FRAME_SIDE - EMBLEM_PATCH)
+def _film(scene: Floats, path: NDArray[np.intp]) -> Floats:
+    """Averages what the open shutter sees: frames (N, FRAME_SIDE, FRAME_SIDE, 3), grey levels."""
+    frames = [
+        np.mean(
+            [scene[top : top + FRAME_SIDE, left : left + FRAME_SIDE] for left, top in corners],
+            axis=0,
+            dtype=np.float32,
+        )
+        for corners in path
+    ]
+    return np.stack(frames)
+
+
+def _emblem_path(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draws how an emblem drifts: x and y of its centre in each frame, (FRAME_COUNT, 2) pixels."""
+    centre = FRAME_SIDE / 2 + rng.uniform(-EMBLEM_SPREAD, EMBLEM_SPREAD, 2)
+    angle, speed = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(*EMBLEM_SPEED)
+    step = speed * np.array([np.cos(angle), np.sin(angle)])
+    path = centre + step * (np.arange(FRAME_COUNT)[:, None] - FRAME_COUNT / 2)
+    return np.clip(path, EMBLEM_MARGIN, FRAME_SIDE - EMBLEM_MARGIN)
+
+
+def _draw_emblem(
+    frame: Floats, emblem: str, x: float, y: float, radius: float, colour: Floats
+) -> None:
+    """Draws an emblem with its centre at (x, y), in pixels, on `frame` (H, W, 3)."""
+    left, top = (
+        int(np.clip(round(centre) - EMBLEM_PATCH // 2, 0, FRAME_SIDE - EMBLEM_PATCH))
+        for centre in (x, y)
+    )
     patch = frame[top : top + EMBLEM_PATCH, left : left + EMBLEM_PATCH]
     pixels = np.arange(EMBLEM_PATCH, dtype=np.float32)
-    centre_x, centre_y, radius = samples.T[:, :, None, None]
-    distance = _outline_distance(
-        emblem,
-        left + pixels[None, None, :] - centre_x,
-        top + pixels[None, :, None] - centre_y,
-        radius,
-    )
-    cover = _coverage(distance).mean(axis=0)[..., None]
+    across = np.abs(left + pixels[None, :] - np.float32(x))
+    down = np.abs(top + pixels[:, None] - np.float32(y))
+    cover = _coverage(_outline_distance(emblem, across, down, radius))[..., None]
     patch += cover * (colour - patch)
 
 
-def _outline_distance(emblem: str, x: Floats, y: Floats, radius: Floats) -> Floats:
-    """Distance in pixels from (x, y), relative to the centre, to the ink; negative inside it."""
-    across, down = np.abs(x), np.abs(y)
-    if emblem == "ring":
-        edge = np.hypot(x, y) - radius
-    elif emblem == "square":
-        edge = np.maximum(across, down) - 0.88 * radius
-    elif emblem == "triangle":
-        edge = np.maximum(y - 0.6 * radius, 0.866 * across - 0.5 * y - 0.6 * radius)
-    else:  # plus: two bars as thick as the other outlines
-        arm = 1.1 * radius
+def _outline_distance(emblem: str, across: Floats, down: Floats, radius: float) -> Floats:
+    """Distance in pixels to the ink, negative inside it, of points that far from the centre."""
+    if emblem == "plus":  # two bars as thick as the other outlines
+        arm = np.float32(1.1 * radius)
         upright = np.maximum(across - HALF_STROKE, down - arm)
         level = np.maximum(down - HALF_STROKE, across - arm)
-        ink: Floats = np.minimum(upright, level)
-        return ink
+        bars: Floats = np.minimum(upright, level)
+        return bars
+    if emblem == "ring":
+        edge = np.hypot(across, down) - np.float32(radius)
+    else:  # square
+        edge = np.maximum(across, down) - np.float32(0.88 * radius)
     outline: Floats = np.abs(edge) - np.float32(HALF_STROKE)
     return outline
 

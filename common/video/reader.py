@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from common.errors import DataError
@@ -174,7 +175,7 @@ class PyAVReader(_Reader):
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         wanted = {position: row for row, position in enumerate(positions)}
         pixels = np.empty((len(positions), self.height, self.width, 3), dtype=np.uint8)
-        damaged = False
+        damaged, converter = False, VideoReformatter()
         with opened(self.path, self.decoder) as (container, stream):
             for count, frame in enumerate(container.decode(stream)):
                 # What refers to a damaged picture is damaged; a sound key frame starts afresh.
@@ -186,7 +187,7 @@ class PyAVReader(_Reader):
                     continue
                 if damaged:
                     raise self._unreadable(f"frame {positions[row]} is damaged")
-                pixels[row] = self._upright(frame)
+                pixels[row] = self._upright(frame, converter)
                 if not wanted:
                     return pixels
         raise self._unreadable(f"frame {min(wanted)} did not come out of the decoder")
@@ -197,8 +198,8 @@ class PyAVReader(_Reader):
             return count
         return -1 if frame.pts is None else position_of.get(frame.pts, -1)
 
-    def _upright(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        pixels = upright(frame)
+    def _upright(self, frame: VideoFrame, converter: VideoReformatter) -> NDArray[np.uint8]:
+        pixels = upright(frame, converter)
         if pixels.shape[:2] != (self.height, self.width):
             raise self._unreadable(
                 f"the picture changes from {self.height}x{self.width} to "
