@@ -28,8 +28,10 @@ def atomic_write(path: Path, chunks: bytes | memoryview | Iterable[bytes | memor
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)  # the system does not say which file was being written
         raise
     sync_folder(path.parent)
 

@@ -79,3 +79,13 @@ def test_atomic_write_syncs_content_before_renaming_and_the_folder_after(
     monkeypatch.setattr(os, "fsync", recorded)
     atomic_write(path, b"new")
     assert calls == [("file", False), ("folder", True)]
+
+
+def test_atomic_write_on_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        atomic_write(tmp_path / "file", chunks())
+    assert caught.value.filename == str(tmp_path / "file")
