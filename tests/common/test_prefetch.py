@@ -61,17 +61,19 @@ def test_exception_is_raised_in_its_turn_and_ends_the_work() -> None:
 
 def test_reader_that_stops_early_ends_the_work_and_the_threads() -> None:
     before = set(threading.enumerate())
-    closing = threading.Event()
+    running, closing = threading.Event(), threading.Event()
     done: list[int] = []
 
     def work(number: int) -> int:
         if number:
+            running.set()
             closing.wait(10)
         done.append(number)
         return number
 
     results = ordered_map(work, range(1000), threads=1)
     next(results)
+    assert running.wait(10)  # the second item is being worked on, all others wait
     timer = threading.Timer(0.3, closing.set)
     timer.start()
     results.close()  # type: ignore[attr-defined]

@@ -61,12 +61,12 @@ def test_plan_for_the_demo_has_these_arrays() -> None:
     plan = plan_targets(load_experiment("demo"), num_classes=6)
     assert table(plan) == {
         "logits": ((6,), "float16"),
-        "features": ((4, 96, 3, 3), "float16"),
+        "features": ((4, 96, 2, 2), "float16"),
         "feature_residual": ((), "float32"),
-        "frames": ((4, 3, 48, 48), "uint8"),
+        "frames": ((4, 3, 24, 24), "uint8"),
         "views": ((12,), "int32"),
     }
-    assert (plan.teacher_grid, plan.feature_grid, plan.student_size) == ((6, 6), (3, 3), 48)
+    assert (plan.teacher_grid, plan.feature_grid, plan.student_size) == ((4, 4), (2, 2), 24)
 
 
 def test_plan_for_resnet50_has_the_bytes_that_the_design_promises() -> None:
