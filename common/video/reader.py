@@ -10,6 +10,8 @@ What else was measured on decord 0.6.0, its last release (2022):
 - Pads some pictures of at most 72 pixels' width, and then fails. Knows no AV1, GIF or AVIF.
 - Hides what its codec conceals: a damaged picture that still decodes looks like any other. PyAV
   marks such frames, and they are refused until the next sound key frame.
+- It stumbles over damage it has read ahead to, so whether the sound frames just before it come out
+  is a matter of timing; `auto` asks PyAV then, which always gives them.
 - It reads ahead without bound and aborts the process when one reader is used by two threads, so
   every call opens its own reader in its own thread and drops it at once.
 - One of its loops has no bound. A call that outlasts DECODE_LIMIT_SECONDS is given up; its thread
