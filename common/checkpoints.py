@@ -25,7 +25,8 @@ from common.atomic_write import atomic_write
 from common.errors import DataError
 from common.models.recognizer import Recognizer
 from common.models.registry import build_model
-from common.specs import ModelSpec
+from common.specs import Experiment, ModelSpec
+from common.video.index import VideoIndex
 
 FORMAT = "reskd-checkpoint/1"
 WEIGHTS_FILE = "model.safetensors"
@@ -152,3 +153,29 @@ def _read_json(path: Path) -> Any:
 def _json_bytes(value: object) -> bytes:
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
     return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: VideoIndex) -> None:
+    """The checkpoint must be the network the experiment describes, for these classes.
+
+    Raises:
+        DataError: If it is not.
+    """
+    folder = experiment.teacher.checkpoint
+    if checkpoint.classes != index.classes:
+        raise DataError(
+            f"The teacher in {folder} was trained for {len(checkpoint.classes)} classes "
+            f"({', '.join(checkpoint.classes[:4])}, …), the index {experiment.data.index} has "
+            f"{len(index.classes)} ({', '.join(index.classes[:4])}, …). Use the index it was "
+            "trained on, or another teacher."
+        )
+    wanted, held = experiment.teacher.model, checkpoint.model
+    if (wanted.recognizer, wanted.backbone, wanted.backbone_args) != (
+        held.recognizer,
+        held.backbone,
+        held.backbone_args,
+    ):
+        raise DataError(
+            f"teacher.model asks for {wanted.recognizer} {wanted.backbone} {wanted.backbone_args}, "
+            f"the checkpoint {folder} holds {held.recognizer} {held.backbone} {held.backbone_args}."
+        )

@@ -30,9 +30,7 @@ def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write a JSON object together with the sha256 of its own canonical body, atomically."""
     if HASH_FIELD in body:
         raise ValueError(f"a record's body cannot have a field {HASH_FIELD!r} of its own")
-    sealed = {**body, HASH_FIELD: digest(dict(body))}
-    text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    atomic_write(path, text.encode("utf-8", "surrogateescape") + b"\n")
+    atomic_write(path, _file_bytes({**body, HASH_FIELD: digest(dict(body))}))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -46,7 +44,8 @@ def read_record(path: Path) -> dict[str, Any]:
         CacheError: If it is not a JSON object or its hash does not fit its body.
     """
     try:
-        sealed = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+        content = path.read_bytes()
+        sealed = json.loads(content.decode("utf-8", "surrogateescape"))
         is_object = isinstance(sealed, dict)
         body = {key: sealed[key] for key in sealed if key != HASH_FIELD} if is_object else {}
         found = digest(body)  # refuses NaN, which json.loads lets through
@@ -57,10 +56,17 @@ def read_record(path: Path) -> dict[str, Any]:
         ) from error
     if not is_object or HASH_FIELD not in sealed:
         raise CacheError(f"{path} is not one of our records: it has no field {HASH_FIELD!r}.")
-    if found != sealed[HASH_FIELD]:
+    # The file's very bytes too: "1e-5" for "1E-5" or a space more says the same and was not us.
+    if found != sealed[HASH_FIELD] or content != _file_bytes(sealed):
         raise CacheError(
             f"{path} was changed after it was written: its content has sha256 "
-            f"{found[:12]}…, its own record says {str(sealed[HASH_FIELD])[:12]}…. "
+            f"{found[:12]}…, its own record says {str(sealed[HASH_FIELD])[:12]}…, and its bytes "
+            f"are {'' if content == _file_bytes(sealed) else 'not '}as this program writes them. "
             "Restore it or write the cache again."
         )
     return body
+
+
+def _file_bytes(sealed: Mapping[str, Any]) -> bytes:
+    text = json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogateescape") + b"\n"

@@ -18,6 +18,7 @@ NotNegative = Annotated[int, Field(ge=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,8 +155,14 @@ class TeacherSpec:
     """Recognizer and backbone."""
     checkpoint: Path
     """Checkpoint directory; `train-teacher` writes it, `cache-teacher` reads it."""
-    mode: Literal["eval"] = "eval"
-    """State of the teacher while it is cached: eval uses the stored BatchNorm statistics."""
+    mode: Literal["eval", "batch"] = "eval"
+    """State of the teacher while it is cached: `eval` uses the stored BatchNorm statistics, `batch`
+    those of recorded groups of clips, as the published recipe does (common/distill/teacher.py)."""
+    least_top1: Fraction | None = None
+    """Stated accuracy: `cache-teacher` measures the teacher on labelled videos first and stops
+    below it; null does not measure."""
+    gate_videos: Positive = 200
+    """How many videos that measurement takes."""
     training: TrainingSpec | None = None
     """How `train-teacher` makes the checkpoint; null when it comes from elsewhere."""
 
@@ -179,8 +186,22 @@ class FeaturesTarget:
     grid: Literal["student", "teacher"] = "student"
     """`student` stores the exact projection on the student's grid and the residual that restores
     the loss; `teacher` stores the map as it is, for students of several sizes."""
+    dtype: Literal["float16", "int8"] = "float16"
+    """Number type on disk; `int8` has a scale per channel and clip and takes half the bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogitMapTarget:
+    """Class scores at every location of the teacher's feature map, before softmax."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     dtype: Literal["float16"] = "float16"
-    """Number type on disk."""
+    """Number type on disk, of the scores."""
+    top_k: Positive | None = None
+    """Keep this many scores of each location and the mass of the rest; null keeps all classes."""
+    temperature: Temperature = 2.0
+    """Temperature at which the remaining mass of a top-k map is taken; unused by a dense map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,8 +224,12 @@ class TargetsSpec:
     """Class scores."""
     features: FeaturesTarget | None = field(default_factory=FeaturesTarget)
     """Feature map."""
+    logit_map: LogitMapTarget | None = None
+    """Class scores of every location."""
     frames: FramesTarget | None = field(default_factory=FramesTarget)
     """Student input."""
+    codec: Literal["none", "zstd"] = "none"
+    """Compression of the rows; `zstd` is for cold storage: fewer bytes, slower reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,11 +244,15 @@ class LossSpec:
     """Mean squared difference of feature maps on the teacher's grid."""
     logit_kd: Weight = 0.0
     """KL divergence from the teacher's softened class scores."""
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Temperature = 2.0
     """Softening of logit_kd."""
+    logit_map_kl: Weight = 0.0
+    """KL divergence from the teacher's softened class scores at every location."""
+    logit_map_temperature: Temperature = 2.0
+    """Softening of logit_map_kl."""
 
     def __post_init__(self) -> None:
-        if not (self.cross_entropy or self.feature_mse or self.logit_kd):
+        if not (self.cross_entropy or self.feature_mse or self.logit_kd or self.logit_map_kl):
             raise ValueError("every weight is 0, so there is nothing to learn from")
 
 
@@ -293,4 +322,21 @@ class Experiment:
             raise ValueError(
                 "student.losses.logit_kd needs targets.logits, which is null: store the logits "
                 "or set the weight to 0"
+            )
+        if self.student.losses.logit_map_kl:
+            self._check_logit_map()
+
+    def _check_logit_map(self) -> None:
+        target, temperature = self.targets.logit_map, self.student.losses.logit_map_temperature
+        if target is None:
+            raise ValueError(
+                "student.losses.logit_map_kl needs targets.logit_map, which is null: store the "
+                "logit map or set the weight to 0"
+            )
+        if target.top_k is not None and target.temperature != temperature:
+            raise ValueError(
+                f"student.losses.logit_map_temperature {temperature} differs from "
+                f"targets.logit_map.temperature {target.temperature}, at which a top-k map keeps "
+                "the mass of its other classes; make them equal, or set targets.logit_map.top_k: "
+                "null to keep all classes"
             )

@@ -1,6 +1,7 @@
 """`reskd train-teacher`, `train-student`, `evaluate` and `demo`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -67,6 +68,13 @@ def train_teacher(
 @override_option
 @click.option("--cache", type=folder_path, help="Teacher cache to learn from.")
 @click.option("--run", type=folder_path, help="Folder of the run to write.")
+@click.option(
+    "--teacher",
+    type=click.Choice(["cached", "live"]),
+    default="cached",
+    show_default=True,
+    help="Read the teacher's answers from --cache, or compute them in every step.",
+)
 @click.option("--no-distill", is_flag=True, help="From labels alone, all else equal.")
 @click.option("--allow-incomplete", is_flag=True, help="Use the finished units of a cache.")
 @max_bad_option
@@ -79,6 +87,7 @@ def train_student(
     overrides: tuple[str, ...],
     cache: Path | None,
     run: Path | None,
+    teacher: Literal["cached", "live"],
     no_distill: bool,
     allow_incomplete: bool,
     max_bad: float | None,
@@ -90,8 +99,14 @@ def train_student(
     """Train the student of EXPERIMENT on small frames, from the teacher's stored answers.
 
     With --no-distill it learns from labels alone: on the stored frames if --cache is given, else on
-    freshly decoded views. Interrupted and called again, it goes on after the last finished epoch.
+    freshly decoded views. With --teacher live no cache is needed: the teacher sees the same views,
+    decoded anew, in every step, which is the control for what stored answers are worth.
+    Interrupted and called again, it goes on after the last finished epoch.
     """
+    if teacher == "live" and no_distill:
+        raise click.UsageError(
+            "--teacher live computes answers and --no-distill ignores them; choose one of the two."
+        )
     from common.config import load_experiment
     from common.console import emit
     from common.devices import choose_device
@@ -99,7 +114,7 @@ def train_student(
 
     resolved = load_experiment(experiment, overrides)
     if plan_only:
-        planned = plan.plan_training(resolved, "student")
+        planned = plan.plan_training(resolved, "student", teacher=teacher)
         emit(planned, as_json=as_json, text=plan.plan_text(planned))
         return
     if run is None:
@@ -108,6 +123,7 @@ def train_student(
         resolved,
         run.absolute(),
         cache=cache,
+        teacher=teacher,
         distill=not no_distill,
         device=choose_device(device),
         max_bad=resolved.data.max_bad if max_bad is None else max_bad,

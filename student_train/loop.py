@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
@@ -18,18 +19,36 @@ from common.signals import preemptible
 from common.specs import TrainingSpec
 from common.video.view_ops import normalize
 from student_train.batches import Batch, Batches
+from student_train.live import LiveTeacher
 from student_train.optim import build_optimizer, cosine_lr
 from student_train.run_folder import RunFolder
 from student_train.task import Task, TaskOutput
 
+MUCH_WAITING = 0.2
+"""Share of an epoch spent waiting for data above which it is worth a word."""
+
 
 def train(
-    task: Task, batches: Batches, spec: TrainingSpec, run: RunFolder, *, device: torch.device
+    task: Task,
+    batches: Batches,
+    spec: TrainingSpec,
+    run: RunFolder,
+    *,
+    device: torch.device,
+    live: LiveTeacher | None,
 ) -> None:
     """Train to the last epoch; a run that was stopped goes on after its last finished epoch.
 
     On one machine the resumed run ends with the same weights as one that was never stopped: order
     and dropout come from (seed, epoch).
+
+    Args:
+        task: What is trained.
+        batches: All epochs.
+        spec: How long and how.
+        run: Where state and log go.
+        device: Where to train.
+        live: Teacher that answers in the step; None takes the targets of the batches.
 
     Raises:
         StoppedShortError: If the loss or its gradient is not finite.
@@ -42,14 +61,22 @@ def train(
         say(f"{run.path}: going on after {first} finished epochs of {spec.epochs}")
     total = batches.clips_per_epoch * spec.epochs
     done = batches.clips_per_epoch * first
+    step = _Step(task, optimizer, spec.optimizer.clip_norm, device, live)
+    told = False
     with preemptible(), progress("training", total, unit="clips", done=done) as advance:
         for epoch in range(first, spec.epochs):
             lr = cosine_lr(spec.optimizer.lr, epoch=epoch, epochs=spec.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             torch.manual_seed(derived_seed(spec.seed, "epoch", epoch))
-            step = _Step(task, optimizer, spec.optimizer.clip_norm, device)
-            figures = _train_epoch(step, batches.epoch(epoch), epoch, advance)
+            with closing(batches.epoch(epoch)) as in_order:
+                figures = _train_epoch(step, in_order, epoch, advance)
+            if figures["data_wait_share"] > MUCH_WAITING and not told:
+                told = True
+                say(
+                    f"{figures['data_wait_share']:.0%} of epoch {epoch} went into waiting for "
+                    f"data. To speed it up, {batches.how_to_speed_up}."
+                )
             run.append_event({"phase": "train", "epoch": epoch, "lr": lr, **figures})
             run.save_state(task, optimizer, epoch + 1)
 
@@ -60,14 +87,12 @@ class _Step:
     optimizer: torch.optim.Optimizer
     clip_norm: float | None
     device: torch.device
+    live: LiveTeacher | None
 
     def __call__(self, batch: Batch) -> tuple[TaskOutput, Tensor]:
-        clips = normalize(batch.frames_BT3HW.to(self.device, non_blocking=True))
-        labels = batch.labels_B.to(self.device, non_blocking=True)
-        targets = {
-            name: target.to(self.device, non_blocking=True)
-            for name, target in batch.targets.items()
-        }
+        clips = normalize(self._moved(batch.frames_BT3HW))
+        labels = self._moved(batch.labels_B)
+        targets = {name: self._moved(target) for name, target in self._targets(batch).items()}
         output: TaskOutput = self.task(clips, labels, targets)
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
@@ -80,6 +105,16 @@ class _Step:
             )
         self.optimizer.step()
         return output, labels
+
+    def _targets(self, batch: Batch) -> dict[str, Tensor]:
+        if self.live is None:
+            return batch.targets
+        assert batch.clips_BT3HW is not None, "a live teacher needs clips of its size"
+        return self.live.targets(batch.clips_BT3HW)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        # Only CUDA copies in order with what the batch's memory is used for next (slots.py).
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def _train_epoch(

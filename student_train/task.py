@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from common.distill.arrays import Grid
-from common.distill.losses import feature_mse, softened_kl
+from common.distill.encoding import decode_features
+from common.distill.losses import feature_mse, logit_map_kl, softened_kl, top_k_logit_map_kl
 from common.models.recognizer import Recognizer
 from common.specs import LossSpec
 
@@ -61,7 +62,7 @@ class Task(nn.Module):
             adapted = self.adapter(features_BTChw.flatten(0, 1))
             parts["feature_mse"] = feature_mse(
                 adapted.unflatten(0, features_BTChw.shape[:2]),
-                targets["features"],
+                decode_features(targets),
                 targets.get("feature_residual"),
                 teacher_grid=self.teacher_grid,
             )
@@ -69,5 +70,21 @@ class Task(nn.Module):
             parts["logit_kd"] = softened_kl(
                 logits_BK, targets["logits"], temperature=self.losses.temperature
             )
+        if self.losses.logit_map_kl:
+            parts["logit_map_kl"] = self._logit_map_kl(features_BTChw, targets)
         terms = [getattr(self.losses, name) * part for name, part in parts.items()]
         return TaskOutput(sum(terms[1:], terms[0]), parts, logits_BK)
+
+    def _logit_map_kl(self, features_BTChw: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """Against the dense or the top-k map, whichever was stored; the adapter has no part."""
+        scores_BThwK = self.model.logit_map(features_BTChw)
+        temperature = self.losses.logit_map_temperature
+        if "logit_map" in targets:
+            return logit_map_kl(scores_BThwK, targets["logit_map"], temperature=temperature)
+        return top_k_logit_map_kl(
+            scores_BThwK,
+            targets["logit_map_ids"],
+            targets["logit_map_values"],
+            targets["logit_map_rest"],
+            temperature=temperature,
+        )

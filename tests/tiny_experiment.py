@@ -127,6 +127,12 @@ def make_tiny_cache(experiment_file: Path, cache: Path, *, max_bad: float = 0.0)
     return TinyCache(experiment_file, cache)
 
 
+def training_videos(experiment_file: Path) -> list[Path]:
+    """Files of the experiment's training split, in order."""
+    index = read_index(load_experiment(str(experiment_file)).data.index)
+    return [index.path_of(entry) for entry in index.split("train")]
+
+
 def cut_off(video: Path) -> None:
     """Keep the front of a file: its table still promises all frames, the last ones are gone."""
     video.write_bytes(video.read_bytes()[: video.stat().st_size * 3 // 5])

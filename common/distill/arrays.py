@@ -3,8 +3,9 @@
 Free of torch, so that a store can be checked where torch is not installed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ class ArraySpec:
     """Shape of what one view occupies."""
     dtype: str
     """numpy name of the number type."""
+    attributes: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What a reader must know beyond shape and type; also the Zarr array's attributes. As JSON
+    gives it back: lists and no tuples, for specs are compared after having been a file."""
 
     @property
     def row_bytes(self) -> int:

@@ -38,6 +38,22 @@ def upsampling_matrix(source: Grid, target: Grid) -> Tensor:
     return columns.flatten(1).T.contiguous()
 
 
+@lru_cache
+def triangular_factor(source: Grid, target: Grid) -> Tensor:
+    """R of U = QR, so that ||U d|| = ||R d|| for every d, with fewer numbers than U has.
+
+    Args:
+        source: Height and width of the small map.
+        target: Height and width of the large map.
+
+    Returns:
+        (n, source cells), n the smaller number of cells (16 of 49 for 4x4 on 7x7), float64 on the
+        CPU. Shared between callers: do not change it.
+    """
+    factor: Tensor = torch.linalg.qr(upsampling_matrix(source, target), mode="r").R
+    return factor
+
+
 def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]:
     """Least-squares pre-image of teacher maps on the student's grid.
 

@@ -1,14 +1,17 @@
 """What a student learns from: its own outputs against the teacher's stored ones.
 
-Every loss takes tensors only, runs in float32 and states its divisor.
+Every loss takes tensors only and states its divisor. It runs in float32 whatever the type of stored
+targets and under autocast too, and in float64 where the student's outputs have that type.
 """
+
+from math import inf
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from common.distill.arrays import Grid
-from common.distill.grid_projection import upsampling_matrix
+from common.distill.grid_projection import triangular_factor, upsampling_matrix
 
 
 def feature_mse(
@@ -28,7 +31,8 @@ def feature_mse(
         teacher_grid: Height and width of the teacher's map.
 
     Returns:
-        0-d float32 tensor: the sum of squares over B * T * C * teacher cells.
+        0-d tensor: the sum of squares over B * T * C * teacher cells. On the student's grid it is
+        taken of R d instead of U d (triangular_factor), which is as long and has fewer numbers.
 
     Raises:
         ValueError: If batch, frames, channels or grids do not fit each other.
@@ -45,18 +49,21 @@ def feature_mse(
             f"student map {tuple(student_BTChw.shape)} and stored map {tuple(target_BTChw.shape)} "
             f"do not fit (teacher's grid {teacher_grid}); was the cache made for another student?"
         )
-    student = student_BTChw.float().flatten(-2)
-    target = target_BTChw.detach().float().flatten(-2)
-    up = upsampling_matrix(student_grid, teacher_grid).to(student)
+    student = _precise(student_BTChw).flatten(-2)
+    target = target_BTChw.detach().to(student.dtype).flatten(-2)
     with torch.autocast(student.device.type, enabled=False):  # it would multiply in bfloat16
         if student_grid == teacher_grid:
-            difference = student - target
+            loss = (student - target).square().mean()
         elif target_grid == student_grid:
-            difference = (student - target) @ up.T
+            factor = triangular_factor(student_grid, teacher_grid).to(student)
+            rotated = (student - target) @ factor.T
+            # The mean is over teacher cells, of which `rotated` has no more than the student.
+            cells = teacher_grid[0] * teacher_grid[1]
+            loss = rotated.square().mean() * (rotated.shape[-1] / cells)
         else:
-            difference = student @ up.T - target
-        loss = difference.square().mean()
-    return loss if residual_B is None else loss + residual_B.float().mean()
+            up = upsampling_matrix(student_grid, teacher_grid).to(student)
+            loss = (student @ up.T - target).square().mean()
+    return loss if residual_B is None else loss + residual_B.detach().to(loss.dtype).mean()
 
 
 def softened_kl(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) -> Tensor:
@@ -71,7 +78,7 @@ def softened_kl(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) -
         temperature: Divisor of both, > 0.
 
     Returns:
-        0-d float32 tensor, nats times temperature**2, divided by B; 0 when both agree.
+        0-d tensor, nats times temperature**2, divided by B; 0 when both agree.
 
     Raises:
         ValueError: If the shapes differ or the temperature is not positive.
@@ -83,9 +90,120 @@ def softened_kl(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) -
             f"student {tuple(student_BK.shape)} and teacher {tuple(teacher_BK.shape)} class scores "
             "differ in shape; was the cache written for another class list?"
         )
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    log_student = log_softmax(student_BK.float() / temperature, dim=-1)
-    log_teacher = log_softmax(teacher_BK.detach().float() / temperature, dim=-1)
+    _require_positive(temperature)
+    student = _precise(student_BK)
+    log_student = log_softmax(student / temperature, dim=-1)
+    log_teacher = log_softmax(teacher_BK.detach().to(student.dtype) / temperature, dim=-1)
     divergence: Tensor = kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
     return divergence * temperature**2
+
+
+def logit_map_kl(student_BThwK: Tensor, teacher_BThwK: Tensor, *, temperature: float) -> Tensor:
+    """Mean KL(teacher || student) of softened class scores over the locations of the teacher's map.
+
+    The student's scores are up-sampled bilinearly to the teacher's grid. That equals classifying an
+    up-sampled feature map, since bilinear weights sum to 1 and the classifier is affine.
+
+    Args:
+        student_BThwK: Student's class scores at every location of its own grid, any float dtype.
+        teacher_BThwK: Stored class scores at every location of the teacher's grid; constants.
+        temperature: Divisor of both, > 0.
+
+    Returns:
+        0-d tensor, nats times temperature**2, divided by the rows B * T * h * w AND by K: the
+        published recipe averages over classes too, and its weight 200 belongs to that.
+
+    Raises:
+        ValueError: If batch, frames or classes differ, or the temperature is not positive.
+
+    Source: ResKD (arXiv:2209.12797), the recipe for video transformers, temperature 2.
+    """
+    grid = _location_grid(student_BThwK, teacher_BThwK, num_classes=teacher_BThwK.shape[-1])
+    _require_positive(temperature)
+    scores = _upsampled_scores(student_BThwK, grid)
+    log_student = log_softmax(scores / temperature, dim=-1)
+    teacher = teacher_BThwK.detach().flatten(2, 3).to(scores.dtype)
+    log_teacher = log_softmax(teacher / temperature, dim=-1)
+    divergence: Tensor = kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    return divergence * (temperature**2 / log_student.numel())
+
+
+def top_k_logit_map_kl(
+    student_BThwK: Tensor,
+    ids_BThwk: Tensor,
+    values_BThwk: Tensor,
+    rest_BThw: Tensor,
+    *,
+    temperature: float,
+) -> Tensor:
+    """`logit_map_kl` from a map of which k classes per location were kept.
+
+    Compares k + 1 outcomes: each kept class, and all others lumped into one, "rest". With p the
+    teacher's and q the student's probabilities, the chain rule of KL gives
+
+        KL(p || q) = KL over k + 1 outcomes + p(rest) KL(p given rest || q given rest),
+
+    so this is a lower bound of the dense loss. They are equal where p(rest) is 0, where k = K - 1,
+    and where both agree on the shares inside the rest.
+
+    Args:
+        student_BThwK: Student's class scores at every location of its own grid, any float dtype.
+        ids_BThwk: Kept classes on the teacher's grid, any integer dtype, no class twice.
+        values_BThwk: Their class scores; constants.
+        rest_BThw: log sum exp(z / temperature) over the other classes, at this temperature.
+        temperature: Divisor of the scores, > 0, the one that `rest_BThw` was taken at.
+
+    Returns:
+        0-d tensor, nats times temperature**2, divided by B * T * h * w * K as the dense loss is.
+
+    Raises:
+        ValueError: If shapes do not fit, or the temperature is not positive.
+    """
+    num_classes = student_BThwK.shape[-1]
+    grid = _location_grid(student_BThwK, values_BThwk, num_classes=num_classes)
+    if ids_BThwk.shape != values_BThwk.shape or rest_BThw.shape != values_BThwk.shape[:-1]:
+        raise ValueError(
+            f"classes {tuple(ids_BThwk.shape)}, scores {tuple(values_BThwk.shape)} and rest "
+            f"{tuple(rest_BThw.shape)} are not the three arrays of one top-k map"
+        )
+    _require_positive(temperature)
+    log_all = log_softmax(_upsampled_scores(student_BThwK, grid) / temperature, dim=-1)
+    ids = ids_BThwk.long().flatten(2, 3)
+    # Summed up over the others: one minus the kept would cancel where the rest is small.
+    log_rest = log_all.scatter(-1, ids, -inf).logsumexp(dim=-1, keepdim=True)
+    log_student = torch.cat([log_all.gather(-1, ids), log_rest], dim=-1)
+    kept = values_BThwk.detach().flatten(2, 3).to(log_all.dtype) / temperature
+    rest = rest_BThw.detach().flatten(2, 3).to(log_all.dtype).unsqueeze(-1)
+    log_teacher = log_softmax(torch.cat([kept, rest], dim=-1), dim=-1)
+    divergence: Tensor = kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    return divergence * (temperature**2 / log_all.numel())
+
+
+def _precise(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+
+def _require_positive(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+
+
+def _location_grid(student_BThwK: Tensor, stored: Tensor, *, num_classes: int) -> Grid:
+    """Grid of a stored map (B, T, h, w, ...), once it is known to fit the student's."""
+    student = tuple(student_BThwK.shape)
+    if stored.ndim != 5 or student != (*stored.shape[:2], *student[2:4], num_classes):
+        raise ValueError(
+            f"the student's logit map {student} and the stored one {tuple(stored.shape)} differ in "
+            "clips, frames or classes; was the cache written for another class list?"
+        )
+    return stored.shape[2], stored.shape[3]
+
+
+def _upsampled_scores(student_BThwK: Tensor, grid: Grid) -> Tensor:
+    """Class scores (B, T, cells, K) on the teacher's grid."""
+    own_grid = (student_BThwK.shape[2], student_BThwK.shape[3])
+    scores = _precise(student_BThwK).flatten(2, 3)
+    if own_grid == grid:
+        return scores
+    with torch.autocast(scores.device.type, enabled=False):  # it would multiply in bfloat16
+        return upsampling_matrix(own_grid, grid).to(scores) @ scores

@@ -1,32 +1,46 @@
-"""What the store keeps of a view: which arrays, of which shape, and how they are computed.
+"""What the store keeps of a view: which arrays, of which shape and type.
 
 | array | row shape | type | what |
 |---|---|---|---|
-| logits | (K,) | float16 | class scores; relative error 2^-11 |
-| features | (T, C, h, w) | float16 | map on the student's or teacher's grid; relative error 2^-11 |
+| logits | (K,) | float16 | class scores |
+| features | (T, C, h, w) | float16 or int8 | map on the student's or the teacher's grid |
+| feature_scale | (C,) | float16 | int8 only: step of each channel over the clip |
 | feature_residual | () | float32 | constant that restores the loss; student's grid only |
+| logit_map | (T, h, w, K) | float16 | class scores of every location, teacher's grid |
+| logit_map_ids | (T, h, w, k) | uint16 | top k instead: their classes, best first |
+| logit_map_values | (T, h, w, k) | float16 | top k: the class scores themselves |
+| logit_map_rest | (T, h, w) | float16 | top k: log sum exp(z / temperature) of the others |
 | frames | (T, 3, s, s) | uint8 | the student's input, exact |
 | views | (T + 8,) | int32 | how the view was cut, exact (view_params.py) |
+
+encoding.py fills them and says how far each may be from what the teacher said.
 """
 
-import torch
-from torch import Tensor
+from typing import Any, Final
 
-from common.distill.arrays import ArraySpec, Row, TargetPlan
-from common.distill.grid_projection import project
-from common.errors import DataError, ExperimentError
-from common.models.recognizer import ClipOutput
+from common.distill.arrays import ArraySpec, Grid, TargetPlan
+from common.errors import ExperimentError
 from common.models.registry import complexity
-from common.specs import Experiment
-from common.video.view_ops import shrink
+from common.specs import Experiment, FeaturesTarget, LogitMapTarget
+from common.video.view_params import columns
+
+ARRAYS_OF_LOSS: Final[dict[str, tuple[str, ...]]] = {
+    "feature_mse": ("features", "feature_scale", "feature_residual"),
+    "logit_kd": ("logits",),
+    "logit_map_kl": ("logit_map", "logit_map_ids", "logit_map_values", "logit_map_rest"),
+}
+"""Weight of a loss in the experiment to the arrays it may need; a store has some of them."""
+
+_MOST_CLASSES: Final = 65535  # class numbers of a top-k map are uint16
 
 
 def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     """Work out every array from shapes alone; runs no network and reads no weights.
 
     Raises:
-        ExperimentError: If a backbone is unknown, or if features are to be stored on the student's
-            grid and that is larger than the teacher's.
+        ExperimentError: If a backbone is unknown, if features are to be stored on the student's
+            grid and that is larger than the teacher's, or if a logit map is to keep as many classes
+            as there are, or more classes than uint16 can name.
     """
     num_frames = experiment.clip.num_frames
     teacher, student = (
@@ -36,6 +50,7 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
             (experiment.student.model, experiment.student.size),
         )
     )
+    steps, channels, *_ = teacher
     teacher_grid = (teacher[2], teacher[3])
     targets, student_size = experiment.targets, experiment.student.size
     on_student_grid = targets.features is not None and targets.features.grid == "student"
@@ -49,18 +64,15 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
         )
     arrays: list[ArraySpec] = []
     if targets.logits:
-        arrays.append(
-            ArraySpec(name="logits", row_shape=(num_classes,), dtype=targets.logits.dtype)
-        )
+        arrays.append(_array("logits", (num_classes,), targets.logits.dtype))
     if targets.features:
-        shape = (teacher[0], teacher[1], *grid)
-        arrays.append(ArraySpec(name="features", row_shape=shape, dtype=targets.features.dtype))
-    if on_student_grid:
-        arrays.append(ArraySpec(name="feature_residual", row_shape=(), dtype="float32"))
+        arrays += _feature_arrays(targets.features, (steps, channels, *grid), teacher_grid)
+    if targets.logit_map:
+        arrays += _logit_map_arrays(targets.logit_map, (steps, *teacher_grid), num_classes)
     if targets.frames:
         shape = (num_frames, 3, student_size, student_size)
-        arrays.append(ArraySpec(name="frames", row_shape=shape, dtype=targets.frames.dtype))
-    arrays.append(ArraySpec(name="views", row_shape=(num_frames + 8,), dtype="int32"))
+        arrays.append(_array("frames", shape, targets.frames.dtype))
+    arrays.append(_array("views", (num_frames + 8,), "int32", columns=columns(num_frames)))
     return TargetPlan(
         arrays=tuple(arrays),
         teacher_grid=teacher_grid,
@@ -69,40 +81,36 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     )
 
 
-def encode(plan: TargetPlan, output: ClipOutput, clips_VT3HW: Tensor) -> dict[str, Row]:
-    """What the store keeps of the views of one video, apart from their parameters.
-
-    Args:
-        plan: Which arrays.
-        output: The teacher's answer to these views, float32.
-        clips_VT3HW: The views as the teacher saw them, uint8 on the CPU.
-
-    Returns:
-        One array (V, *row_shape) per planned name, without `views`.
-
-    Raises:
-        DataError: If the teacher said something that float16 cannot hold.
-    """
-    rows: dict[str, Row] = {}
-    names = {array.name for array in plan.arrays}
-    if "logits" in names:
-        rows["logits"] = _as_float16(output.logits_BK, "logits")
-    if "features" in names:
-        maps, residual = project(output.features_BTChw, plan.feature_grid)
-        rows["features"] = _as_float16(maps, "features")
-        if "feature_residual" in names:
-            rows["feature_residual"] = residual.cpu().numpy()
-    if "frames" in names:
-        rows["frames"] = shrink(clips_VT3HW, plan.student_size).numpy()
-    return rows
+def _feature_arrays(
+    target: FeaturesTarget, shape_TChw: tuple[int, int, int, int], teacher_grid: Grid
+) -> list[ArraySpec]:
+    grids = {"grid": list(shape_TChw[2:]), "teacher_grid": list(teacher_grid)}
+    arrays = [_array("features", shape_TChw, target.dtype, **grids, align_corners=False)]
+    if target.dtype == "int8":
+        arrays.append(_array("feature_scale", (shape_TChw[1],), "float16"))
+    if target.grid == "student":
+        arrays.append(_array("feature_residual", (), "float32"))
+    return arrays
 
 
-def _as_float16(values: Tensor, name: str) -> Row:
-    small = values.to(torch.float16)
-    if not torch.isfinite(small).all():
-        raise DataError(
-            f"The teacher's {name} reach {values.abs().max().item():.3g}; float16 ends at 65504. "
-            "Is the checkpoint a trained one, and are its inputs normalised as it expects?"
+def _logit_map_arrays(
+    target: LogitMapTarget, shape_Thw: tuple[int, int, int], num_classes: int
+) -> list[ArraySpec]:
+    if target.top_k is None:
+        return [_array("logit_map", (*shape_Thw, num_classes), target.dtype)]
+    if target.top_k >= num_classes or num_classes > _MOST_CLASSES:
+        raise ExperimentError(
+            f"targets.logit_map.top_k is {target.top_k} of {num_classes} classes; it must be "
+            f"smaller than their number, and that at most {_MOST_CLASSES}. Lower it, or set it to "
+            "null to keep all classes."
         )
-    array: Row = small.cpu().numpy()
-    return array
+    shape_Thwk = (*shape_Thw, target.top_k)
+    return [
+        _array("logit_map_ids", shape_Thwk, "uint16"),
+        _array("logit_map_values", shape_Thwk, target.dtype),
+        _array("logit_map_rest", shape_Thw, target.dtype, temperature=target.temperature),
+    ]
+
+
+def _array(name: str, row_shape: tuple[int, ...], dtype: str, **attributes: Any) -> ArraySpec:
+    return ArraySpec(name=name, row_shape=row_shape, dtype=dtype, attributes=attributes)

@@ -1,34 +1,94 @@
 """The teacher's forward pass: stored views in, what it says about them out."""
 
+from typing import Final, Literal, NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.models.recognizer import ClipOutput, Recognizer
+from common.errors import ExperimentError
+from common.models.recognizer import Recognizer
 from common.video.view_ops import normalize
+
+BATCH_GROUP: Final = 8
+"""Clips that share their BatchNorm statistics in mode `batch`: one device's batch as published."""
+
+
+class TeacherAnswer(NamedTuple):
+    """What the teacher says about a batch of clips: float32, on the teacher's device."""
+
+    features_BTChw: Tensor
+    """Last feature map of every frame, (B, T, C, h, w)."""
+    logits_BK: Tensor
+    """Class scores before softmax, (B, K)."""
+    logit_map_BThwK: Tensor | None = None
+    """Class scores of every location, (B, T, h, w, K); None if they were not asked for."""
 
 
 class Teacher:
-    """A frozen recognizer in eval mode: BatchNorm uses its stored statistics, no dropout.
+    """A frozen recognizer. Dropout and drop path are off, and no answer leaves a trace in it.
 
-    The published recipe leaves the teacher in train mode, so its answers depend on the other clips
-    of a batch; eval mode is deterministic and is what the teacher's reported accuracy refers to.
+    Mode `eval` uses the stored BatchNorm statistics: deterministic, each clip by itself, and what
+    the teacher's reported accuracy refers to.
+
+    Mode `batch` uses the statistics of the clips handed over together, and leaves the stored ones
+    as they are. A clip's answer then depends on the clips beside it, so callers hand over recorded
+    groups of BATCH_GROUP clips, and the same group again when an answer is to be repeated.
+
+    Args:
+        model: The recognizer; it is moved, frozen and from now on the teacher's own.
+        device: Where it runs.
+        mode: Which statistics BatchNorm layers use.
+        logit_map: Whether answers carry the class scores of every location.
+
+    Raises:
+        ExperimentError: If mode is `batch` and the model has no BatchNorm layer.
+
+    Source: the published recipe (ResKD, arXiv:2209.12797) leaves BatchNorm in train mode while the
+    teacher answers, so its targets come from the statistics of each device's own batch of 8 clips.
+    Unlike there, stored statistics do not move here, so the order of groups is without effect.
     """
 
-    def __init__(self, model: Recognizer, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Recognizer,
+        device: torch.device,
+        *,
+        mode: Literal["eval", "batch"] = "eval",
+        logit_map: bool = False,
+    ) -> None:
         self.device = device
         self.model = model.to(device).eval().requires_grad_(requires_grad=False)
+        self._logit_map = logit_map
+        if mode == "batch":
+            _use_batch_statistics(self.model)
 
     @torch.inference_mode()
-    def answer(self, clips_BT3HW: Tensor) -> ClipOutput:
+    def answer(self, clips_BT3HW: Tensor) -> TeacherAnswer:
         """Run the teacher in float32.
 
         Args:
             clips_BT3HW: uint8 clips at the teacher's size.
 
         Returns:
-            Feature maps and class scores, float32, on the teacher's device.
+            Feature maps, class scores and, if asked for, the class scores of every location.
         """
         # float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
         with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
-            output = self.model(normalize(clips_BT3HW.to(self.device)))
-        return ClipOutput(output.features_BTChw.float(), output.logits_BK.float())
+            features, logits = self.model(normalize(clips_BT3HW.to(self.device)))
+            logit_map = self.model.logit_map(features).float() if self._logit_map else None
+        return TeacherAnswer(features.float(), logits.float(), logit_map)
+
+
+def _use_batch_statistics(model: Recognizer) -> None:
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    if not layers:
+        raise ExperimentError(
+            "teacher.mode is batch, but the teacher has no BatchNorm layer, so there is nothing "
+            "that its batch could change. Set teacher.mode: eval."
+        )
+    for layer in layers:
+        # Of this layer alone: train() would switch on the dropout that timm's layers hold inside.
+        layer.training = True
+        # With this a layer that trains neither updates nor counts; its buffers stay in place.
+        layer.track_running_stats = False

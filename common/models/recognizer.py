@@ -29,6 +29,17 @@ class Recognizer(nn.Module):
     def forward(self, clips_BT3HW: Tensor) -> ClipOutput:
         raise NotImplementedError
 
+    def logit_map(self, features_BTChw: Tensor) -> Tensor:
+        """The classifier at every location of a feature map, without dropout.
+
+        Args:
+            features_BTChw: Feature maps as `forward` returns them; the grid may be another.
+
+        Returns:
+            Class scores before softmax, (B, T, h, w, K).
+        """
+        raise NotImplementedError
+
     def __call__(self, clips_BT3HW: Tensor) -> ClipOutput:
         output: ClipOutput = super().__call__(clips_BT3HW)
         return output

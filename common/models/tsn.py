@@ -33,3 +33,7 @@ class TSN(Recognizer):
         features_BTChw = features_NChw.unflatten(0, (batch, frames))
         pooled_BC = features_BTChw.mean(dim=(3, 4)).mean(dim=1)
         return ClipOutput(features_BTChw, self.classifier(self.dropout(pooled_BC)))
+
+    def logit_map(self, features_BTChw: Tensor) -> Tensor:
+        scores_BThwK: Tensor = self.classifier(features_BTChw.movedim(2, -1))
+        return scores_BThwK

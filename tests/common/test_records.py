@@ -57,11 +57,20 @@ def test_record_edited_is_refused_by_name(tmp_path: Path, old: bytes, new: bytes
         read_record(path)
 
 
-def test_record_with_other_white_space_is_the_same_record(tmp_path: Path) -> None:
+def test_record_that_says_the_same_in_other_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unit.json"
-    write_record(path, {"unit": 3})
-    path.write_text(json.dumps(json.loads(path.read_text()), indent=4))
-    assert read_record(path) == {"unit": 3}
+    write_record(path, {"unit": 3, "share": 1e-05})
+    whole = path.read_text()
+    for other in (
+        json.dumps(json.loads(whole), indent=4),
+        whole.replace("1e-05", "1E-05"),
+        whole + " ",
+    ):
+        path.write_text(other)
+        with pytest.raises(CacheError, match="was changed after it was written"):
+            read_record(path)
+    path.write_text(whole)
+    assert read_record(path) == {"unit": 3, "share": 1e-05}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'"sha256"', b"null", b"{}", b"\xff\x00", b"{"])

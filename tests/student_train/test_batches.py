@@ -1,6 +1,6 @@
 """tests/student_train/test_batches.py: frames, labels and targets belong to the same video."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from common.config import load_experiment
 from common.errors import StoppedShortError
 from common.specs import Experiment
 from common.video.index import VideoIndex, read_index
-from student_train.batches import Batch, Batches, DecodedFrames, FrameSource, StoredFrames
+from common.video.view_ops import shrink
+from student_train.batches import Batch, Batches, FrameSource, StoredFrames
+from student_train.decoded_frames import DecodedFrames
 from student_train.order import epoch_order
 from teacher_cache.reader import CacheReader
-from tests.tiny_experiment import TinyCache, cut_off
+from tests.tiny_experiment import CPU, TinyCache, cut_off
 
 SIZE, VIEWS, SEED = 24, 3, 5
 TARGETS = ("features", "feature_residual", "logits")
@@ -33,7 +35,13 @@ class Opened:
     """The cache as zarr-python sees it."""
 
     def decoded(
-        self, *, replay: bool = True, workers: int = 0, max_bad: float = 0.0
+        self,
+        *,
+        replay: bool = True,
+        num_views: int | None = None,
+        keep_clips: bool = False,
+        workers: int = 0,
+        max_bad: float = 0.0,
     ) -> DecodedFrames:
         return DecodedFrames(
             self.experiment,
@@ -41,7 +49,10 @@ class Opened:
             "train",
             size=SIZE,
             replay=self.reader if replay else None,
+            num_views=num_views,
+            keep_clips=keep_clips,
             workers=workers,
+            memory_bytes=0,
             max_bad=max_bad,
         )
 
@@ -53,6 +64,7 @@ class Opened:
             reader=self.reader,
             batch_size=4,
             seed=SEED,
+            device=CPU,
         )
 
     def rows(self, name: str, view: int, videos: list[int]) -> Tensor:
@@ -71,6 +83,19 @@ def opened(tiny_cache: TinyCache) -> Opened:
     )
 
 
+def _copies(batches: Iterable[Batch]) -> list[Batch]:
+    """All batches at once; each is only good until the next one is asked for."""
+    return [
+        Batch(
+            batch.frames_BT3HW.clone(),
+            batch.labels_B,
+            {name: target.clone() for name, target in batch.targets.items()},
+            batch.clips_BT3HW,
+        )
+        for batch in batches
+    ]
+
+
 def _assert_equal(got: list[Batch], expected: list[Batch]) -> None:
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):
@@ -84,9 +109,9 @@ def _assert_equal(got: list[Batch], expected: list[Batch]) -> None:
 def test_stored_frames_in_every_view_equal_replayed_ones_bit_for_bit(opened: Opened) -> None:
     stored, replayed = opened.batches(StoredFrames(opened.reader)), opened.batches(opened.decoded())
     for epoch in range(VIEWS + 1):
-        batches = list(stored.epoch(epoch))
+        batches = _copies(stored.epoch(epoch))
         assert [tuple(batch.frames_BT3HW.shape[1:]) for batch in batches] == [(3, 3, 24, 24)] * 2
-        _assert_equal(list(replayed.epoch(epoch)), batches)
+        _assert_equal(_copies(replayed.epoch(epoch)), batches)
 
 
 @pytest.mark.parametrize("source", ["stored", "replayed"])
@@ -114,13 +139,15 @@ def test_batch_of_any_epoch_joins_what_belongs_to_its_videos(opened: Opened, sou
 def test_fresh_views_of_first_epochs_are_those_a_cache_would_store(opened: Opened) -> None:
     source = opened.decoded(replay=False)
     for epoch in range(VIEWS):
-        ((videos, frames),) = source.read([[4, 2]], epoch)
+        ((videos, frames, _),) = source.read([[4, 2]], epoch)
         assert videos == [4, 2]
+        assert frames is not None
         assert torch.equal(frames, opened.rows("frames", epoch, [4, 2]))
 
 
 def test_fresh_views_past_the_stored_ones_are_new(opened: Opened) -> None:
-    ((_, frames),) = opened.decoded(replay=False).read([[4, 2]], VIEWS)
+    ((_, frames, _),) = opened.decoded(replay=False).read([[4, 2]], VIEWS)
+    assert frames is not None
     for view in range(VIEWS):
         assert not torch.equal(frames, opened.rows("frames", view, [4, 2]))
 
@@ -139,8 +166,9 @@ def test_unreadable_video_is_left_out_and_named_once(
     source = opened.decoded(max_bad=0.2)
     for epoch in range(2):
         read = list(source.read([[3, 4, 5], [4], [6, 7]], epoch))
-        assert [videos for videos, _ in read] == [[3, 5], [6, 7]]
-        for videos, frames in read:
+        assert [videos for videos, _, _ in read] == [[3, 5], [6, 7]]
+        for videos, frames, _ in read:
+            assert frames is not None
             assert torch.equal(frames, opened.rows("frames", epoch, videos))
     said = capsys.readouterr().err
     assert said.count(entry.id) == 1
@@ -150,7 +178,7 @@ def test_unreadable_video_is_left_out_and_named_once(
 def test_batch_with_unreadable_video_keeps_labels_and_targets_of_the_others(opened: Opened) -> None:
     cut_off(opened.index.path_of(opened.index.split("train")[4]))
     videos = [video for video in epoch_order(range(9), seed=SEED, epoch=0) if video != 4]
-    batches = list(opened.batches(opened.decoded(max_bad=0.2)).epoch(0))
+    batches = _copies(opened.batches(opened.decoded(max_bad=0.2)).epoch(0))
     labels = torch.cat([batch.labels_B for batch in batches])
     assert labels.tolist() == [video // 3 for video in videos]
     features = torch.cat([batch.targets["features"] for batch in batches])
@@ -172,12 +200,33 @@ def test_stored_frames_need_no_video(opened: Opened) -> None:
     assert sum(len(batch.labels_B) for batch in batches) == 9
 
 
-@pytest.mark.slow  # two worker processes import torch
-def test_decoded_frames_with_workers_equal_those_without(opened: Opened) -> None:
-    cut_off(opened.index.path_of(opened.index.split("train")[4]))
-    alone = opened.batches(opened.decoded(max_bad=0.2))
-    helped = opened.batches(opened.decoded(max_bad=0.2, workers=2))
-    for epoch in range(2):
-        before = torch.random.get_rng_state()
-        _assert_equal(list(helped.epoch(epoch)), list(alone.epoch(epoch)))
-        assert torch.equal(torch.random.get_rng_state(), before)
+def test_drawn_views_of_a_number_start_again_as_stored_ones_do(opened: Opened) -> None:
+    source = opened.decoded(replay=False, num_views=VIEWS)
+    for epoch in (0, VIEWS, 2 * VIEWS + 1):
+        ((_, frames, _),) = source.read([[4, 2]], epoch)
+        assert frames is not None
+        assert torch.equal(frames, opened.rows("frames", epoch % VIEWS, [4, 2]))
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_kept_clips_shrink_to_the_frames_beside_them(opened: Opened, replay: bool) -> None:
+    source = opened.decoded(replay=replay, num_views=VIEWS, keep_clips=True)
+    ((_, frames, clips),) = source.read([[4, 2]], 1)
+    assert frames is not None
+    assert clips is not None
+    assert clips.shape == (2, 3, 3, 48, 48)
+    assert torch.equal(shrink(clips, SIZE), frames)
+
+
+def test_batches_of_stored_rows_left_early_can_be_read_again(opened: Opened) -> None:
+    batches = opened.batches(StoredFrames(opened.reader))
+    whole = _copies(batches.epoch(1))
+    epoch = batches.epoch(1)
+    next(epoch)
+    epoch.close()
+    _assert_equal(_copies(batches.epoch(1)), whole)
+
+
+def test_last_batch_that_takes_a_lone_clip_finds_room_for_it(opened: Opened) -> None:
+    sizes = [len(batch.labels_B) for batch in opened.batches(StoredFrames(opened.reader)).epoch(0)]
+    assert sizes == [4, 5]  # batches of 4 of 9 videos

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from common.errors import DataError, PreemptedError, StoppedShortError
 from common.models.registry import build_model
 from common.specs import TrainingSpec
 from common.video.index import read_index
+from student_train import loop
 from student_train.batches import Batch, Batches, StoredFrames
 from student_train.loop import train
 from student_train.run_folder import EVENTS_FILE, STATE_FILE, RunFolder, read_events
@@ -37,12 +39,13 @@ class InterruptedBatches(Batches):
     epoch_of_event: int | None = None
     event: Callable[[Batch], None]
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        for number, batch in enumerate(super().epoch(epoch)):
-            if number == 1 and epoch == self.epoch_of_event:
-                self.epoch_of_event = None
-                self.event(batch)
-            yield batch
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+        with closing(super().epoch(epoch)) as batches:
+            for number, batch in enumerate(batches):
+                if number == 1 and epoch == self.epoch_of_event:
+                    self.epoch_of_event = None
+                    self.event(batch)
+                yield batch
 
 
 class Trainer:
@@ -62,13 +65,15 @@ class Trainer:
             reader=self.reader,
             batch_size=self.spec.batch_size,
             seed=self.spec.seed,
+            device=CPU,
         )
 
     def start(self, run: Path, batches: Batches | None = None, *, recipe: str = "this") -> Task:
         torch.manual_seed(0)
         model = build_model(self.experiment.student.model, num_classes=3)
         task = Task(model, self.experiment.student.losses, teacher_channels=96, teacher_grid=(3, 3))
-        train(task, batches or self.batches(), self.spec, RunFolder(run, recipe), device=CPU)
+        folder = RunFolder(run, recipe)
+        train(task, batches or self.batches(), self.spec, folder, device=CPU, live=None)
         return task
 
     def interrupted(self, epoch: int, event: Callable[[Batch], None]) -> Batches:
@@ -198,6 +203,21 @@ def test_train_event_holds_the_figures_of_its_epoch(trainer: Trainer, tmp_path: 
         assert event["loss"] == pytest.approx(expected)
         assert event["train_top1"] in [pytest.approx(right / 9) for right in range(10)]
         assert 0 <= event["data_wait_share"] <= 1
+
+
+@pytest.mark.parametrize(("much", "times"), [(-1.0, 1), (1.0, 0)])
+def test_train_that_waits_much_for_data_says_once_what_to_change(
+    trainer: Trainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    much: float,
+    times: int,
+) -> None:
+    monkeypatch.setattr(loop, "MUCH_WAITING", much)
+    trainer.start(tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("went into waiting for data") == said.count("faster disk") == times
 
 
 def test_train_of_finished_run_changes_nothing(trainer: Trainer, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from student_train import runs
 from student_train.run_folder import read_events
 from teacher_cache.layout import commit_key
 from teacher_cache.manifest import read_manifest, write_manifest
+from tests.student_train.edit_cache import edit_identity
 from tests.tiny_experiment import CPU, TinyCache, make_tiny_cache, save_random_teacher
 
 ONE_EPOCH = "student.training.epochs=1"
@@ -35,6 +36,7 @@ class Student:
         self,
         run: str,
         *overrides: str,
+        teacher: Literal["cached", "live"] = "cached",
         distill: bool = True,
         fresh: bool = False,
         allow_incomplete: bool = False,
@@ -43,6 +45,7 @@ class Student:
             load_experiment(str(self.experiment), overrides),
             self.folder / run,
             cache=self.cache,
+            teacher=teacher,
             distill=distill,
             device=CPU,
             max_bad=0.0,
@@ -60,16 +63,6 @@ class Student:
 @pytest.fixture
 def student(tiny_cache: TinyCache, tmp_path: Path) -> Student:
     return Student(tiny_cache.experiment, tiny_cache.cache, tmp_path)
-
-
-def _edit_identity(cache: Path, *keys: str, value: object) -> None:
-    """Make a cache that says of itself that it was written under other circumstances."""
-    manifest = read_manifest(cache)
-    node = manifest.identity
-    for key in keys[:-1]:
-        node = node[key]
-    node[keys[-1]] = value
-    write_manifest(cache, manifest)
 
 
 def _drop_array(cache: Path, name: str) -> None:
@@ -107,13 +100,22 @@ def _refused(student: Student, field: str, *overrides: str) -> None:
         ("views.scales=[1.0]", "views.scales"),
         ("views.size=40", "views.size"),
         ("views.flip_probability=0.25", "views.flip_probability"),
-        ("data.train_split=val", "index.split"),
     ],
 )
 def test_cache_of_experiment_with_other_field_is_refused_by_its_name(
     student: Student, override: str, field: str
 ) -> None:
     _refused(student, field, override)
+
+
+@pytest.mark.parametrize("other_field", [(), ("views.seed=1",)])
+def test_cache_of_a_held_out_split_is_refused_as_such(
+    student: Student, other_field: tuple[str, ...]
+) -> None:
+    with pytest.raises(CacheError, match=r"split 'train'.*is 'val'.*agreement metrics only") as no:
+        student("run", "data.train_split=val", *other_field)
+    assert no.value.exit_code == 4
+    assert not (student.folder / "run").exists()
 
 
 def test_cache_of_another_teacher_is_refused(student: Student) -> None:
@@ -166,14 +168,14 @@ def test_cache_of_another_index_is_refused(
 def test_cache_made_under_other_circumstances_is_refused(
     student: Student, tiny_cache: TinyCache, keys: tuple[str, ...], value: object
 ) -> None:
-    _edit_identity(tiny_cache.cache, *keys, value=value)
+    edit_identity(tiny_cache.cache, *keys, value=value)
     _refused(student, ".".join(keys))
 
 
 def test_cache_of_other_decoder_with_stored_frames_is_accepted(
     student: Student, tiny_cache: TinyCache
 ) -> None:
-    _edit_identity(tiny_cache.cache, "decoder", value={"av": "0.1"})
+    edit_identity(tiny_cache.cache, "decoder", value={"av": "0.1"})
     assert student("run", ONE_EPOCH)["epochs"] == 1
 
 
@@ -181,7 +183,7 @@ def test_cache_of_other_decoder_without_frames_is_refused(
     student: Student, tiny_cache: TinyCache
 ) -> None:
     _drop_array(tiny_cache.cache, "frames")
-    _edit_identity(tiny_cache.cache, "decoder", "av", value="0.1")
+    edit_identity(tiny_cache.cache, "decoder", "av", value="0.1")
     _refused(student, "decoder.av", "targets.frames=null")
 
 
@@ -208,7 +210,7 @@ def test_incomplete_cache_is_refused_with_its_missing_units(
     student: Student, tiny_cache: TinyCache
 ) -> None:
     for unit in (1, 3):
-        (tiny_cache.cache / commit_key(unit)).unlink()
+        (tiny_cache.cache / commit_key(1, unit)).unlink()
     units = read_manifest(tiny_cache.cache).layout.num_units
     missing = rf"2 of {units} units are missing \(1, 3\)"
     with pytest.raises(StoppedShortError, match=missing) as refusal:
@@ -219,7 +221,7 @@ def test_incomplete_cache_is_refused_with_its_missing_units(
 def test_incomplete_cache_when_allowed_is_used_as_far_as_it_goes(
     student: Student, tiny_cache: TinyCache
 ) -> None:
-    (tiny_cache.cache / commit_key(1)).unlink()
+    (tiny_cache.cache / commit_key(1, 1)).unlink()
     left = 9 - len(read_manifest(tiny_cache.cache).layout.videos_of(1))
     student("run", allow_incomplete=True)
     assert [event["clips"] for event in read_events(student.folder / "run")] == [left] * 3
@@ -236,7 +238,7 @@ def test_cache_without_a_finished_unit_stops_with_exit_code_5_even_when_allowed(
 def test_cache_finished_in_the_meantime_is_another_recipe(
     student: Student, tiny_cache: TinyCache
 ) -> None:
-    commit = tiny_cache.cache / commit_key(1)
+    commit = tiny_cache.cache / commit_key(1, 1)
     record = commit.read_bytes()
     commit.unlink()
     student("run", ONE_EPOCH, allow_incomplete=True)
@@ -356,6 +358,20 @@ def test_finished_run_called_again_trains_no_more(student: Student) -> None:
 
 def test_run_with_other_number_of_workers_is_the_same_recipe(student: Student) -> None:
     assert student("run", ONE_EPOCH) == student("run", ONE_EPOCH, "student.training.workers=1")
+
+
+def test_run_on_a_cache_of_more_views_is_another_recipe(
+    student: Student, tiny_experiment: Path
+) -> None:
+    student("run", ONE_EPOCH)
+    # What the experiment asks for is no matter, what is trained on is.
+    assert student("run", ONE_EPOCH, "views.count=2")["epochs"] == 1
+    text = tiny_experiment.read_text()
+    tiny_experiment.write_text(text.replace("count: 3", "count: 4"))
+    other = make_tiny_cache(tiny_experiment, student.folder / "other")
+    tiny_experiment.write_text(text)
+    with pytest.raises(DataError, match="another recipe"):
+        replace(student, cache=other.cache)("run", ONE_EPOCH)
 
 
 def test_run_in_folder_of_another_recipe_is_refused_until_fresh(student: Student) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from common.distill.arrays import Grid
-from common.distill.grid_projection import project, upsampling_matrix
+from common.distill.grid_projection import project, triangular_factor, upsampling_matrix
 
 Shape = tuple[int, int, int]
 GRIDS: list[tuple[Grid, Grid]] = [
@@ -66,6 +66,20 @@ def test_upsampling_matrix_first_asked_for_on_another_device_is_on_the_cpu() -> 
     upsampling_matrix.cache_clear()
     with torch.device("meta"):
         assert upsampling_matrix((2, 2), (3, 3)).device.type == "cpu"
+
+
+@settings(deadline=None, max_examples=40)
+@given(grids=pairs_of_grids, seed=st.integers(0, 99))
+def test_triangular_factor_keeps_every_length_with_fewer_numbers(
+    grids: tuple[Grid, Grid], seed: int
+) -> None:
+    source, target = grids
+    maps = random_maps((1, 2, 3), source, seed).flatten(-2)
+    up, factor = upsampling_matrix(source, target), triangular_factor(source, target)
+    assert factor.shape == (source[0] * source[1],) * 2
+    assert torch.equal(factor, factor.triu())
+    torch.testing.assert_close(factor.T @ factor, up.T @ up, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close((maps @ factor.T).norm(dim=-1), (maps @ up.T).norm(dim=-1))
 
 
 @settings(deadline=None, max_examples=80)

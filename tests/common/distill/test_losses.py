@@ -79,6 +79,16 @@ def test_softened_kl_of_half_precision_runs_in_float32() -> None:
     assert torch.equal(loss, expected)
 
 
+def test_losses_of_a_float64_student_stay_float64_whatever_is_stored() -> None:
+    student = maps((4, 4), dtype=torch.float64)
+    for grid in ((4, 4), (7, 7)):
+        stored = maps(grid, 1, torch.float16)
+        loss = feature_mse(student, stored, torch.ones(2), teacher_grid=(7, 7))
+        assert loss.dtype == torch.float64
+    scores = torch.randn(4, 10, dtype=torch.float64)
+    assert softened_kl(scores, scores.half(), temperature=2.0).dtype == torch.float64
+
+
 def test_softened_kl_of_another_class_list_names_both_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(2, 400\) and teacher \(2, 174\)"):
         softened_kl(torch.zeros(2, 400), torch.zeros(2, 174), temperature=1.0)

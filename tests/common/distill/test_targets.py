@@ -1,20 +1,17 @@
-"""What a store keeps: planned from shapes alone, then filled exactly as planned."""
+"""What a store keeps: planned from shapes alone."""
 
+import json
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from common.config import load_experiment, parse_experiment
-from common.distill.arrays import TargetPlan
-from common.distill.grid_projection import project
-from common.distill.targets import encode, plan_targets
-from common.errors import DataError, ExperimentError
-from common.models.recognizer import ClipOutput
-from common.specs import Experiment
-from common.video.view_ops import shrink
+from common.distill.arrays import ArraySpec, TargetPlan
+from common.distill.targets import ARRAYS_OF_LOSS, plan_targets
+from common.errors import ExperimentError
+from common.specs import Experiment, LossSpec
+from common.video.view_params import columns
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -46,15 +43,6 @@ def tiny(**changes: Any) -> Experiment:
 
 def table(plan: TargetPlan) -> dict[str, tuple[tuple[int, ...], str]]:
     return {array.name: (array.row_shape, array.dtype) for array in plan.arrays}
-
-
-def answer_for(
-    num_views: int, plan: TargetPlan, num_classes: int, channels: int
-) -> tuple[ClipOutput, Tensor]:
-    """A teacher's answer to views of two 96 px frames, and the views."""
-    features = torch.randn(num_views, 2, channels, *plan.teacher_grid).relu()
-    clips = torch.randint(0, 256, (num_views, 2, 3, 96, 96), dtype=torch.uint8)
-    return ClipOutput(features, torch.randn(num_views, num_classes)), clips
 
 
 def test_plan_for_the_demo_has_these_arrays() -> None:
@@ -98,9 +86,7 @@ def test_plan_on_teacher_grid_keeps_the_map_and_needs_no_residual() -> None:
         ("frames", {"frames"}),
     ],
 )
-def test_target_left_out_by_null_is_neither_planned_nor_written(
-    target: str, gone: set[str]
-) -> None:
+def test_target_left_out_by_null_is_not_planned(target: str, gone: set[str]) -> None:
     student = {
         "training": {"epochs": 5},
         "model": {"backbone": "test_resnet"},
@@ -110,8 +96,7 @@ def test_target_left_out_by_null_is_neither_planned_nor_written(
     everything = set(table(plan_targets(tiny(), num_classes=5)))
     plan = plan_targets(tiny(targets={target: None}, student=student), num_classes=5)
     assert everything - set(table(plan)) == gone
-    rows = encode(plan, *answer_for(1, plan, 5, 96))
-    assert set(rows) == set(table(plan)) - {"views"}
+    assert plan.feature_grid == ((3, 3) if target == "features" else (2, 2))
 
 
 def test_plan_for_a_student_with_a_larger_grid_is_refused_before_anything_runs() -> None:
@@ -132,53 +117,119 @@ def test_plan_takes_channels_from_the_teacher() -> None:
     assert table(plan)["features"][0] == (8, 2048, 4, 4)
 
 
-@pytest.mark.parametrize("grid", ["student", "teacher"])
-@pytest.mark.parametrize("size", [48, 40, 96])
-def test_encode_fills_exactly_the_planned_arrays(grid: str, size: int) -> None:
-    model = {"backbone": "test_resnet"}
-    plan = plan_targets(
-        tiny(
-            targets={"features": {"grid": grid}},
-            student={"training": {"epochs": 5}, "model": model, "size": size},
-        ),
-        num_classes=5,
+LOGIT_MAP: dict[str, Any] = {"logit_map": {}}
+EVERYTHING: dict[str, Any] = {
+    "features": {"dtype": "int8"},
+    "logit_map": {"top_k": 3, "temperature": 4},
+}
+
+
+def test_plan_of_every_target_has_them_in_their_order() -> None:
+    plan = plan_targets(tiny(targets=EVERYTHING), num_classes=5)
+    assert list(table(plan).items()) == [
+        ("logits", ((5,), "float16")),
+        ("features", ((2, 96, 2, 2), "int8")),
+        ("feature_scale", ((96,), "float16")),
+        ("feature_residual", ((), "float32")),
+        ("logit_map_ids", ((2, 3, 3, 3), "uint16")),
+        ("logit_map_values", ((2, 3, 3, 3), "float16")),
+        ("logit_map_rest", ((2, 3, 3), "float16")),
+        ("frames", ((2, 3, 48, 48), "uint8")),
+        ("views", ((10,), "int32")),
+    ]
+
+
+def test_plan_tells_a_reader_what_shapes_do_not() -> None:
+    plan = plan_targets(tiny(targets=EVERYTHING), num_classes=5)
+    attributes = {array.name: array.attributes for array in plan.arrays if array.attributes}
+    assert attributes == {
+        "features": {"grid": [2, 2], "teacher_grid": [3, 3], "align_corners": False},
+        "logit_map_rest": {"temperature": 4.0},
+        "views": {"columns": columns(2)},
+    }
+
+
+def test_plan_is_the_same_after_having_been_json() -> None:
+    for array in plan_targets(tiny(targets=EVERYTHING), num_classes=5).arrays:
+        tree = json.loads(json.dumps(asdict(array)))
+        assert ArraySpec(**{**tree, "row_shape": tuple(tree["row_shape"])}) == array
+
+
+def test_array_specs_can_be_members_of_a_set() -> None:
+    arrays = plan_targets(tiny(), num_classes=5).arrays
+    assert len({*arrays, *arrays}) == len(arrays)
+
+
+def test_plan_of_a_dense_logit_map_has_all_classes_on_the_teacher_grid() -> None:
+    plan = plan_targets(tiny(targets=LOGIT_MAP), num_classes=400)
+    assert table(plan)["logit_map"] == ((2, 3, 3, 400), "float16")
+    assert not any(name.startswith("logit_map_") for name in table(plan))
+
+
+def test_plan_of_views_alone_still_has_grids() -> None:
+    nothing = {"logits": None, "features": None, "frames": None}
+    student = {"training": {"epochs": 5}, "size": 48, "losses": {"feature_mse": 0}}
+    plan = plan_targets(tiny(targets=nothing, student=student), num_classes=5)
+    assert list(table(plan)) == ["views"]
+    assert plan.feature_grid == plan.teacher_grid == (3, 3)
+
+
+def test_plan_of_int8_on_the_teacher_grid_has_a_scale_and_no_residual() -> None:
+    features = {"grid": "teacher", "dtype": "int8"}
+    plan = plan_targets(tiny(targets={"features": features, "frames": None}), num_classes=5)
+    assert list(table(plan)) == ["logits", "features", "feature_scale", "views"]
+    assert plan.arrays[1].attributes["grid"] == [3, 3]
+
+
+@pytest.mark.parametrize(("top_k", "classes"), [(5, 5), (6, 5), (3, 65536)])
+def test_plan_of_a_top_k_map_that_saves_or_names_too_little_is_refused(
+    top_k: int, classes: int
+) -> None:
+    targets = {"logit_map": {"top_k": top_k}}
+    with pytest.raises(ExperimentError, match=rf"top_k is {top_k} of {classes} classes"):
+        plan_targets(tiny(targets=targets), num_classes=classes)
+
+
+def test_arrays_of_losses_are_those_that_plans_have() -> None:
+    planned: set[str] = set()
+    for targets in (EVERYTHING, LOGIT_MAP):
+        planned |= set(table(plan_targets(tiny(targets=targets), num_classes=5)))
+    named = {name for names in ARRAYS_OF_LOSS.values() for name in names}
+    assert named == planned - {"frames", "views"}
+    weights = set(asdict(LossSpec())) - {"temperature", "logit_map_temperature", "cross_entropy"}
+    assert set(ARRAYS_OF_LOSS) == weights
+
+
+def with_losses(losses: dict[str, Any], **changes: Any) -> Experiment:
+    return experiment(student={"training": {"epochs": 5}, "losses": losses}, **changes)
+
+
+def test_logit_map_loss_without_its_target_is_refused() -> None:
+    with pytest.raises(ExperimentError, match=r"logit_map_kl needs targets\.logit_map, which is"):
+        with_losses({"logit_map_kl": 200})
+    with_losses({"logit_map_kl": 200}, targets=LOGIT_MAP)
+
+
+def test_logit_map_loss_alone_is_something_to_learn_from() -> None:
+    losses = {"cross_entropy": 0, "feature_mse": 0, "logit_map_kl": 200}
+    assert with_losses(losses, targets=LOGIT_MAP).student.losses.logit_map_kl == 200
+
+
+def test_loss_at_another_temperature_than_the_stored_rest_is_refused() -> None:
+    losses = {"logit_map_kl": 200, "logit_map_temperature": 3}
+    with pytest.raises(ExperimentError, match=r"3\.0 differs from .*temperature 2\.0"):
+        with_losses(losses, targets={"logit_map": {"top_k": 3}})
+    with_losses(losses, targets={"logit_map": {"top_k": 3, "temperature": 3}})
+    with_losses(losses, targets=LOGIT_MAP)  # a dense map serves any temperature
+
+
+def test_new_choices_are_off_unless_asked_for() -> None:
+    plain = experiment()
+    assert (plain.teacher.mode, plain.teacher.least_top1, plain.teacher.gate_videos) == (
+        "eval",
+        None,
+        200,
     )
-    output, clips = answer_for(3, plan, 5, 96)
-    rows = encode(plan, output, clips)
-    planned = {name: kind for name, kind in table(plan).items() if name != "views"}
-    assert {name: (row.shape[1:], row.dtype.name) for name, row in rows.items()} == planned
-    assert all(len(row) == 3 for row in rows.values())
-    np.testing.assert_array_equal(rows["logits"], output.logits_BK.half().numpy())
-    np.testing.assert_array_equal(rows["frames"], shrink(clips, size).numpy())
-    if grid == "teacher":
-        np.testing.assert_array_equal(rows["features"], output.features_BTChw.half().numpy())
-    else:
-        maps, residual = project(output.features_BTChw, plan.feature_grid)
-        np.testing.assert_array_equal(rows["features"], maps.half().numpy())
-        np.testing.assert_array_equal(rows["feature_residual"], residual.numpy())
-
-
-def test_encode_of_a_clip_does_not_depend_on_the_clips_beside_it() -> None:
-    plan = plan_targets(tiny(), num_classes=5)
-    output, clips = answer_for(3, plan, 5, 96)
-    together = encode(plan, output, clips)
-    alone = encode(plan, ClipOutput(output.features_BTChw[1:2], output.logits_BK[1:2]), clips[1:2])
-    for name, row in alone.items():
-        np.testing.assert_allclose(row[0], together[name][1], rtol=1e-3, atol=1e-6, err_msg=name)
-
-
-@pytest.mark.parametrize("name", ["logits", "features"])
-@pytest.mark.parametrize("value", [7e4, -7e4, float("nan"), float("inf")])
-def test_encode_of_what_float16_cannot_hold_is_refused(name: str, value: float) -> None:
-    plan = plan_targets(tiny(targets={"features": {"grid": "teacher"}}), num_classes=5)
-    output, clips = answer_for(1, plan, 5, 96)
-    (output.logits_BK if name == "logits" else output.features_BTChw).view(-1)[3] = value
-    with pytest.raises(DataError, match=f"The teacher's {name} reach .*65504"):
-        encode(plan, output, clips)
-
-
-def test_encode_of_the_largest_float16_is_kept() -> None:
-    plan = plan_targets(tiny(), num_classes=5)
-    output, clips = answer_for(1, plan, 5, 96)
-    output.logits_BK[0, 3] = 65504.0
-    assert encode(plan, output, clips)["logits"][0, 3] == 65504.0
+    assert (plain.targets.codec, plain.targets.logit_map) == ("none", None)
+    teacher = {"checkpoint": "teacher", "mode": "batch", "least_top1": 0.7}
+    assert experiment(teacher=teacher).teacher.mode == "batch"

@@ -1,0 +1,188 @@
+"""Frames decoded from video, where the cache does not hold them or the teacher answers anew."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.console import say
+from common.errors import StoppedShortError
+from common.specs import Experiment
+from common.video.clips import cut_clips
+from common.video.index import VideoEntry, VideoIndex
+from common.video.memory import VideoMemory
+from common.video.reader import UnreadableVideoError
+from common.video.view_ops import shrink
+from common.video.view_params import ViewParams, draw_view
+from student_train.order import stored_view
+from teacher_cache.reader import CacheReader
+
+
+class LoadedBatch(NamedTuple):
+    """A batch as its source of frames has it."""
+
+    videos: list[int]
+    """Those that could be read."""
+    frames_BT3HW: Tensor | None = None
+    """uint8, what the network sees; None where they are still to be gathered from the store."""
+    clips_BT3HW: Tensor | None = None
+    """uint8 at the teacher's size, where the teacher answers in the step."""
+
+
+class DecodedFrames:
+    """Frames decoded from video: a stored view replayed, or one that is drawn anew.
+
+    Args:
+        experiment: Resolved experiment.
+        index: Its video index.
+        split: Split to train on.
+        size: Side of the frames wanted; smaller than views.size they are made from those.
+        replay: Cache whose views are replayed; None draws them.
+        num_views: Epoch e draws view e mod this number, as a cache of that many would hold it; None
+            draws a fresh view in every epoch.
+        keep_clips: Hand over the frames of the teacher's size too.
+        workers: Decoding processes; 0 decodes in this one.
+        memory_bytes: Decoded videos that each of these processes keeps.
+        max_bad: Share of unreadable videos at which training stops.
+    """
+
+    stored: Sequence[str] = ()
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        index: VideoIndex,
+        split: str,
+        *,
+        size: int,
+        replay: CacheReader | None,
+        num_views: int | None,
+        keep_clips: bool,
+        workers: int,
+        memory_bytes: int,
+        max_bad: float,
+    ) -> None:
+        entries = index.split(split)
+        if replay is not None:
+            num_views = replay.manifest.layout.num_views
+        memory = VideoMemory(memory_bytes)
+        self._clips = _ClipDataset(
+            experiment, index, entries, size, replay, num_views, keep_clips, memory
+        )
+        self.videos: Sequence[int] = (
+            replay.usable_videos if replay is not None else range(len(entries))
+        )
+        self._allowed_bad = max_bad * len(entries)
+        self._failures: dict[int, str] = {}
+        self._sampler = _BatchKeys()
+        self._loader: DataLoader[Any] = DataLoader(
+            self._clips,
+            batch_sampler=self._sampler,
+            num_workers=workers,
+            collate_fn=_collate,
+            multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=workers > 0,
+            # Else it draws from the generator that dropout uses, and only when workers are started.
+            generator=torch.Generator(),
+        )
+        self.how_to_speed_up = "raise training.workers or training.memory_gb in the experiment"
+        if size < experiment.views.size and not keep_clips:  # no cache holds the teacher's frames
+            self.how_to_speed_up += ", or train from a cache that holds the frames (targets.frames)"
+
+    def read(self, batches: list[list[int]], epoch: int) -> Iterator[LoadedBatch]:
+        self._sampler.keys = [[(video, epoch) for video in batch] for batch in batches]
+        for loaded, failures in self._loader:
+            self._note(failures)
+            if loaded.videos:
+                yield loaded
+
+    def _note(self, failures: dict[int, str]) -> None:
+        """Unreadable videos are left out, named once, and never replaced by another video."""
+        for video, reason in failures.items():
+            if video not in self._failures:
+                self._failures[video] = reason
+                say(f"unreadable, left out: {self._clips.entries[video].id}: {reason}")
+        if len(self._failures) > self._allowed_bad:
+            raise StoppedShortError(
+                f"{len(self._failures)} of {len(self._clips.entries)} videos are unreadable, more "
+                "than --max-bad allows. They are listed above: mend or remove them and import the "
+                "folder again, or allow more with --max-bad."
+            )
+
+
+class _Cut(NamedTuple):
+    """One clip: what the network sees, and what it was made from where that is wanted."""
+
+    frames_T3HW: Tensor
+    clip_T3HW: Tensor | None
+
+
+@dataclass(frozen=True)
+class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
+    """(video, epoch) to the clip that this epoch trains on, or the reason why there is none."""
+
+    experiment: Experiment
+    index: VideoIndex
+    entries: tuple[VideoEntry, ...]
+    size: int
+    replay: CacheReader | None
+    num_views: int | None
+    keep_clips: bool
+    memory: VideoMemory
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, _Cut | str]:
+        video, epoch = key
+        entry = self.entries[video]
+        view = epoch if self.num_views is None else stored_view(epoch, self.num_views)
+        try:
+            path = self.index.path_of(entry)
+            with self.memory.open(path, self.experiment.data.decoder) as opened:
+                size = (opened.num_frames, opened.height, opened.width)
+                params = self._params(entry, video, view, size)
+                clip = cut_clips(opened, [params], size=self.experiment.views.size)[0]
+        except UnreadableVideoError as error:
+            return video, error.reason
+        return video, _Cut(shrink(clip, self.size), clip if self.keep_clips else None)
+
+    def _params(
+        self, entry: VideoEntry, video: int, view: int, source_size: tuple[int, int, int]
+    ) -> ViewParams:
+        if self.replay is not None:
+            row = self.replay.gather("views", [view], [video], self.replay.empty("views", 1))[0]
+            return ViewParams.from_row(row)
+        num_frames, height, width = source_size
+        return draw_view(
+            clip=self.experiment.clip,
+            views=self.experiment.views,
+            video_id=entry.id,
+            view=view,
+            num_frames=num_frames,
+            height=height,
+            width=width,
+        )
+
+
+class _BatchKeys:
+    """The batches of the coming epoch, as a DataLoader wants them."""
+
+    def __init__(self) -> None:
+        self.keys: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def _collate(samples: list[tuple[int, _Cut | str]]) -> tuple[LoadedBatch, dict[int, str]]:
+    cuts = {video: cut for video, cut in samples if isinstance(cut, _Cut)}
+    failures = {video: reason for video, reason in samples if isinstance(reason, str)}
+    if not cuts:
+        return LoadedBatch([]), failures
+    frames = torch.stack([cut.frames_T3HW for cut in cuts.values()])
+    clips = [cut.clip_T3HW for cut in cuts.values() if cut.clip_T3HW is not None]
+    return LoadedBatch(list(cuts), frames, torch.stack(clips) if clips else None), failures

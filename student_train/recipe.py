@@ -1,0 +1,118 @@
+"""What decides the outcome of a training run, and its digest."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from common.config import experiment_tree
+from common.distill.arrays import ArraySpec, Grid
+from common.distill.targets import ARRAYS_OF_LOSS
+from common.records import digest
+from common.specs import Experiment, LossSpec, ModelSpec, TrainingSpec
+from common.video.index import VideoIndex
+from student_train.live import LiveTeacher
+from teacher_cache.identity import cache_identity
+from teacher_cache.reader import CacheReader
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Which network of the experiment is trained, on which frames, by which losses."""
+
+    role: Literal["teacher", "student"]
+    """Its part in the experiment."""
+    experiment: Experiment
+    """Resolved."""
+    model: ModelSpec
+    """The network."""
+    size: int
+    """Side of its frames in pixels."""
+    training: TrainingSpec
+    """How it is trained."""
+    losses: LossSpec
+    """What it learns from; not the experiment's where options say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Where the teacher's answers come from: a cache, the teacher itself, or nowhere."""
+
+    reader: CacheReader | None = None
+    """Cache; beside a live teacher only its views are used."""
+    live: LiveTeacher | None = None
+    """Teacher that answers in the step."""
+
+    def arrays(self, losses: LossSpec) -> tuple[ArraySpec, ...]:
+        """What the losses need of the teacher."""
+        if self.live is not None:
+            return self.live.plan.arrays
+        return self.stored_arrays(losses)
+
+    def stored_arrays(self, losses: LossSpec) -> tuple[ArraySpec, ...]:
+        """What the losses need and the cache provides."""
+        if self.live is not None or self.reader is None:
+            return ()
+        names = arrays_needed(losses)
+        return tuple(array for array in self.reader.manifest.arrays if array.name in names)
+
+    @property
+    def teacher_grid(self) -> Grid | None:
+        """Grid of the teacher's own feature map."""
+        if self.live is not None:
+            return self.live.plan.teacher_grid
+        return None if self.reader is None else self.reader.manifest.teacher_grid
+
+    def num_views(self, recipe: Recipe) -> int | None:
+        """V of the views trained on; None where every epoch draws fresh ones."""
+        if self.reader is not None:
+            return self.reader.manifest.layout.num_views
+        return None if self.live is None else recipe.experiment.views.count
+
+
+def arrays_needed(losses: LossSpec) -> list[str]:
+    """Names of all arrays that the losses with a weight may need."""
+    return [
+        name for loss, names in ARRAYS_OF_LOSS.items() if getattr(losses, loss) for name in names
+    ]
+
+
+def recipe_digest(
+    recipe: Recipe, index: VideoIndex, videos: Sequence[int], answers: Answers
+) -> str:
+    """Digest of everything that decides the trained weights, paths apart.
+
+    A live teacher's run and a cached one differ by roundings, so neither goes on with the other.
+    """
+    tree = experiment_tree(recipe.experiment)
+    kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
+    kept[recipe.role].pop("checkpoint", None)
+    for name in ("workers", "memory_gb"):  # they never change a result
+        kept[recipe.role]["training"].pop(name)
+    kept["views"].pop("count")  # what counts is the number of views that are trained on
+    return digest(
+        {
+            **kept,
+            "role": recipe.role,
+            "losses": asdict(recipe.losses),
+            "index": index.digest(recipe.experiment.data.train_split),
+            "videos": list(videos),
+            "num_views": answers.num_views(recipe),
+            "arrays": [asdict(array) for array in answers.arrays(recipe.losses)],
+            "answers": _answers_identity(recipe, index, answers),
+        }
+    )
+
+
+def _answers_identity(recipe: Recipe, index: VideoIndex, answers: Answers) -> dict[str, str | None]:
+    fingerprint = None
+    if answers.live is not None:
+        identity = cache_identity(
+            recipe.experiment,
+            index,
+            split=recipe.experiment.data.train_split,
+            weights_sha256=answers.live.weights_sha256,
+        )
+        fingerprint = digest(identity)
+    elif answers.reader is not None:
+        fingerprint = answers.reader.manifest.fingerprint
+    return {"teacher": "live" if answers.live else "cached", "fingerprint": fingerprint}

@@ -1,0 +1,125 @@
+"""Any number of processes, started in any way, reads what one process reads."""
+
+from contextlib import closing
+from multiprocessing import get_context
+from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.config import load_experiment
+from common.video.index import read_index
+from student_train.batches import Batches
+from student_train.decoded_frames import DecodedFrames
+from student_train.order import epoch_order
+from teacher_cache.reader import CacheReader
+from tests.student_train.rank_rows import NAMES, rows_of, send_rows
+from tests.tiny_experiment import CPU, TinyCache, cut_off
+
+VIEW = 1
+
+Context = ForkContext | ForkServerContext | SpawnContext
+
+
+def _read_by_ranks(
+    reader: CacheReader, order: list[int], world: int, context: Context
+) -> list[dict[str, NDArray[np.generic]]]:
+    processes, answers = [], []
+    for rank in range(world):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(
+            target=send_rows, args=(reader, VIEW, order, rank, world, theirs), daemon=True
+        )
+        process.start()
+        theirs.close()
+        processes.append(process)
+        answers.append(ours)
+    try:
+        return [answer.recv() for answer in answers]
+    finally:
+        for process in processes:
+            process.join(timeout=60)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        pytest.param(get_context("fork"), id="fork"),
+        pytest.param(get_context("spawn"), id="spawn"),
+        pytest.param(get_context("forkserver"), id="forkserver"),
+    ],
+)
+@pytest.mark.parametrize("world", [1, 2, 4])
+# Python 3.12 and later warn of any fork beside threads; torch and the reader have some.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_ranks_started_in_any_way_together_read_what_one_process_reads(
+    tiny_cache: TinyCache, world: int, context: Context
+) -> None:
+    reader = CacheReader(tiny_cache.cache)
+    order = epoch_order(reader.usable_videos, seed=3, epoch=1)
+    alone = rows_of(reader, VIEW, order)  # and the reader has open files and threads to inherit
+    shares = _read_by_ranks(reader, order, world, context)
+    for name in NAMES:
+        joined = np.empty_like(alone[name])
+        for rank, share in enumerate(shares):
+            joined[rank::world] = share[name]
+        np.testing.assert_array_equal(joined, alone[name])
+    again = rows_of(reader, VIEW, order)  # the parent's reader is none the worse
+    for name in NAMES:
+        np.testing.assert_array_equal(again[name], alone[name])
+
+
+@pytest.mark.slow  # up to four worker processes import torch
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a small machine
+def test_replayed_batches_with_workers_equal_those_without(
+    tiny_cache: TinyCache, workers: int
+) -> None:
+    experiment = load_experiment(str(tiny_cache.experiment))
+    index = read_index(experiment.data.index)
+    cut_off(index.path_of(index.split("train")[4]))
+
+    def read(workers: int, *, keep_clips: bool) -> list[tuple[Tensor, ...]]:
+        reader = CacheReader(tiny_cache.cache)
+        source = DecodedFrames(
+            experiment,
+            index,
+            "train",
+            size=24,
+            replay=reader,
+            num_views=None,
+            keep_clips=keep_clips,
+            workers=workers,
+            memory_bytes=0,
+            max_bad=0.2,
+        )
+        batches = Batches(
+            source,
+            [entry.labels[0] for entry in index.split("train")],
+            targets=() if keep_clips else ("features", "feature_residual", "logits"),
+            reader=reader,
+            batch_size=2,
+            seed=5,
+            device=CPU,
+        )
+        copies = []
+        for epoch in range(2):
+            with closing(batches.epoch(epoch)) as in_order:
+                for batch in in_order:
+                    clips = (batch.clips_BT3HW,) if batch.clips_BT3HW is not None else ()
+                    tensors = (batch.frames_BT3HW, batch.labels_B, *batch.targets.values(), *clips)
+                    copies.append(tuple(tensor.clone() for tensor in tensors))
+        return copies
+
+    for keep_clips in (False, True):
+        alone = read(0, keep_clips=keep_clips)
+        state = torch.random.get_rng_state()
+        helped = read(workers, keep_clips=keep_clips)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert len(alone) == len(helped) >= 8
+        for one, other in zip(alone, helped, strict=True):
+            assert len(one) == len(other) == (3 if keep_clips else 5)
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
