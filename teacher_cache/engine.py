@@ -1,29 +1,44 @@
-"""Run stage one: find the missing units, compute them one by one, commit each."""
+"""Fill a cache: find the missing units of a run, compute them one by one, commit each."""
 
 import shutil
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from common.checkpoints import CheckpointInfo, load_checkpoint
-from common.console import Advance, progress, say
-from common.distill.arrays import TargetPlan
+from common.checkpoints import check_teacher, load_checkpoint
+from common.console import progress, say
 from common.distill.teacher import Teacher
-from common.errors import CacheError, DataError, StoppedShortError
+from common.errors import CacheError, StoppedShortError
+from common.models.recognizer import Recognizer
 from common.signals import preemptible
 from common.specs import Experiment
 from common.video.index import VideoEntry, VideoIndex, read_index
-from teacher_cache.commits import Commit, read_commits
+from teacher_cache.commits import failures, read_commit, read_commits
+from teacher_cache.gate import check_accuracy
 from teacher_cache.identity import Identity, cache_identity, first_difference
-from teacher_cache.manifest import MANIFEST_FILE, Manifest, read_manifest
+from teacher_cache.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
 from teacher_cache.plan import CachePlan
-from teacher_cache.unit import answer_videos
-from teacher_cache.writer import create_cache, empty_buffers, sole_writer, write_unit
+from teacher_cache.reader import CacheReader
+from teacher_cache.run_log import append_run
+from teacher_cache.unit import (
+    Request,
+    VideoAnswer,
+    answer_in_groups,
+    answer_videos,
+    batch_groups,
+    group_order,
+)
+from teacher_cache.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
 
 FREE_SPACE_FACTOR = 1.2
+WITHOUT_TEACHER = {"frames", "views"}
+"""Arrays that come from the video alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +55,23 @@ class RunOptions:
     """Start even if the disk looks too small."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One experiment, one cache, this machine."""
+
+    experiment: Experiment
+    index: VideoIndex
+    entries: tuple[VideoEntry, ...]
+    """Videos of the cached split."""
+    folder: Path
+    options: RunOptions
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the teacher sees groups of videos instead of each by itself."""
+        return self.experiment.teacher.mode == "batch"
+
+
 def run_cache_teacher(
     experiment: Experiment, plan: CachePlan, folder: Path, options: RunOptions
 ) -> dict[str, Any]:
@@ -49,7 +81,8 @@ def run_cache_teacher(
         Facts about the now complete cache, for JSON.
 
     Raises:
-        DataError: If the index or the teacher's checkpoint is missing or does not fit.
+        DataError: If the index or the teacher's checkpoint is missing or does not fit, or the
+            teacher is less accurate than the experiment states.
         CacheError: If the folder holds another experiment's cache.
         StoppedShortError: If too many videos are unreadable or the disk is too small.
         PreemptedError: If a signal asked to stop.
@@ -58,55 +91,29 @@ def run_cache_teacher(
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
     identity = cache_identity(
-        experiment,
-        index,
-        split=experiment.data.train_split,
-        weights_sha256=checkpoint.weights_sha256,
+        experiment, index, split=plan.split, weights_sha256=checkpoint.weights_sha256
     )
     manifest = open_or_create(folder, identity, plan)
+    teacher = teacher_for(experiment, model, manifest, options.device)
+    entries = index.split(plan.split)
+    job = Job(experiment=experiment, index=index, entries=entries, folder=folder, options=options)
     with sole_writer(folder), preemptible():
-        commits = read_commits(folder, manifest.layout.num_units)
-        missing = [unit for unit in range(manifest.layout.num_units) if unit not in commits]
-        if missing and not options.force:
-            check_free_space(folder, manifest, missing)
-        run = _Run(experiment, folder, index, manifest, plan.targets, options)
-        failed = run.fill(Teacher(model, options.device), missing, commits)
-    return {
-        "cache": str(folder),
-        "fingerprint": manifest.fingerprint,
-        "videos": manifest.layout.num_videos,
-        "views": manifest.layout.num_views,
-        "units": manifest.layout.num_units,
-        "units_written": len(missing),
-        "bytes": sum(manifest.layout.total_bytes(array) for array in manifest.arrays),
-        "failed_videos": len(failed),
-    }
+        generation = manifest.generations[0]
+        missing = missing_units(folder, manifest, generation)
+        if len(missing) == manifest.layout.num_units:
+            check_accuracy(experiment, index, teacher, split=plan.split, threads=options.threads)
+        written = fill(job, manifest, generation, missing, teacher)
+        for later in manifest.generations[1:]:  # an extension that was stopped
+            written += fill(job, manifest, later, missing_units(folder, manifest, later), teacher)
+    return summary(folder, manifest, written)
 
 
-def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: VideoIndex) -> None:
-    """The checkpoint must be the network the experiment describes, for these classes.
-
-    Raises:
-        DataError: If it is not.
-    """
-    folder = experiment.teacher.checkpoint
-    if checkpoint.classes != index.classes:
-        raise DataError(
-            f"The teacher in {folder} was trained for {len(checkpoint.classes)} classes "
-            f"({', '.join(checkpoint.classes[:4])}, …), the index {experiment.data.index} has "
-            f"{len(index.classes)} ({', '.join(index.classes[:4])}, …). Use the index it was "
-            "trained on, or another teacher."
-        )
-    wanted, held = experiment.teacher.model, checkpoint.model
-    if (wanted.recognizer, wanted.backbone, wanted.backbone_args) != (
-        held.recognizer,
-        held.backbone,
-        held.backbone_args,
-    ):
-        raise DataError(
-            f"teacher.model asks for {wanted.recognizer} {wanted.backbone} {wanted.backbone_args}, "
-            f"the checkpoint {folder} holds {held.recognizer} {held.backbone} {held.backbone_args}."
-        )
+def teacher_for(
+    experiment: Experiment, model: Recognizer, manifest: Manifest, device: torch.device
+) -> Teacher:
+    """The teacher that answers all that a cache holds."""
+    logit_map = any(array.name.startswith("logit_map") for array in manifest.arrays)
+    return Teacher(model, device, mode=experiment.teacher.mode, logit_map=logit_map)
 
 
 def open_or_create(folder: Path, identity: Identity, plan: CachePlan) -> Manifest:
@@ -121,106 +128,210 @@ def open_or_create(folder: Path, identity: Identity, plan: CachePlan) -> Manifes
                 f"{folder} is not empty and holds no {MANIFEST_FILE}, so it is not a cache. "
                 "Name a new folder, or clear this one."
             )
-        create_cache(folder, identity=identity, plan=plan.targets, layout=plan.layout)
+        create_cache(
+            folder, identity=identity, plan=plan.targets, layout=plan.layout, codec=plan.codec
+        )
     manifest = read_manifest(folder)
-    difference = first_difference(manifest.identity, identity) or manifest.fits(plan.targets)
-    if difference is None and manifest.layout.num_views != plan.layout.num_views:
+    difference = first_difference(manifest.identity, identity)
+    if difference is not None:
+        raise CacheError(
+            f"{folder} holds the cache of another experiment. First difference: {difference}. "
+            "Name another folder, or change the experiment back."
+        )
+    difference = manifest.fits(plan.targets)
+    if manifest.layout.num_views < plan.layout.num_views:
         difference = (
             f"views.count: the cache has {manifest.layout.num_views}, "
             f"the experiment asks for {plan.layout.num_views}"
         )
     if difference is not None:
         raise CacheError(
-            f"{folder} holds the cache of another experiment. First difference: {difference}. "
-            "Name another folder, or change the experiment back."
+            f"{folder} does not hold all that the experiment asks for. First difference: "
+            f"{difference}. Add it with `reskd cache extend`, name another folder, or change the "
+            "experiment back."
         )
     return manifest
 
 
-def check_free_space(folder: Path, manifest: Manifest, missing: list[int]) -> None:
+def missing_units(folder: Path, manifest: Manifest, generation: Generation) -> list[int]:
+    """Units that a run has not committed."""
+    units = manifest.layout.num_units
+    finished = read_commits(folder, generation.number, units)
+    return [unit for unit in range(units) if unit not in finished]
+
+
+def check_free_space(folder: Path, need: int) -> None:
     """Refuse to start what cannot end.
 
+    Args:
+        folder: An existing folder on the disk in question.
+        need: Bytes that will be written.
+
     Raises:
-        StoppedShortError: If less than 1.2 times the missing units' bytes are free.
+        StoppedShortError: If less than 1.2 times that is free.
     """
-    need = sum(
-        manifest.layout.object_bytes(array, unit) for unit in missing for array in manifest.arrays
-    )
     free = shutil.disk_usage(folder).free
     if free < FREE_SPACE_FACTOR * need:
         raise StoppedShortError(
-            f"No space for {folder}: {len(missing)} units need {need / 1e6:.1f} MB, "
-            f"{FREE_SPACE_FACTOR} times that must be free, and {free / 1e6:.1f} MB are. Make room "
-            "and run the same command again, or start anyway with --force."
+            f"No space for {folder}: {need / 1e6:.1f} MB are to be written, {FREE_SPACE_FACTOR} "
+            f"times that must be free, and {free / 1e6:.1f} MB are. Make room and run the same "
+            "command again, or start anyway with --force."
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What stays the same while units are filled."""
+def fill(
+    job: Job, manifest: Manifest, generation: Generation, units: Sequence[int], teacher: Teacher
+) -> int:
+    """Compute and commit some units of a run, in order; returns how many.
 
-    experiment: Experiment
-    folder: Path
-    index: VideoIndex
-    manifest: Manifest
-    targets: TargetPlan
-    options: RunOptions
-
-    def fill(
-        self, teacher: Teacher, missing: list[int], commits: dict[int, Commit]
-    ) -> dict[int, str]:
-        """Compute and commit the missing units; returns all failed videos with their reasons."""
-        layout = self.manifest.layout
-        failed = {video: why for commit in commits.values() for video, why in commit.failed.items()}
-        todo = sum(len(layout.videos_of(unit)) for unit in missing)
-        say(
-            f"{self.folder}: {layout.num_units} units, {len(commits)} finished; "
-            f"{todo} videos x {layout.num_views} views to do"
-        )
-        done = layout.num_videos - todo
-        with progress("caching", layout.num_videos, unit="videos", done=done) as advance:
-            for unit in missing:
-                failed |= self._compute(teacher, unit, failed, advance).failed
-        return failed
-
-    def _compute(
-        self, teacher: Teacher, unit: int, failed_before: dict[int, str], advance: Advance
-    ) -> Commit:
-        videos = self.manifest.layout.videos_of(unit)
-        entries = self.index.split(self.experiment.data.train_split)
-        buffers = empty_buffers(self.manifest, unit)
-        failed: dict[int, str] = {}
-        answers = answer_videos(
-            self.experiment,
-            self.index,
-            entries[videos.start : videos.stop],
-            plan=self.targets,
-            teacher=teacher,
-            threads=self.options.threads,
-        )
-        for place, answer in enumerate(answers):
-            video = videos.start + place
-            if answer.failure is not None:
-                failed[video] = answer.failure
-                say(f"unreadable: {entries[video].id}: {answer.failure}")
-                _check_failures(failed_before | failed, entries, self.options.max_bad)
-            for array in self.manifest.arrays:
-                rows = answer.rows.get(array.name)
-                if rows is None:  # a failed video; its rows are marked, never read
-                    rows = np.zeros((self.manifest.layout.num_views, *array.row_shape), array.dtype)
-                buffers[array.name].put(place, rows)
-            advance()
-        return write_unit(self.folder, self.manifest, unit, buffers, failed)
-
-
-def _check_failures(
-    failed: dict[int, str], entries: tuple[VideoEntry, ...], max_bad: float
-) -> None:
-    if len(failed) <= max_bad * len(entries):
-        return
-    shown = "\n".join(f"  {entries[video].id}: {why}" for video, why in list(failed.items())[:10])
-    raise StoppedShortError(
-        f"{len(failed)} of {len(entries)} videos are unreadable, more than the {max_bad:.2%} that "
-        f"--max-bad allows:\n{shown}\nMend or remove these files and import the folder again, or "
-        "allow more with --max-bad; finished units are kept."
+    Raises:
+        StoppedShortError: If too many videos are unreadable or the disk is too small.
+    """
+    if not units:
+        return 0
+    if not job.options.force:
+        need = sum(manifest.generation_bytes(generation, unit) for unit in units)
+        check_free_space(job.folder, need)
+    layout = manifest.layout
+    todo = sum(len(layout.videos_of(unit)) for unit in units)
+    say(
+        f"{job.folder}: {layout.num_units} units, {layout.num_units - len(units)} finished; "
+        f"{todo} videos x {len(generation.view_range)} views to do"
     )
+    failed = failures(read_commits(job.folder, generation.number, layout.num_units).values())
+    start = time.perf_counter()
+    writer = BackgroundWriter(job.folder, manifest)
+    try:
+        with (
+            progress(
+                "caching", layout.num_videos, unit="videos", done=layout.num_videos - todo
+            ) as advance,
+            writer,
+        ):
+            for unit in units:
+                buffers, bad = UnitBuffers(manifest, generation, unit), {}
+                first = layout.videos_of(unit).start
+                for answer in _answers(job, manifest, generation, unit, teacher):
+                    if answer.failure is not None:
+                        bad[first + answer.place] = answer.failure
+                        _check_failures(failed | bad, first + answer.place, job)
+                    buffers.put(answer.place, answer.rows)
+                    advance()
+                writer.submit(buffers, bad, _groups(job, layout.videos_of(unit), unit, bad))
+                failed |= bad
+    finally:
+        _record(job, generation, writer, time.perf_counter() - start)
+    return len(units)
+
+
+def _answers(
+    job: Job, manifest: Manifest, generation: Generation, unit: int, teacher: Teacher
+) -> Iterator[VideoAnswer]:
+    videos = manifest.layout.videos_of(unit)
+    known = {
+        video - videos.start: reason
+        for video, reason in _earlier_failures(job.folder, generation, unit).items()
+    }
+    plan = manifest.plan_of(generation)
+    names = {array.name for array in plan.arrays}
+    request = Request(
+        experiment=job.experiment,
+        index=job.index,
+        plan=plan,
+        views=generation.view_range,
+        replay=None if "views" in names else _stored_views(job.folder, manifest, videos, known),
+        known_failures=known,
+        threads=job.options.threads,
+    )
+    entries = job.entries[videos.start : videos.stop]
+    if names <= WITHOUT_TEACHER:
+        return answer_videos(request, entries, None)
+    if job.grouped:
+        order = group_order(job.experiment.views.seed, unit, len(videos))
+        return answer_in_groups(request, entries, teacher, order)
+    return answer_videos(request, entries, teacher)
+
+
+def _earlier_failures(folder: Path, generation: Generation, unit: int) -> dict[int, str]:
+    """Videos of a unit that earlier runs could not read: what is marked once stays marked."""
+    earlier = (read_commit(folder, number, unit) for number in range(1, generation.number))
+    return failures(commit for commit in earlier if commit is not None)
+
+
+def _stored_views(
+    folder: Path, manifest: Manifest, videos: range, known: dict[int, str]
+) -> dict[int, NDArray[np.int32]]:
+    """Stored parameters of all views, by place: they are the truth, the seed only a label."""
+    reader = CacheReader(folder)
+    views = range(manifest.layout.num_views)
+    return {
+        place: reader.gather(
+            "views", views, [video] * len(views), reader.empty("views", len(views))
+        )
+        for place, video in enumerate(videos)
+        if place not in known
+    }
+
+
+def _groups(job: Job, videos: range, unit: int, failed: dict[int, str]) -> list[list[int]]:
+    """The groups in which a teacher in mode batch saw a unit's videos; none in mode eval."""
+    if not job.grouped:
+        return []
+    order = group_order(job.experiment.views.seed, unit, len(videos))
+    ordered = [videos[place] for place in order]
+    return batch_groups([video for video in ordered if video not in failed])
+
+
+def _check_failures(failed: dict[int, str], latest: int, job: Job) -> None:
+    say(f"unreadable: {job.entries[latest].id}: {failed[latest]}")
+    if len(failed) <= job.options.max_bad * len(job.entries):
+        return
+    shown = "\n".join(
+        f"  {job.entries[video].id}: {why}" for video, why in list(failed.items())[:10]
+    )
+    raise StoppedShortError(
+        f"{len(failed)} of {len(job.entries)} videos are unreadable, more than the "
+        f"{job.options.max_bad:.2%} that --max-bad allows:\n{shown}\nMend or remove these files "
+        "and import the folder again, or allow more with --max-bad; finished units are kept."
+    )
+
+
+def _record(job: Job, generation: Generation, writer: BackgroundWriter, seconds: float) -> None:
+    rate = writer.bytes / writer.write_seconds / 1e6 if writer.write_seconds else 0.0
+    say(
+        f"{writer.units} units, {writer.bytes / 1e6:.1f} MB in {seconds:.1f} s; written at "
+        f"{rate:.0f} MB/s beside the teacher, which waited {writer.stall_seconds:.2f} s for it"
+    )
+    append_run(
+        job.folder,
+        job.experiment,
+        {
+            "generation": generation.number,
+            "units": writer.units,
+            "bytes": writer.bytes,
+            "seconds": seconds,
+            "write_seconds": writer.write_seconds,
+            "stall_seconds": writer.stall_seconds,
+            "device": str(job.options.device),
+        },
+    )
+
+
+def summary(folder: Path, manifest: Manifest, units_written: int) -> dict[str, Any]:
+    """Facts about a complete cache, for JSON."""
+    commits = [
+        commit
+        for one in manifest.generations
+        for commit in read_commits(folder, one.number, manifest.layout.num_units).values()
+    ]
+    return {
+        "cache": str(folder),
+        "fingerprint": manifest.fingerprint,
+        "split": manifest.split,
+        "videos": manifest.layout.num_videos,
+        "views": manifest.layout.num_views,
+        "units": manifest.layout.num_units,
+        "units_written": units_written,
+        "bytes": sum(stored.bytes for commit in commits for stored in commit.objects.values()),
+        "failed_videos": len(failures(commits)),
+    }

@@ -25,11 +25,13 @@ def cache_identity(
     Args:
         experiment: Resolved experiment.
         index: Its video index.
-        split: The cached split.
+        split: The cached split. Answers about any other than data.train_split are marked as for
+            agreement metrics only: no student may learn from them.
         weights_sha256: Digest of the teacher's weights; None where only a comparison with a cache
             is wanted and the weights are not at hand.
     """
     # Imported here: reading and checking a cache needs neither decoders nor torch.
+    from common.distill.teacher import BATCH_GROUP
     from common.video.reader import decoder_identity
     from common.video.view_ops import PREPROCESSING_VERSION
 
@@ -39,6 +41,7 @@ def cache_identity(
         "teacher": {
             "weights_sha256": weights_sha256,
             "mode": experiment.teacher.mode,
+            "group_clips": BATCH_GROUP if experiment.teacher.mode == "batch" else 1,
             "precision": "float32",
             "model": {
                 key: value
@@ -49,6 +52,7 @@ def cache_identity(
         "clip": asdict(experiment.clip),
         "views": {**views, "scales": list(views["scales"])},
         "index": {
+            "use": "training" if split == experiment.data.train_split else "agreement",
             "split": split,
             "videos": len(index.split(split)),
             "classes": list(index.classes),  # before the digest, which differs with them

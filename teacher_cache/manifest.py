@@ -3,7 +3,8 @@
 Free of torch, so that a store can be checked where torch is not installed.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,9 +14,27 @@ from common.errors import CacheError
 from common.records import digest, read_record, write_record
 from teacher_cache.identity import Identity
 from teacher_cache.layout import Layout
+from teacher_cache.shard import Codec
 
 FORMAT = "reskd-cache/1"
 MANIFEST_FILE = "cache.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """What one run adds to every unit: some views of some arrays."""
+
+    number: int
+    """From 1: the run that made the cache, then its extensions."""
+    views: tuple[int, int]
+    """First view and one past the last."""
+    arrays: tuple[str, ...]
+    """Names of its arrays, in the order they are written."""
+
+    @property
+    def view_range(self) -> range:
+        """Its views."""
+        return range(*self.views)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +48,11 @@ class Manifest:
     teacher_grid: tuple[int, int]
     """Grid of the teacher's feature map."""
     layout: Layout
-    """V, N and S."""
+    """V, V0, N and S."""
+    codec: Codec
+    """Compression of every row."""
+    generations: tuple[Generation, ...]
+    """Runs in order. Together they cover every view of every array once."""
     zarr_sha256: dict[str, str]
     """Hexadecimal sha256 of every zarr.json, by its path inside the cache."""
 
@@ -37,6 +60,11 @@ class Manifest:
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the identity."""
         return digest(self.identity)
+
+    @property
+    def split(self) -> str:
+        """Split of the video index that was cached."""
+        return str(self.identity.get("index", {}).get("split", "?"))
 
     def array(self, name: str) -> ArraySpec:
         """One array by name.
@@ -49,8 +77,43 @@ class Manifest:
                 return array
         held = ", ".join(array.name for array in self.arrays)
         raise CacheError(
-            f"The cache holds no array {name!r}, only {held}. Write a cache with that target, or "
-            "set the weight of the loss that needs it to 0."
+            f"The cache holds no array {name!r}, only {held}. Add that target with `reskd cache "
+            "extend CACHE --targets NAME`, or set the weight of the loss that needs it to 0."
+        )
+
+    def arrays_of(self, generation: Generation) -> tuple[ArraySpec, ...]:
+        """Arrays that a generation writes."""
+        return tuple(array for array in self.arrays if array.name in generation.arrays)
+
+    def plan_of(self, generation: Generation) -> TargetPlan:
+        """What has to be computed for a generation."""
+        held = {array.name: array.row_shape for array in self.arrays}
+        height, width = held["features"][-2:] if "features" in held else self.teacher_grid
+        return TargetPlan(
+            arrays=self.arrays_of(generation),
+            teacher_grid=self.teacher_grid,
+            feature_grid=(height, width),
+            student_size=held["frames"][-1] if "frames" in held else 0,
+        )
+
+    def generation_bytes(self, generation: Generation, unit: int | None = None) -> int:
+        """Exact bytes that a generation writes, or writes of one unit, rows not compressed."""
+        units = range(self.layout.num_units) if unit is None else (unit,)
+        return sum(
+            self.layout.unit_bytes(array, number, generation.view_range)
+            for number in units
+            for array in self.arrays_of(generation)
+        )
+
+    def upto(self, generation: int) -> "Manifest":
+        """The cache as it was when a generation was the last one."""
+        kept = self.generations[:generation]
+        names = {name for one in kept for name in one.arrays}
+        return replace(
+            self,
+            generations=kept,
+            arrays=tuple(array for array in self.arrays if array.name in names),
+            layout=replace(self.layout, num_views=max(one.views[1] for one in kept)),
         )
 
     def fits(self, plan: TargetPlan) -> str | None:
@@ -63,6 +126,11 @@ class Manifest:
                     f"the experiment asks for {wanted}"
                 )
         return None
+
+
+def first_generation(arrays: Sequence[ArraySpec], num_views: int) -> Generation:
+    """The run that makes a cache: all of its views and arrays."""
+    return Generation(number=1, views=(0, num_views), arrays=tuple(array.name for array in arrays))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from common.distill.arrays import ArraySpec, TargetPlan
 from teacher_cache.layout import Layout
 from teacher_cache.manifest import Manifest, read_manifest
-from teacher_cache.writer import create_cache, empty_buffers, write_unit
+from teacher_cache.shard import Codec
+from teacher_cache.writer import UnitBuffers, create_cache, write_unit
 
 ARRAYS = (
     ArraySpec(name="logits", row_shape=(5,), dtype="float16"),
@@ -17,7 +18,7 @@ ARRAYS = (
     ArraySpec(name="frames", row_shape=(2, 3, 4, 4), dtype="uint8"),
     ArraySpec(name="views", row_shape=(10,), dtype="int32"),
 )
-LAYOUT = Layout(num_views=3, num_videos=11, unit_videos=4)
+LAYOUT = Layout(num_views=3, block_views=3, num_videos=11, unit_videos=4)
 IDENTITY = {"teacher": {"weights_sha256": "0" * 64, "mode": "eval"}, "preprocessing": 1}
 FAILED_VIDEO = 6
 
@@ -29,10 +30,10 @@ def rows_of(array: ArraySpec) -> NDArray[np.generic]:
     return rng.integers(0, 100, shape).astype(array.dtype)
 
 
-def make_cache(folder: Path, *, units: range | None = None) -> Manifest:
+def make_cache(folder: Path, *, units: range | None = None, codec: Codec = "none") -> Manifest:
     """Write a cache; its second unit holds one video that could not be read."""
     plan = TargetPlan(arrays=ARRAYS, teacher_grid=(4, 4), feature_grid=(2, 2), student_size=4)
-    create_cache(folder, identity=IDENTITY, plan=plan, layout=LAYOUT)
+    create_cache(folder, identity=IDENTITY, plan=plan, layout=LAYOUT, codec=codec)
     manifest = read_manifest(folder)
     for unit in units if units is not None else range(LAYOUT.num_units):
         write_synthetic_unit(folder, manifest, unit)
@@ -41,11 +42,10 @@ def make_cache(folder: Path, *, units: range | None = None) -> Manifest:
 
 def write_synthetic_unit(folder: Path, manifest: Manifest, unit: int) -> None:
     """Fill and commit one unit."""
-    buffers = empty_buffers(manifest, unit)
+    buffers = UnitBuffers(manifest, manifest.generations[0], unit)
     videos = LAYOUT.videos_of(unit)
-    for array in ARRAYS:
-        content = rows_of(array)
-        for place, video in enumerate(videos):
-            buffers[array.name].put(place, content[:, video])
+    content = {array.name: rows_of(array) for array in ARRAYS}
+    for place, video in enumerate(videos):
+        buffers.put(place, {name: rows[:, video] for name, rows in content.items()})
     failed = {FAILED_VIDEO: "it is a text file"} if FAILED_VIDEO in videos else {}
-    write_unit(folder, manifest, unit, buffers, failed)
+    write_unit(folder, manifest, buffers, failed)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,36 +21,26 @@ from common.distill.teacher import Teacher
 from common.errors import CacheError, DataError, StoppedShortError
 from common.video.index import read_index
 from common.video.view_params import FAILED
-from teacher_cache import engine, writer
+from teacher_cache import writer
 from teacher_cache.commits import read_commit, read_commits
 from teacher_cache.engine import RunOptions, run_cache_teacher
 from teacher_cache.layout import commit_key
 from teacher_cache.plan import CachePlan, plan_cache
 from teacher_cache.reader import CacheReader
 from teacher_cache.verify import verify_cache
-from tests.tiny_experiment import TinyCache, make_tiny_cache, save_random_teacher
-
-OPTIONS = RunOptions(max_bad=0.0, threads=1, device=torch.device("cpu"), force=False)
-
-
-def tree_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+from tests.teacher_cache.handling import OPTIONS, tree_of
+from tests.tiny_experiment import (
+    TinyCache,
+    cut_off,
+    make_tiny_cache,
+    save_random_teacher,
+    training_videos,
+)
 
 
 def plan_of(experiment_file: Path) -> CachePlan:
     experiment = load_experiment(str(experiment_file))
     return plan_cache(experiment, read_index(experiment.data.index), memory_bytes=10**9)
-
-
-def cut_in_half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def training_videos(experiment_file: Path) -> list[Path]:
-    index = read_index(load_experiment(str(experiment_file)).data.index)
-    return [index.path_of(entry) for entry in index.split("train")]
 
 
 def test_same_experiment_cached_twice_gives_equal_bytes(tiny_cache: TinyCache) -> None:
@@ -127,7 +118,7 @@ def test_kill_in_the_middle_then_the_same_command_ends_with_equal_bytes(
         time.sleep(0.001)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    finished = read_commits(folder, 9)
+    finished = read_commits(folder, 1, 9)
     make_tiny_cache(tiny_cache.experiment, folder)
     assert len(finished) >= after_commits
     assert tree_of(folder) == tree_of(tiny_cache.cache)
@@ -136,7 +127,7 @@ def test_kill_in_the_middle_then_the_same_command_ends_with_equal_bytes(
 def test_leftovers_of_a_killed_writer_are_cleared(tiny_cache: TinyCache) -> None:
     leftover = tiny_cache.cache / "logits" / "c" / "0" / "1" / f"0.4711{PARTIAL_SUFFIX}"
     leftover.write_bytes(b"half")
-    (tiny_cache.cache / commit_key(1)).unlink()
+    (tiny_cache.cache / commit_key(1, 1)).unlink()
     make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)
     assert not leftover.exists()
     assert verify_cache(tiny_cache.cache, "bytes").findings == ()
@@ -146,18 +137,16 @@ def test_sigterm_ends_with_75_and_keeps_finished_units(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_experiment.parent / "cache"
-    write_unit = writer.write_unit
-    written = []
+    submit = writer.BackgroundWriter.submit
 
-    def write_then_stop(*arguments: object) -> object:
-        written.append(write_unit(*arguments))  # type: ignore[arg-type]
-        if len(written) == 3:
+    def submit_then_stop(self: writer.BackgroundWriter, *arguments: Any) -> None:
+        submit(self, *arguments)
+        if self.units == 2:  # the third one is being written
             os.kill(os.getpid(), signal.SIGTERM)
-        return written[-1]
 
-    monkeypatch.setattr(engine, "write_unit", write_then_stop)
+    monkeypatch.setattr(writer.BackgroundWriter, "submit", submit_then_stop)
     assert main(["cache-teacher", str(tiny_experiment), "--cache", str(folder)]) == 75
-    assert len(read_commits(folder, 9)) == 3
+    assert len(read_commits(folder, 1, 9)) == 3
     assert not list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
 
 
@@ -175,7 +164,7 @@ def test_full_disk_ends_with_5_and_goes_on_when_there_is_room(
         patch.setattr(writer, "atomic_write", full)
         assert main(["cache-teacher", str(tiny_cache.experiment), "--cache", str(folder)]) == 5
     assert "no space left" in capsys.readouterr().err
-    assert sorted(read_commits(folder, 9)) == [0, 1]
+    assert sorted(read_commits(folder, 1, 9)) == [0, 1]
     make_tiny_cache(tiny_cache.experiment, folder)
     assert tree_of(folder) == tree_of(tiny_cache.cache)
 
@@ -189,18 +178,18 @@ def test_disk_that_is_too_small_is_refused_before_the_first_unit(
     experiment, plan = load_experiment(str(tiny_experiment)), plan_of(tiny_experiment)
     with pytest.raises(StoppedShortError, match=r"0\.0 MB are. Make room"):
         run_cache_teacher(experiment, plan, folder, OPTIONS)
-    assert read_commits(folder, 9) == {}
+    assert read_commits(folder, 1, 9) == {}
 
 
 def test_unreadable_video_within_the_allowance_is_marked_and_never_read_as_zeros(
     tiny_experiment: Path,
 ) -> None:
-    cut_in_half(training_videos(tiny_experiment)[4])
+    cut_off(training_videos(tiny_experiment)[4])
     folder = make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache", max_bad=0.2).cache
     reader = CacheReader(folder)
     assert list(reader.failed) == [4]
     assert 4 not in reader.usable_videos
-    with pytest.raises(CacheError, match="video 4 has no row"):
+    with pytest.raises(CacheError, match="video 4 was never written"):
         reader.gather("logits", [0], [4], reader.empty("logits", 1))
     assert verify_cache(folder, "bytes").findings == ()
     import zarr
@@ -215,21 +204,21 @@ def test_too_many_unreadable_videos_stop_before_their_unit_is_committed(
 ) -> None:
     bad = training_videos(tiny_experiment)[4]
     whole = bad.read_bytes()
-    cut_in_half(bad)
+    cut_off(bad)
     folder = tiny_experiment.parent / "cache"
     with pytest.raises(StoppedShortError, match=bad.name):
         make_tiny_cache(tiny_experiment, folder, max_bad=0.05)
     unit = CacheReader(folder).manifest.layout.locate(4)[0]
     assert unit > 0
-    assert read_commit(folder, unit - 1) is not None
-    assert read_commit(folder, unit) is None
+    assert read_commit(folder, 1, unit - 1) is not None
+    assert read_commit(folder, 1, unit) is None
     bad.write_bytes(whole)  # mended: the same command goes on
     make_tiny_cache(tiny_experiment, folder)
     assert CacheReader(folder).failed == {}
 
 
 def test_second_writer_of_a_cache_is_refused(tiny_cache: TinyCache) -> None:
-    (tiny_cache.cache / commit_key(0)).unlink()
+    (tiny_cache.cache / commit_key(1, 0)).unlink()
     with writer.sole_writer(tiny_cache.cache), pytest.raises(StoppedShortError, match="Another"):
         make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)
 

@@ -32,7 +32,7 @@ def test_gather_of_every_row_equals_what_was_written(tmp_path: Path, array: Arra
 def test_gather_into_a_buffer_of_another_shape_is_refused(tmp_path: Path) -> None:
     make_cache(tmp_path / "cache")
     reader = CacheReader(tmp_path / "cache")
-    with pytest.raises(ValueError, match="out must be float16"):
+    with pytest.raises(ValueError, match="out must be contiguous, float16"):
         reader.gather("logits", [0], [0], np.empty((1, 4), np.float16))
 
 
@@ -41,35 +41,38 @@ def test_gather_of_a_failed_video_says_why_instead_of_zeros(tmp_path: Path) -> N
     reader = CacheReader(tmp_path / "cache")
     assert reader.failed == {FAILED_VIDEO: "it is a text file"}
     assert reader.usable_videos == READABLE
-    with pytest.raises(CacheError, match=r"video 6 has no row: it is a text file"):
+    with pytest.raises(
+        CacheError,
+        match=r"video 6 was never written, its video could not be read: it is a text file",
+    ):
         reader.gather("logits", [0], [FAILED_VIDEO], reader.empty("logits", 1))
 
 
 def _flip_row(folder: Path) -> None:
-    path = folder / object_key(LOGITS, 0)
+    path = folder / object_key(LOGITS, 0, 0)
     data = bytearray(path.read_bytes())
     data[0] ^= 0x10
     path.write_bytes(data)
 
 
 def _flip_index(folder: Path) -> None:
-    path = folder / object_key(LOGITS, 0)
+    path = folder / object_key(LOGITS, 0, 0)
     data = bytearray(path.read_bytes())
     data[-20] ^= 0x10
     path.write_bytes(data)
 
 
 def _truncate(folder: Path) -> None:
-    path = folder / object_key(LOGITS, 0)
+    path = folder / object_key(LOGITS, 0, 0)
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def _remove_object(folder: Path) -> None:
-    (folder / object_key(LOGITS, 0)).unlink()
+    (folder / object_key(LOGITS, 0, 0)).unlink()
 
 
 def _remove_commit(folder: Path) -> None:
-    (folder / commit_key(0)).unlink()
+    (folder / commit_key(1, 0)).unlink()
 
 
 @pytest.mark.parametrize(
@@ -138,5 +141,5 @@ def test_pickled_reader_carries_no_open_files(tmp_path: Path) -> None:
     reader = CacheReader(tmp_path / "cache")
     here = _gather_in_child(reader)
     copy = pickle.loads(pickle.dumps(reader))
-    assert copy._shards == {}
+    assert copy._rows == {}
     assert _gather_in_child(copy) == here

@@ -36,7 +36,7 @@ def test_array_metadata_promises_checksums_on_rows_and_index(tmp_path: Path) -> 
 
 def test_zarr_refuses_a_flipped_bit_in_a_row(tmp_path: Path) -> None:
     make_cache(tmp_path / "cache")
-    path = tmp_path / "cache" / object_key(ARRAYS[0], 0)
+    path = tmp_path / "cache" / object_key(ARRAYS[0], 0, 0)
     data = bytearray(path.read_bytes())
     data[3] ^= 1
     path.write_bytes(data)
@@ -47,15 +47,15 @@ def test_zarr_refuses_a_flipped_bit_in_a_row(tmp_path: Path) -> None:
 
 
 def test_buffer_with_a_missing_video_is_never_written() -> None:
-    buffer = ShardBuffer(ARRAYS[0], LAYOUT, unit=0)
+    buffer = ShardBuffer(ARRAYS[0], LAYOUT, block=0, unit=0)
     buffer.put(0, rows_of(ARRAYS[0])[:, 0])
     with pytest.raises(AssertionError, match="rows of a unit are missing"):
         buffer.pieces()
 
 
 def test_parse_index_of_damaged_bytes_says_what_is_wrong() -> None:
-    layout = Layout(num_views=1, num_videos=2, unit_videos=2)
-    buffer = ShardBuffer(ARRAYS[0], layout, unit=0)
+    layout = Layout(num_views=1, block_views=1, num_videos=2, unit_videos=2)
+    buffer = ShardBuffer(ARRAYS[0], layout, block=0, unit=0)
     for place in range(2):
         buffer.put(place, np.zeros((1, 5), np.float16))
     raw = b"".join(bytes(piece) for piece in buffer.pieces())[-layout.index_bytes() :]

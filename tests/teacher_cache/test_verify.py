@@ -51,7 +51,7 @@ def test_flipped_bit_anywhere_is_found_at_level_bytes(tmp_path: Path) -> None:
 def test_flipped_bit_in_a_row_names_array_unit_view_and_video(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     make_cache(folder)
-    path = folder / object_key(ARRAYS[0], 1)
+    path = folder / object_key(ARRAYS[0], 0, 1)
     data = bytearray(path.read_bytes())
     data[14 * 5] ^= 1  # rows of 10 + 4 bytes, view-major, 4 videos: row 5 is view 1, video 4 + 1
     path.write_bytes(data)
@@ -61,43 +61,43 @@ def test_flipped_bit_in_a_row_names_array_unit_view_and_video(tmp_path: Path) ->
 
 
 def _swap_objects(folder: Path) -> None:
-    one, two = (folder / object_key(ARRAYS[0], unit) for unit in (0, 1))
+    one, two = (folder / object_key(ARRAYS[0], 0, unit) for unit in (0, 1))
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
 
 
 def _swap_commits(folder: Path) -> None:
-    one, two = (folder / commit_key(unit) for unit in (0, 1))
+    one, two = (folder / commit_key(1, unit) for unit in (0, 1))
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
 
 
 def _edit_commit(folder: Path) -> None:
-    record = json.loads((folder / commit_key(0)).read_text())
+    record = json.loads((folder / commit_key(1, 0)).read_text())
     record["failed"] = {"0": "made up"}
-    (folder / commit_key(0)).write_text(json.dumps(record))
+    (folder / commit_key(1, 0)).write_text(json.dumps(record))
 
 
 def _foreign_commit(folder: Path) -> None:
     other = folder.with_name("other")
     make_cache(other, units=range(1))
-    shutil.copy(other / commit_key(0), folder / commit_key(2))
+    shutil.copy(other / commit_key(1, 0), folder / commit_key(1, 2))
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda folder: (folder / object_key(ARRAYS[1], 2)).unlink(), "features/c/0/2"),
-        (lambda folder: (folder / commit_key(1)).unlink(), commit_key(1)),
+        (lambda folder: (folder / object_key(ARRAYS[1], 0, 2)).unlink(), "features/c/0/2"),
+        (lambda folder: (folder / commit_key(1, 1)).unlink(), commit_key(1, 1)),
         (lambda folder: (folder / "features/zarr.json").unlink(), "features/zarr.json"),
         (lambda folder: (folder / "notes.txt").write_text("x"), "notes.txt"),
         (lambda folder: (folder / "logits/c/0/1/0.77.partial").write_text("x"), "partial"),
         (lambda folder: (folder / "logits/c/0/9").mkdir(), None),
-        (_swap_commits, commit_key(0)),
-        (_edit_commit, commit_key(0)),
-        (_foreign_commit, commit_key(2)),
+        (_swap_commits, commit_key(1, 0)),
+        (_edit_commit, commit_key(1, 0)),
+        (_foreign_commit, commit_key(1, 2)),
     ],
 )
 def test_damage_to_the_structure_is_found_without_reading_data(
@@ -117,7 +117,7 @@ def test_swapped_objects_are_found_at_level_bytes(tmp_path: Path) -> None:
     make_cache(tmp_path / "cache")
     _swap_objects(tmp_path / "cache")
     paths = {finding.path for finding in verify_cache(tmp_path / "cache", "bytes").findings}
-    assert {object_key(ARRAYS[0], 0), object_key(ARRAYS[0], 1)} <= paths
+    assert {object_key(ARRAYS[0], 0, 0), object_key(ARRAYS[0], 0, 1)} <= paths
 
 
 def test_damaged_manifest_is_a_finding_and_no_cache_is_an_error(tmp_path: Path) -> None:

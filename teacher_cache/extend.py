@@ -1,0 +1,236 @@
+"""Add views or targets to a cache; what is there stays as it is, byte for byte."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from common.checkpoints import check_teacher, load_checkpoint
+from common.distill.arrays import ArraySpec
+from common.distill.targets import ARRAYS_OF_LOSS, plan_targets
+from common.errors import CacheError, ExperimentError, StoppedShortError
+from common.signals import preemptible
+from common.specs import (
+    Experiment,
+    FeaturesTarget,
+    FramesTarget,
+    LogitMapTarget,
+    LogitsTarget,
+    TargetsSpec,
+)
+from common.video.index import VideoIndex, read_index
+from teacher_cache.engine import (
+    Job,
+    RunOptions,
+    check_free_space,
+    fill,
+    missing_units,
+    summary,
+    teacher_for,
+)
+from teacher_cache.identity import cache_identity, first_difference
+from teacher_cache.manifest import Generation, Manifest, read_manifest
+from teacher_cache.writer import sole_writer, write_metadata
+
+ARRAYS_OF_TARGET: Final = {
+    "logits": ARRAYS_OF_LOSS["logit_kd"],
+    "features": ARRAYS_OF_LOSS["feature_mse"],
+    "logit_map": ARRAYS_OF_LOSS["logit_map_kl"],
+    "frames": ("frames",),
+}
+_DEFAULTS: Final = {
+    "logits": LogitsTarget,
+    "features": FeaturesTarget,
+    "logit_map": LogitMapTarget,
+    "frames": FramesTarget,
+}
+
+
+def with_targets(experiment: Experiment, names: Sequence[str]) -> Experiment:
+    """The experiment with these targets switched on; how they are encoded it may say itself.
+
+    Raises:
+        ExperimentError: If a name is no target.
+    """
+    targets: TargetsSpec = experiment.targets
+    for name in names:
+        if name not in ARRAYS_OF_TARGET:
+            raise ExperimentError(
+                f"{name!r} is no target; --targets takes {', '.join(ARRAYS_OF_TARGET)}."
+            )
+        if getattr(targets, name) is None:
+            targets = replace(targets, **{name: _DEFAULTS[name]()})
+    return replace(experiment, targets=targets)
+
+
+def extend_cache(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    views: int | None,
+    targets: Sequence[str],
+    options: RunOptions,
+) -> dict[str, Any]:
+    """Add views, then targets, each in one run over all units.
+
+    An extension that was stopped is finished first; the same command again goes on. Until a run is
+    complete, readers see the cache as it was before it.
+
+    Args:
+        experiment: The one the cache was written for; may say how new targets are encoded.
+        folder: The cache.
+        views: Wanted number of views; None adds none.
+        targets: Names of targets to add; those already there are passed over.
+        options: How to run.
+
+    Returns:
+        Facts about the cache, for JSON.
+
+    Raises:
+        CacheError: If this is not the experiment's cache, or it holds a target in another encoding.
+        StoppedShortError: If the cache itself is not finished, or the disk is too small.
+        ExperimentError: If a target is unknown, or so many views cannot be added.
+        DataError: If the index or the teacher is missing or does not fit.
+    """
+    experiment = with_targets(experiment, targets)
+    index = read_index(experiment.data.index)
+    manifest = read_manifest(folder)
+    model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
+    check_teacher(experiment, checkpoint, index)
+    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
+    job = Job(
+        experiment=experiment,
+        index=index,
+        entries=index.split(manifest.split),
+        folder=folder,
+        options=options,
+    )
+    with sole_writer(folder), preemptible():
+        if missing_units(folder, manifest, manifest.generations[0]):
+            raise StoppedShortError(
+                f"{folder} is incomplete; run `reskd cache-teacher` again to finish it first."
+            )
+        written = 0
+        for generation in manifest.generations[1:]:
+            teacher = teacher_for(experiment, model, manifest, options.device)
+            missing = missing_units(folder, manifest, generation)
+            written += fill(job, manifest, generation, missing, teacher)
+        for larger in _steps(experiment, index, manifest, views, targets):
+            generation = larger.generations[-1]
+            if not options.force:
+                check_free_space(folder, larger.generation_bytes(generation))
+            manifest = write_metadata(folder, larger)
+            teacher = teacher_for(experiment, model, manifest, options.device)
+            units = range(manifest.layout.num_units)
+            written += fill(job, manifest, generation, units, teacher)
+    return summary(folder, manifest, written)
+
+
+def require_identity(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    manifest: Manifest,
+    weights_sha256: str | None,
+) -> None:
+    """Refuse to touch the cache of another experiment.
+
+    Raises:
+        CacheError: With the first field that differs.
+    """
+    wanted = cache_identity(experiment, index, split=manifest.split, weights_sha256=weights_sha256)
+    difference = first_difference(manifest.identity, wanted)
+    if difference is not None:
+        raise CacheError(
+            f"{folder} is the cache of another experiment. First difference: {difference}. Name "
+            "the experiment it was written for with --experiment."
+        )
+
+
+def plan_extension(
+    experiment: Experiment,
+    index: VideoIndex,
+    manifest: Manifest,
+    *,
+    views: int | None,
+    targets: Sequence[str],
+) -> list[Manifest]:
+    """The cache after each run that is needed; pure arithmetic. See `extend_cache`."""
+    experiment = with_targets(experiment, targets)
+    return _steps(experiment, index, manifest, views, targets)
+
+
+def _steps(
+    experiment: Experiment,
+    index: VideoIndex,
+    manifest: Manifest,
+    views: int | None,
+    targets: Sequence[str],
+) -> list[Manifest]:
+    steps = []
+    if views is not None and views != manifest.layout.num_views:
+        manifest = _with_views(manifest, views)
+        steps.append(manifest)
+    new = _new_arrays(experiment, index, manifest, targets)
+    if new:
+        steps.append(_with_arrays(manifest, new))
+    return steps
+
+
+def _with_views(manifest: Manifest, views: int) -> Manifest:
+    layout = manifest.layout
+    if views < layout.num_views:
+        raise ExperimentError(
+            f"The cache has {layout.num_views} views and --views asks for {views}; views can be "
+            "added, not taken away. A student uses the first views.count of them."
+        )
+    if layout.num_views % layout.block_views:
+        raise ExperimentError(
+            f"The cache's {layout.num_views} views end inside a block of {layout.block_views}, and "
+            "what is written is never rewritten, so no view can follow. Extend by whole blocks "
+            f"while you mean to go on ({layout.block_views * (layout.num_blocks + 1)}, …), or "
+            "write a new cache."
+        )
+    generation = Generation(
+        number=len(manifest.generations) + 1,
+        views=(layout.num_views, views),
+        arrays=tuple(array.name for array in manifest.arrays),
+    )
+    return replace(
+        manifest,
+        layout=replace(layout, num_views=views),
+        generations=(*manifest.generations, generation),
+    )
+
+
+def _new_arrays(
+    experiment: Experiment, index: VideoIndex, manifest: Manifest, targets: Sequence[str]
+) -> list[ArraySpec]:
+    held = {array.name: array for array in manifest.arrays}
+    wanted = {name for target in targets for name in ARRAYS_OF_TARGET[target]}
+    planned = plan_targets(experiment, num_classes=len(index.classes)).arrays
+    new = []
+    for array in planned:
+        if array.name not in wanted or held.get(array.name) == array:
+            continue
+        if array.name in held:
+            raise CacheError(
+                f"The cache holds {array.name} as {held[array.name]}, the experiment asks for "
+                f"{array}. One encoding of a target fits into a cache: change the experiment back, "
+                "or write another cache."
+            )
+        new.append(array)
+    return new
+
+
+def _with_arrays(manifest: Manifest, new: Sequence[ArraySpec]) -> Manifest:
+    generation = Generation(
+        number=len(manifest.generations) + 1,
+        views=(0, manifest.layout.num_views),
+        arrays=tuple(array.name for array in new),
+    )
+    return replace(
+        manifest,
+        arrays=(*manifest.arrays, *new),
+        generations=(*manifest.generations, generation),
+    )

@@ -1,0 +1,75 @@
+"""Compute anew what verification found wrong, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+from common.checkpoints import check_teacher, load_checkpoint
+from common.console import say
+from common.signals import preemptible
+from common.specs import Experiment
+from common.video.index import read_index
+from teacher_cache.engine import Job, RunOptions, fill, teacher_for
+from teacher_cache.extend import require_identity
+from teacher_cache.layout import commit_key
+from teacher_cache.manifest import read_manifest
+from teacher_cache.verify import Report, verify_cache
+from teacher_cache.writer import sole_writer, write_metadata
+
+
+def repair_cache(
+    experiment: Experiment, folder: Path, options: RunOptions
+) -> tuple[dict[str, Any], Report]:
+    """Verify every byte, recompute the units with findings, verify again.
+
+    A unit's record is removed before its objects are replaced, so a repair that is stopped leaves
+    units missing, never wrong, and the same command goes on. On one machine the result is equal,
+    byte for byte, to what was there before the damage. Files that do not belong to the cache are
+    named and left alone.
+
+    Returns:
+        Facts for JSON, and the report after the repair.
+
+    Raises:
+        CacheError: If cache.json itself is damaged, or this is another experiment's cache.
+        DataError: If the index or the teacher is missing or does not fit.
+    """
+    manifest = read_manifest(folder)
+    index = read_index(experiment.data.index)
+    model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
+    check_teacher(experiment, checkpoint, index)
+    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
+    job = Job(
+        experiment=experiment,
+        index=index,
+        entries=index.split(manifest.split),
+        folder=folder,
+        options=options,
+    )
+    recomputed: list[dict[str, int]] = []
+    with sole_writer(folder), preemptible():
+        before = verify_cache(folder, "bytes")
+        if any(finding.path in manifest.zarr_sha256 for finding in before.findings):
+            manifest = write_metadata(folder, manifest)
+        teacher = teacher_for(experiment, model, manifest, options.device)
+        for generation in manifest.generations:
+            units = sorted(
+                {
+                    finding.unit
+                    for finding in before.findings
+                    if finding.unit is not None and finding.generation == generation.number
+                }
+            )
+            for unit in units:
+                say(f"recomputing unit {unit} of run {generation.number}")
+                (folder / commit_key(generation.number, unit)).unlink(missing_ok=True)
+                recomputed.append({"generation": generation.number, "unit": unit})
+            fill(job, manifest, generation, units, teacher)
+        after = verify_cache(folder, "bytes")
+    facts = {
+        "cache": str(folder),
+        "findings_before": len(before.findings),
+        "recomputed": recomputed,
+        "findings_after": len(after.findings),
+        "ok": not after.findings,
+    }
+    return facts, after

@@ -1,0 +1,1 @@
+"""Long trials, run by hand: `python -m tests.campaigns.NAME --json`."""
