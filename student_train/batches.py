@@ -71,6 +71,7 @@ class Batches:
         labels: Class number of every video of the split.
         targets: Names of the arrays to read beside the frames.
         reader: Their cache; None when nothing is read from one.
+        num_views: V of the views read; None without a cache.
         batch_size: Clips per batch.
         seed: Key of the order.
         device: Where the batches will be copied.
@@ -83,10 +84,12 @@ class Batches:
         *,
         targets: Sequence[str],
         reader: CacheReader | None,
+        num_views: int | None,
         batch_size: int,
         seed: int,
         device: torch.device,
     ) -> None:
+        self._num_views = num_views
         self._source, self._labels = source, torch.as_tensor(labels)
         self._batch_size, self._seed = batch_size, seed
         self._reader = reader
@@ -123,5 +126,6 @@ class Batches:
         """Each batch with what the store holds of it."""
         if self._ring is None or self._reader is None:
             return ((batch, {}) for batch in batches)
-        view = stored_view(epoch, self._reader.manifest.layout.num_views)
+        assert self._num_views is not None, "stored rows have a view number"
+        view = stored_view(epoch, self._num_views)
         return self._ring.read(view, batches)

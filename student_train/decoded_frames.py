@@ -41,8 +41,8 @@ class DecodedFrames:
         split: Split to train on.
         size: Side of the frames wanted; smaller than views.size they are made from those.
         replay: Cache whose views are replayed; None draws them.
-        num_views: Epoch e draws view e mod this number, as a cache of that many would hold it; None
-            draws a fresh view in every epoch.
+        num_views: Epoch e takes view e mod this number, stored or drawn as a cache of that many
+            would hold it; None draws a fresh view in every epoch.
         keep_clips: Hand over the frames of the teacher's size too.
         workers: Decoding processes; 0 decodes in this one.
         memory_bytes: Decoded videos that each of these processes keeps.
@@ -66,8 +66,6 @@ class DecodedFrames:
         max_bad: float,
     ) -> None:
         entries = index.split(split)
-        if replay is not None:
-            num_views = replay.manifest.layout.num_views
         memory = VideoMemory(memory_bytes)
         self._clips = _ClipDataset(
             experiment, index, entries, size, replay, num_views, keep_clips, memory

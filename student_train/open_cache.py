@@ -51,10 +51,14 @@ def open_cache(
     difference = first_difference(reader.manifest.identity, wanted, ignore=ignore)
     if difference is None and not views_only:
         difference = _target_difference(experiment, reader)
+    held, wanted_views = reader.manifest.layout.num_views, experiment.views.count
+    if difference is None and held < wanted_views:
+        difference = f"views.count: the cache has {held}, the experiment asks for {wanted_views}"
     if difference is not None:
         raise CacheError(
             f"{folder} is not the cache of this experiment. First difference: {difference}. Use "
-            "the experiment it was written with, or write a cache with `reskd cache-teacher`."
+            "the experiment it was written with, write a cache with `reskd cache-teacher`, or add "
+            "what is missing with `reskd cache extend`."
         )
     if not allow_incomplete:
         reader.require_complete()

@@ -63,10 +63,12 @@ class Answers:
         return None if self.reader is None else self.reader.manifest.teacher_grid
 
     def num_views(self, recipe: Recipe) -> int | None:
-        """V of the views trained on; None where every epoch draws fresh ones."""
-        if self.reader is not None:
-            return self.reader.manifest.layout.num_views
-        return None if self.live is None else recipe.experiment.views.count
+        """V of the views trained on; None where every epoch draws fresh ones.
+
+        The experiment says it. A cache may hold more: one that has grown since changes no run.
+        """
+        stored = self.reader is not None or self.live is not None
+        return recipe.experiment.views.count if stored else None
 
 
 def arrays_needed(losses: LossSpec) -> list[str]:

@@ -190,6 +190,7 @@ def _train(
         [entry.labels[0] for entry in entries],
         targets=[array.name for array in answers.stored_arrays(recipe.losses)],
         reader=answers.reader,
+        num_views=answers.num_views(recipe),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         device=device,

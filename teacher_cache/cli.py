@@ -1,6 +1,9 @@
 """`reskd cache-teacher` and `reskd cache ...`."""
 
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,95 +16,368 @@ from common.cli_options import (
 )
 from common.errors import CacheError
 
+if TYPE_CHECKING:
+    from common.specs import Experiment
+    from teacher_cache.engine import RunOptions
+    from teacher_cache.verify import Report
+
 cache_path = click.Path(path_type=Path, file_okay=False)
+cache_argument = click.argument("folder", metavar="CACHE", type=cache_path)
+memory_option = click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="GB that units may take in memory; decides how many videos a unit has.",
+)
+split_option = click.option(
+    "--split",
+    help="Split of the index; default: data.train_split. Any other serves agreement metrics only.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Videos decoded ahead."
+)
+force_option = click.option("--force", is_flag=True, help="Start even if the disk looks too small.")
+experiment_option = click.option(
+    "--experiment",
+    help="Experiment of the cache; default: the one recorded beside it.",
+)
+
+
+def semantic_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `cache verify` that level semantic alone has."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    options = (
+        click.option("--rows", type=click.IntRange(1), help="Default: as many as needed."),
+        click.option(
+            "--confidence",
+            type=share,
+            default=0.95,
+            show_default=True,
+            help="Of the statement that fewer rows than --defect-rate are wrong.",
+        ),
+        click.option(
+            "--defect-rate",
+            type=share,
+            default=0.001,
+            show_default=True,
+            help="Share of wrong rows that the statement excludes; sets the default of --rows.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0), help="Of the draw; default: a random one, printed."
+        ),
+        experiment_option,
+        override_option,
+        device_option,
+        threads_option,
+    )
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs the teacher."""
+    options = (max_bad_option, threads_option, device_option, force_option)
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @click.command("cache-teacher")
 @experiment_argument
 @override_option
 @click.option("--cache", "folder", type=cache_path, help="Folder of the cache.")
+@split_option
 @click.option("--plan", "plan_only", is_flag=True, help="Print counts and bytes; write nothing.")
-@click.option("--memory", default=2.0, show_default=True, help="GB a unit may take in memory.")
-@max_bad_option
-@click.option(
-    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Videos decoded ahead."
-)
-@device_option
-@click.option("--force", is_flag=True, help="Start even if the disk looks too small.")
+@memory_option
+@run_options
 @json_option
 def cache_teacher(
     experiment: str,
     overrides: tuple[str, ...],
     folder: Path | None,
+    split: str | None,
     plan_only: bool,
     memory: float,
-    max_bad: float | None,
-    threads: int,
-    device: str,
-    force: bool,
     as_json: bool,
+    **run: Any,
 ) -> None:
     """Run the teacher of EXPERIMENT once over every view of every training video; keep its answers.
 
-    Interrupted and called again, it goes on with the missing units.
+    Interrupted and called again, it goes on with the missing units. `reskd cache plan` tells the
+    hours it will take.
+    """
+    from common.config import load_experiment
+    from common.console import emit
+    from common.video.index import read_index
+    from teacher_cache.engine import run_cache_teacher
+    from teacher_cache.plan import plan_cache, plan_table
+
+    resolved = load_experiment(experiment, overrides)
+    index = read_index(resolved.data.index)
+    plan = plan_cache(resolved, index, memory_bytes=int(memory * 1e9), split=split)
+    if plan_only:
+        hint = "`reskd cache plan` measures the hours, and the disk"
+        emit(plan.as_dict(), as_json=as_json, text=f"{plan_table(plan)}\n\n{hint}")
+        return
+    if folder is None:
+        raise click.UsageError("Name the folder to write: --cache DIR (or ask for --plan alone).")
+    result = run_cache_teacher(resolved, plan, folder.absolute(), _options(resolved, **run))
+    emit(result, as_json=as_json, text=_summary_text(result))
+
+
+@click.group("cache")
+def cache() -> None:
+    """Look at caches, add to them, and prove that they are whole."""
+
+
+@cache.command("plan")
+@experiment_argument
+@override_option
+@click.option(
+    "--cache", "folder", type=cache_path, help="Where the cache will be; its disk is measured."
+)
+@split_option
+@memory_option
+@click.option("--epochs", type=click.IntRange(1), help="Of a student; default: the experiment's.")
+@click.option(
+    "--students",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Students that will learn from the cache.",
+)
+@click.option("--no-probe", is_flag=True, help="Counts and bytes only; measure nothing.")
+@device_option
+@threads_option
+@json_option
+def plan(
+    experiment: str,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    split: str | None,
+    memory: float,
+    epochs: int | None,
+    students: int,
+    no_probe: bool,
+    device: str,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Say what caching the teacher of EXPERIMENT will take: bytes, files, hours; and when it pays.
+
+    Hours come from a probe of some seconds, which does the real work on a few videos and leaves
+    nothing on the disk. Of a cache that is there already only what is missing counts.
     """
     from common.config import load_experiment
     from common.console import emit
     from common.devices import choose_device
     from common.video.index import read_index
-    from teacher_cache.engine import RunOptions, run_cache_teacher
-    from teacher_cache.plan import plan_cache, plan_table
+    from teacher_cache.forecast import forecast_cache, forecast_table
+    from teacher_cache.plan import plan_cache
 
     resolved = load_experiment(experiment, overrides)
-    memory_bytes = int(memory * 1e9)
-    plan = plan_cache(resolved, read_index(resolved.data.index), memory_bytes=memory_bytes)
-    if plan_only:
-        emit(plan.as_dict(), as_json=as_json, text=plan_table(plan))
+    index = read_index(resolved.data.index)
+    forecast = forecast_cache(
+        resolved,
+        index,
+        plan_cache(resolved, index, memory_bytes=int(memory * 1e9), split=split),
+        folder=None if folder is None else folder.absolute(),
+        device=choose_device(device),
+        threads=threads,
+        epochs=epochs,
+        students=students,
+        measure=not no_probe,
+    )
+    emit(forecast.as_dict(), as_json=as_json, text=forecast_table(forecast))
+
+
+@cache.command("extend")
+@cache_argument
+@click.option("--views", type=click.IntRange(1), help="Views that every video shall have.")
+@click.option("--targets", help="Targets to add: logits, features, logit_map, frames; with commas.")
+@experiment_option
+@override_option
+@run_options
+@json_option
+def extend(
+    folder: Path,
+    views: int | None,
+    targets: str | None,
+    experiment: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    **run: Any,
+) -> None:
+    """Add views or targets to CACHE; what is in it stays as it is.
+
+    Interrupted and called again, it goes on. Until it is done, readers see the cache as it was.
+    """
+    from common.console import emit
+    from teacher_cache.extend import extend_cache
+
+    names = [name.strip() for name in (targets or "").split(",") if name.strip()]
+    if views is None and not names:
+        raise click.UsageError("Name what to add: --views N, --targets NAMES, or both.")
+    resolved = _experiment_of(folder, experiment, overrides)
+    result = extend_cache(
+        resolved,
+        folder.absolute(),
+        views=views,
+        targets=names,
+        options=_options(resolved, **run),
+    )
+    emit(result, as_json=as_json, text=_summary_text(result))
+
+
+@cache.command("verify")
+@cache_argument
+@click.option(
+    "--level",
+    type=click.Choice(["structure", "bytes", "semantic"]),
+    default="bytes",
+    show_default=True,
+    help="structure: records, sizes, names; bytes: every byte too; semantic: and the teacher "
+    "answers some random rows again, to be compared.",
+)
+@semantic_options
+@json_option
+def verify(folder: Path, level: str, as_json: bool, **semantic: Any) -> None:
+    """Check that CACHE is whole; exit code 4 on any finding.
+
+    The options from --rows to --threads are those of level semantic.
+    """
+    from common.console import emit
+    from teacher_cache.verify import report_text, verify_cache
+
+    given = [semantic[name] for name in ("rows", "seed", "experiment")]
+    if level == "semantic":
+        report = _semantic_report(folder, **semantic)
+    elif semantic["overrides"] or any(value is not None for value in given):
+        raise click.UsageError(
+            "--rows, --seed, --experiment and -o choose what the teacher answers again: add "
+            "--level semantic."
+        )
+    else:
+        report = verify_cache(folder, "structure" if level == "structure" else "bytes")
+    emit(report.as_dict(), as_json=as_json, text=report_text(report))
+    if not report.findings:
         return
-    if folder is None:
-        raise click.UsageError("Name the folder to write: --cache DIR (or ask for --plan alone).")
-    options = RunOptions(
-        max_bad=resolved.data.max_bad if max_bad is None else max_bad,
+    remedy = f"`reskd cache repair {folder}` computes the units concerned anew."
+    if level == "semantic":
+        remedy = (
+            "`reskd cache repair` mends damaged bytes. Where the bytes are whole and the answers "
+            "are not the teacher's, remove the records commits/UNIT.gRUN.json of these units, and "
+            "`reskd cache-teacher` computes them anew."
+        )
+    raise CacheError(f"{report.cache} has {len(report.findings)} findings, listed above. {remedy}")
+
+
+@cache.command("info")
+@cache_argument
+@click.option(
+    "--index",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Video index with the labels; default: that of the recorded experiment.",
+)
+@json_option
+def info(folder: Path, index: Path | None, as_json: bool) -> None:
+    """Say what CACHE holds, whose answers these are, and how good they are."""
+    from common.console import emit
+    from teacher_cache.card import info_text
+    from teacher_cache.info import cache_info
+
+    facts = cache_info(folder, index_path=index)
+    emit(facts, as_json=as_json, text=info_text(facts))
+
+
+@cache.command("repair")
+@cache_argument
+@experiment_option
+@override_option
+@run_options
+@json_option
+def repair(
+    folder: Path,
+    experiment: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    **run: Any,
+) -> None:
+    """Verify every byte of CACHE and compute the units with findings anew, no others."""
+    from common.console import emit
+    from teacher_cache.repair import repair_cache
+    from teacher_cache.verify import report_text
+
+    resolved = _experiment_of(folder, experiment, overrides)
+    facts, report = repair_cache(resolved, folder.absolute(), _options(resolved, **run))
+    emit(facts, as_json=as_json, text=report_text(report))
+    if report.findings:
+        raise CacheError(
+            f"{report.cache} still has {len(report.findings)} findings, listed above: no unit's "
+            "recomputation mends them. Remove files that do not belong to it; restore the others "
+            "from a copy."
+        )
+
+
+def _experiment_of(
+    folder: Path, experiment: str | None, overrides: tuple[str, ...]
+) -> "Experiment":
+    """The experiment named, else the one recorded beside the cache."""
+    from common.config import load_experiment
+    from teacher_cache.manifest import read_manifest
+    from teacher_cache.run_log import recorded_experiment
+
+    read_manifest(folder)  # without a cache there is nothing to record
+    if experiment is not None:
+        return load_experiment(experiment, overrides)
+    if overrides:
+        raise click.UsageError("-o changes an experiment: name it with --experiment.")
+    return recorded_experiment(folder.absolute())
+
+
+def _semantic_report(
+    folder: Path,
+    *,
+    rows: int | None,
+    confidence: float,
+    defect_rate: float,
+    seed: int | None,
+    experiment: str | None,
+    overrides: tuple[str, ...],
+    device: str,
+    threads: int,
+) -> "Report":
+    from secrets import randbelow
+
+    from common.devices import choose_device
+    from teacher_cache.semantic import Draw, verify_semantic
+
+    draw = Draw(
+        rows=rows,
+        confidence=confidence,
+        defect_rate=defect_rate,
+        seed=randbelow(2**32) if seed is None else seed,
+    )
+    resolved = _experiment_of(folder, experiment, overrides)
+    return verify_semantic(
+        resolved, folder.absolute(), draw, device=choose_device(device), threads=threads
+    )
+
+
+def _options(
+    experiment: "Experiment", *, max_bad: float | None, threads: int, device: str, force: bool
+) -> "RunOptions":
+    from common.devices import choose_device
+    from teacher_cache.engine import RunOptions
+
+    return RunOptions(
+        max_bad=experiment.data.max_bad if max_bad is None else max_bad,
         threads=threads,
         device=choose_device(device),
         force=force,
     )
-    summary = run_cache_teacher(resolved, plan, folder.absolute(), options)
-    emit(
-        summary,
-        as_json=as_json,
-        text=f"{summary['cache']}: {summary['videos']} videos x {summary['views']} views, "
-        f"{summary['bytes'] / 1e6:.1f} MB, {summary['failed_videos']} videos unreadable",
+
+
+def _summary_text(result: dict[str, Any]) -> str:
+    return (
+        f"{result['cache']}: {result['videos']} videos x {result['views']} views, "
+        f"{result['bytes'] / 1e6:.1f} MB, {result['failed_videos']} videos unreadable"
     )
-
-
-@click.group("cache")
-def cache() -> None:
-    """Look at caches and prove that they are whole."""
-
-
-@cache.command("verify")
-@click.argument("folder", metavar="CACHE", type=cache_path)
-@click.option(
-    "--level",
-    type=click.Choice(["structure", "bytes"]),
-    default="bytes",
-    show_default=True,
-    help="structure: records, sizes, names; bytes: every byte too.",
-)
-@json_option
-def verify(folder: Path, level: str, as_json: bool) -> None:
-    """Check that CACHE is whole; exit code 4 on any finding."""
-    from typing import cast
-
-    from common.console import emit
-    from teacher_cache.verify import Level, report_text, verify_cache
-
-    report = verify_cache(folder, cast("Level", level))
-    emit(report.as_dict(), as_json=as_json, text=report_text(report))
-    if report.findings:
-        raise CacheError(
-            f"{report.cache} has {len(report.findings)} findings, listed above. Restore these "
-            "files from a copy; or delete the commit records of the units concerned and run "
-            "`reskd cache-teacher` again, which computes them anew."
-        )

@@ -1,13 +1,13 @@
 """Read rows of a finished cache: what stage two sees of stage one.
 
-Each shard's index is parsed once; a row is one preadv into the caller's buffer and one checksum.
-Files are opened when first needed in a process and read by position, so a reader may be used after
-fork, sent to another process, and used by several threads at once.
+Each shard's index is parsed once; a row is then one preadv into the caller's buffer and one
+checksum. Files are opened when first needed in a process and read by position, so a reader may be
+used after fork, sent to another process, and used by several threads at once.
 """
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,42 +16,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.distill.arrays import ArraySpec
 from common.errors import CacheError, StoppedShortError
-from teacher_cache.commits import Commit, read_commits
-from teacher_cache.layout import CRC_BYTES, object_key
+from teacher_cache.commits import Commit, check_fingerprint, failures, read_commits
 from teacher_cache.manifest import Manifest, read_manifest
-from teacher_cache.shard import crc32c, parse_index
+from teacher_cache.rows import DirectRows, OpenFiles, ReadPart, RowError, Rows, ZarrRows
 
 READ_THREADS = 4
+"""Threads that read a large batch, the calling one included."""
+PARALLEL_BYTES = 1 << 20
+"""A batch of fewer bytes is read by the calling thread: handing it out would take longer."""
+PARALLEL_ROW_BYTES = 1 << 16
+"""The same for smaller rows, for which threads would mostly wait for the interpreter's lock."""
 
-Shard = tuple[int, NDArray[np.uint64]]
+Numbers = Sequence[int] | NDArray[np.int64]
 
 
 class CacheReader:
     """Rows of one cache, by view and video number.
 
+    An extension that is still being written does not exist yet: the reader shows the cache as it
+    was before.
+
     Args:
         folder: The cache.
+        checksums: Compare every row with its crc32c; the way without is there to be measured.
+        direct: Read local, uncompressed rows without zarr-python.
 
     Raises:
         CacheError: If there is no cache, or one of its records is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, checksums: bool = True, direct: bool = True) -> None:
         self.folder = folder
-        self.manifest: Manifest = read_manifest(folder)
-        self.commits: dict[int, Commit] = read_commits(folder, self.manifest.layout.num_units)
+        self._checksums, self._direct = checksums, direct
+        manifest = read_manifest(folder)
+        units = manifest.layout.num_units
+        written = [read_commits(folder, one.number, units) for one in manifest.generations]
+        finished = 1
+        while finished < len(written) and len(written[finished]) == units:
+            finished += 1
+        for commits in written:
+            check_fingerprint(folder, manifest.fingerprint, commits.values())
+        self.manifest: Manifest = manifest.upto(finished)
+        self.commits: dict[int, Commit] = written[0]
+        """Units of the first run; what extended it is complete."""
+        self.failed: dict[int, str] = failures(
+            commit for commits in written[:finished] for commit in commits.values()
+        )
+        """Videos that could not be read, with the reason; they have no rows."""
+        self._sizes: dict[str, int] = {
+            key: stored.bytes
+            for commits in written[:finished]
+            for commit in commits.values()
+            for key, stored in commit.objects.items()
+        }
         self._reset()
 
     def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = Lock()
-        self._shards: dict[tuple[str, int], Shard] = {}
+        self._files = OpenFiles()
+        self._rows: dict[str, Rows] = {}
         self._pool: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("folder", "manifest", "commits")}
+        own = {"_process", "_lock", "_files", "_rows", "_pool"}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -63,18 +93,19 @@ class CacheReader:
         return [unit for unit in range(self.manifest.layout.num_units) if unit not in self.commits]
 
     @cached_property
-    def failed(self) -> dict[int, str]:
-        """Videos that could not be read, with the reason; they have no rows."""
-        return {
-            video: why for commit in self.commits.values() for video, why in commit.failed.items()
-        }
-
-    @cached_property
     def usable_videos(self) -> list[int]:
         """Numbers of the videos that have rows."""
+        return np.flatnonzero(self._has_rows).tolist()
+
+    @cached_property
+    def _has_rows(self) -> NDArray[np.bool_]:
         layout = self.manifest.layout
-        videos = (video for unit in self.commits for video in layout.videos_of(unit))
-        return sorted(video for video in videos if video not in self.failed)
+        has_rows = np.zeros(layout.num_videos, bool)
+        for unit in self.commits:
+            videos = layout.videos_of(unit)
+            has_rows[videos.start : videos.stop] = True
+        has_rows[list(self.failed)] = False
+        return has_rows
 
     def require_complete(self) -> None:
         """Refuse a cache that is still being written.
@@ -97,16 +128,14 @@ class CacheReader:
         array = self.manifest.array(name)
         return np.empty((count, *array.row_shape), array.dtype)
 
-    def gather(
-        self, name: str, views: Sequence[int], videos: Sequence[int], out: NDArray[Any]
-    ) -> NDArray[Any]:
+    def gather(self, name: str, views: Numbers, videos: Numbers, out: NDArray[Any]) -> NDArray[Any]:
         """Read a batch of rows.
 
         Args:
             name: Array to read.
             views: View number of each row.
             videos: Video number of each row.
-            out: Where to put them, see `empty`; filled in place.
+            out: Where to put them, see `empty`; contiguous, filled in place.
 
         Returns:
             `out`.
@@ -114,85 +143,82 @@ class CacheReader:
         Raises:
             CacheError: If a row does not exist, belongs to a failed video, or its checksum is
                 wrong; the message names cache, array, unit, view and video.
+            ValueError: If `out` has another shape or type.
         """
         array = self.manifest.array(name)
-        if out.shape != (len(videos), *array.row_shape) or out.dtype != np.dtype(array.dtype):
+        view_numbers, video_numbers = np.asarray(views, np.int64), np.asarray(videos, np.int64)
+        expected = (len(video_numbers), *array.row_shape)
+        if out.shape != expected or out.dtype != array.dtype or not out.flags.c_contiguous:
             raise ValueError(
-                f"out must be {array.dtype} of shape {(len(videos), *array.row_shape)}, "
+                f"out must be contiguous, {array.dtype} of shape {expected}, "
                 f"got {out.dtype} of shape {out.shape}"
             )
-        rows = out.reshape(len(videos), -1).view(np.uint8)
-
-        def read(part: slice) -> None:
-            for view, video, row in zip(views[part], videos[part], rows[part], strict=True):
-                self._read_row(array, int(view), int(video), row)
-
-        step = -(-len(videos) // READ_THREADS) or 1
-        parts = [slice(start, start + step) for start in range(0, len(videos), step)]
-        if len(parts) == 1:
-            read(parts[0])
-        else:
-            list(self._threads().map(read, parts))
+        try:
+            self._check_exist(view_numbers, video_numbers)
+            rows = self._rows_of(name)
+            with self._files.reading():
+                read = rows.prepare(view_numbers, video_numbers, out)
+                self._in_threads(read, len(out), out.nbytes)
+        except RowError as error:
+            view, video = int(view_numbers[error.row]), int(video_numbers[error.row])
+            raise CacheError(
+                f"Cache {self.folder}, array {name}, unit {self.manifest.layout.locate(video)[0]}: "
+                f"the row of view {view}, video {video} {error.problem}. "
+                f"`reskd cache verify {self.folder}` lists everything that is wrong."
+            ) from error.__cause__
         return out
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _check_exist(self, views: NDArray[np.int64], videos: NDArray[np.int64]) -> None:
+        layout = self.manifest.layout
+        outside = (views < 0) | (views >= layout.num_views)
+        outside |= (videos < 0) | (videos >= layout.num_videos)
+        if outside.any():
+            raise RowError(
+                int(outside.argmax()),
+                f"does not exist: the cache has {layout.num_views} views of "
+                f"{layout.num_videos} videos",
+            )
+        absent = ~self._has_rows[videos]
+        if absent.any():
+            row = int(absent.argmax())
+            reason = self.failed.get(int(videos[row]))
+            raise RowError(
+                row,
+                "belongs to a unit that was never finished"
+                if reason is None
+                else f"was never written, its video could not be read: {reason}",
+            )
+
+    def _rows_of(self, name: str) -> Rows:
         if self._process != os.getpid():  # after fork: threads and locks did not come along
             self._reset()
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="cache-reader")
-        return self._pool
-
-    def _read_row(self, array: ArraySpec, view: int, video: int, row: NDArray[np.uint8]) -> None:
-        unit, place = self.manifest.layout.locate(video)
-        if video in self.failed:
-            raise self._error(array, unit, view, video, f"has no row: {self.failed[video]}")
-        descriptor, index = self._shard(array, unit, view, video)
-        offset, length = (int(number) for number in index[view, place])
-        if length != array.row_bytes + CRC_BYTES:
-            raise self._error(array, unit, view, video, f"has {length} bytes in the index")
-        stored = bytearray(CRC_BYTES)
-        got = os.preadv(descriptor, [row.data, stored], offset)
-        if got != length:
-            raise self._error(array, unit, view, video, f"ends after {got} of {length} bytes")
-        if crc32c(row) != int.from_bytes(stored, "little"):
-            raise self._error(array, unit, view, video, "does not have the checksum it was given")
-
-    def _shard(self, array: ArraySpec, unit: int, view: int, video: int) -> Shard:
-        if self._process != os.getpid():
-            self._reset()
-        key = (array.name, unit)
-        if key not in self._shards:
+        if name not in self._rows:
             with self._lock:
-                if key not in self._shards:
-                    self._shards[key] = self._open_shard(array, unit, view, video)
-        return self._shards[key]
+                self._rows.setdefault(name, self._open_rows(name))
+        return self._rows[name]
 
-    def _open_shard(self, array: ArraySpec, unit: int, view: int, video: int) -> Shard:
-        layout = self.manifest.layout
-        if unit not in self.commits:
-            raise self._error(array, unit, view, video, "belongs to a unit that was never finished")
-        path = self.folder / object_key(array, unit)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise self._error(array, unit, view, video, f"cannot be read: {error}") from error
-        size, expected = os.fstat(descriptor).st_size, layout.object_bytes(array, unit)
-        if size != expected:
-            os.close(descriptor)
-            raise self._error(
-                array, unit, view, video, f"lies in {path}, {size} bytes long instead of {expected}"
+    def _open_rows(self, name: str) -> Rows:
+        array, layout = self.manifest.array(name), self.manifest.layout
+        if self._direct and self.manifest.codec == "none":
+            return DirectRows(
+                self.folder, array, layout, self._sizes, self._files, checksums=self._checksums
             )
-        raw = os.pread(descriptor, layout.index_bytes(), size - layout.index_bytes())
-        try:
-            return descriptor, parse_index(raw, layout)
-        except ValueError as error:
-            os.close(descriptor)
-            raise self._error(array, unit, view, video, f"lies in {path}: {error}") from error
+        return ZarrRows(self.folder, array, layout, self._sizes)
 
-    def _error(
-        self, array: ArraySpec, unit: int, view: int, video: int, problem: str
-    ) -> CacheError:
-        return CacheError(
-            f"Cache {self.folder}, array {array.name}, unit {unit}: the row of view {view}, video "
-            f"{video} {problem}. `reskd cache verify {self.folder}` lists everything that is wrong."
-        )
+    def _in_threads(self, read: ReadPart, count: int, num_bytes: int) -> None:
+        """Read a batch; a large one by the calling thread and helpers."""
+        if num_bytes < PARALLEL_BYTES or num_bytes < PARALLEL_ROW_BYTES * count:
+            read(range(count))
+            return
+        if self._pool is None:  # two threads may both make one; the loser's is simply dropped
+            self._pool = ThreadPoolExecutor(READ_THREADS - 1, "cache-reader")
+        # One iterator for all: whoever is free takes the next row, so that none waits for a thread
+        # that lost its processor. Taking from it is one step under the interpreter's lock.
+        rows = iter(range(count))
+        helpers = [self._pool.submit(read, rows) for _ in range(READ_THREADS - 1)]
+        try:
+            read(rows)
+        finally:
+            wait(helpers)  # also after an error: nothing may still write into the buffer
+        for helper in helpers:
+            helper.result()

@@ -106,6 +106,15 @@ def shard_buffer(
     return kind(array, layout, block, unit)
 
 
+def decompress(codec: Codec, row: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The bytes of a row as they were before its codec."""
+    if codec == "none":
+        return row
+    from numcodecs.zstd import Zstd
+
+    return np.frombuffer(Zstd().decode(row.tobytes()), np.uint8)
+
+
 def parse_index(raw: bytes, layout: Layout) -> NDArray[np.uint64]:
     """Offsets and lengths from the end of a shard object.
 

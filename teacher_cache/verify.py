@@ -2,44 +2,63 @@
 
 Level `structure` (seconds) checks records, hashes of metadata, presence and size of every object,
 and that nothing else lies in the folder. Level `bytes` also reads every object: its sha256, its
-index, and the checksum of every row.
+index, and the checksum of every row. Level `semantic` is in semantic.py: it needs the teacher.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from common.console import progress
-from common.distill.arrays import ArraySpec
 from common.errors import CacheError
-from teacher_cache.commits import Commit, read_commit
-from teacher_cache.layout import CRC_BYTES, commit_key, object_key
-from teacher_cache.manifest import MANIFEST_FILE, Manifest, read_manifest
-from teacher_cache.shard import crc32c, parse_index
+from teacher_cache.commits import Commit, expected_keys, failures, read_commit
+from teacher_cache.findings import Finding, finding_text
+from teacher_cache.layout import commit_key
+from teacher_cache.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
+from teacher_cache.shard_check import StoredShard, check_shard
 
-Level = Literal["structure", "bytes"]
+Level = Literal["structure", "bytes", "semantic"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that is wrong."""
+class ArrayLimit:
+    """How far the rows of one array were from the live teacher: relative L2 differences.
 
-    path: str
-    """File inside the cache."""
-    problem: str
-    """What is wrong with it."""
-    array: str | None = None
-    """Array concerned, if one is."""
-    unit: int | None = None
-    """Unit concerned, if one is."""
-    view: int | None = None
-    """View of the row concerned, if one is."""
-    video: int | None = None
-    """Video of the row concerned, if one is."""
+    Encode error and limit belong to a row; here is the largest of each over the rows. None stands
+    for infinity, which JSON has not.
+    """
+
+    live_difference: float | None
+    """Of two live runs that should say the same."""
+    encode_error: float | None
+    """What the number type on disk may add, at most."""
+    limit: float | None
+    """Allowed: twice the larger of the two."""
+    largest_difference: float | None
+    """Found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """What level semantic looked at."""
+
+    rows: int
+    """Rows that were compared with the live teacher."""
+    drawn: int
+    """Rows that were drawn; those missing above cannot be cut or decoded any more."""
+    rows_in_all: int
+    """Rows there were to draw from."""
+    seed: int
+    """Draws the same rows again, together with their number."""
+    confidence: float
+    """Of the statement below."""
+    defect_rate_below: float | None
+    """With this confidence the share of defective rows is smaller; 0 if every row was compared,
+    None if defects were found or no row could be compared."""
+    limits: dict[str, ArrayLimit]
+    """By array; frames and views must be equal and have none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,18 +74,20 @@ class Report:
     units: int
     """Units the cache should have."""
     bytes: int
-    """Bytes of all objects that should be there."""
+    """Committed bytes of all objects."""
     failed_videos: int
     """Videos recorded as unreadable. They are not findings."""
     findings: tuple[Finding, ...]
     """Empty if the cache is whole."""
+    semantic: Sample | None = None
+    """Of level semantic; None if no row could be trusted enough to be compared."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**asdict(self), "ok": not self.findings}
 
 
-def verify_cache(folder: Path, level: Level) -> Report:
+def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
     """Check a cache; what is wrong comes back as findings, not as exceptions.
 
     Raises:
@@ -87,20 +108,21 @@ def verify_cache(folder: Path, level: Level) -> Report:
             failed_videos=0,
             findings=(finding,),
         )
-    commits: dict[int, Commit] = {}
+    layout = manifest.layout
+    commits: list[tuple[Generation, Commit]] = []
     findings = [*_check_metadata(folder, manifest), *_check_commits(folder, manifest, commits)]
-    findings += _check_strangers(folder, manifest, commits)
-    with progress("verifying", manifest.layout.num_units, unit="units") as advance:
-        for commit in commits.values():
-            findings += _check_unit(folder, manifest, commit, level)
+    findings += _check_strangers(folder, manifest)
+    with progress("verifying", len(commits), unit="commits") as advance:
+        for generation, commit in commits:
+            findings += _check_unit(folder, manifest, generation, commit, level)
             advance()
     return Report(
         cache=str(folder.absolute()),
         level=level,
         fingerprint=manifest.fingerprint,
-        units=manifest.layout.num_units,
-        bytes=sum(manifest.layout.total_bytes(array) for array in manifest.arrays),
-        failed_videos=sum(len(commit.failed) for commit in commits.values()),
+        units=layout.num_units,
+        bytes=sum(stored.bytes for _, commit in commits for stored in commit.objects.values()),
+        failed_videos=len(failures(commit for _, commit in commits)),
         findings=tuple(findings),
     )
 
@@ -115,99 +137,77 @@ def _check_metadata(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _check_commits(
-    folder: Path, manifest: Manifest, commits: dict[int, Commit]
+    folder: Path, manifest: Manifest, commits: list[tuple[Generation, Commit]]
 ) -> Iterator[Finding]:
     """Read every commit record into `commits`; those that cannot be trusted are findings."""
     layout = manifest.layout
-    for unit in range(layout.num_units):
-        name = commit_key(unit)
-        try:
-            commit = read_commit(folder, unit)
-        except CacheError as error:
-            yield Finding(path=name, problem=str(error), unit=unit)
-            continue
-        if commit is None:
-            yield Finding(path=name, problem="the unit was never finished", unit=unit)
-            continue
-        videos = layout.videos_of(unit)
-        wanted = {object_key(array, unit) for array in manifest.arrays}
-        if (
-            commit.unit != unit
-            or commit.videos != (videos.start, videos.stop)
-            or commit.views != (0, layout.num_views)
-            or set(commit.objects) != wanted
-        ):
-            yield Finding(path=name, problem="is the record of another unit or cache", unit=unit)
-            continue
-        commits[unit] = commit
+    for generation in manifest.generations:
+        for unit in range(layout.num_units):
+            problem = None
+            try:
+                commit = read_commit(folder, generation.number, unit)
+            except CacheError as error:
+                commit, problem = None, str(error)
+            if commit is None:
+                problem = problem or "the unit was never finished"
+            elif not _belongs(commit, manifest, generation, unit):
+                problem = "is the record of another unit or cache"
+            else:
+                commits.append((generation, commit))
+                continue
+            yield Finding(
+                path=commit_key(generation.number, unit),
+                problem=problem,
+                unit=unit,
+                generation=generation.number,
+            )
 
 
-def _check_strangers(
-    folder: Path, manifest: Manifest, commits: dict[int, Commit]
-) -> Iterator[Finding]:
+def _belongs(commit: Commit, manifest: Manifest, generation: Generation, unit: int) -> bool:
+    videos = manifest.layout.videos_of(unit)
+    return (
+        commit.fingerprint == manifest.fingerprint
+        and commit.generation == generation.number
+        and commit.unit == unit
+        and commit.videos == (videos.start, videos.stop)
+        and commit.views == generation.views
+        and all(video in videos for video in commit.failed)
+        and set(commit.objects) == expected_keys(manifest, generation, unit)
+    )
+
+
+def _check_strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     known = {MANIFEST_FILE, *manifest.zarr_sha256}
-    known |= {commit_key(unit) for unit in range(manifest.layout.num_units)}
-    known |= {
-        object_key(array, unit)
-        for unit in range(manifest.layout.num_units)
-        for array in manifest.arrays
-    }
+    for generation in manifest.generations:
+        for unit in range(manifest.layout.num_units):
+            known.add(commit_key(generation.number, unit))
+            known |= expected_keys(manifest, generation, unit)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known:
+        if name not in known and (path.is_symlink() or not path.is_dir()):
             yield Finding(path=name, problem="does not belong to the cache")
 
 
 def _check_unit(
-    folder: Path, manifest: Manifest, commit: Commit, level: Level
+    folder: Path, manifest: Manifest, generation: Generation, commit: Commit, level: Level
 ) -> Iterator[Finding]:
-    for array in manifest.arrays:
-        name = object_key(array, commit.unit)
-        path, expected = folder / name, manifest.layout.object_bytes(array, commit.unit)
-        if not path.is_file():
-            problem = "is missing"
-        elif (size := path.stat().st_size) != expected or size != commit.objects[name].bytes:
-            problem = f"has {size} bytes instead of {expected}"
-        else:
-            if level == "bytes":
-                yield from _check_object(path, name, manifest, array, commit)
-            continue
-        yield Finding(path=name, problem=problem, array=array.name, unit=commit.unit)
-
-
-def _check_object(
-    path: Path, name: str, manifest: Manifest, array: ArraySpec, commit: Commit
-) -> Iterator[Finding]:
-    """Read one object; rows are only looked at if the whole is not what was committed."""
     layout, unit = manifest.layout, commit.unit
-    data = path.read_bytes()
-    if sha256(data).hexdigest() == commit.objects[name].sha256:
-        return
-    yield Finding(
-        path=name, problem="does not have the committed sha256", array=array.name, unit=unit
-    )
-    try:
-        index = parse_index(data[-layout.index_bytes() :], layout)
-    except ValueError as error:
-        yield Finding(path=name, problem=str(error), array=array.name, unit=unit)
-        return
-    for view in range(layout.num_views):
-        for place, video in enumerate(layout.videos_of(unit)):
-            offset, length = (int(number) for number in index[view, place])
-            row = np.frombuffer(data, np.uint8)[offset : offset + length]
-            stored = int.from_bytes(row[-CRC_BYTES:].tobytes(), "little")
-            if (
-                length != array.row_bytes + CRC_BYTES
-                or crc32c(row[:-CRC_BYTES].tobytes()) != stored
-            ):
-                yield Finding(
-                    path=name,
-                    problem="the row does not have the checksum it was given",
-                    array=array.name,
-                    unit=unit,
-                    view=view,
-                    video=video,
-                )
+    for array in manifest.arrays_of(generation):
+        for block, name in layout.objects(array, unit, generation.view_range):
+            row = Finding(
+                path=name, problem="", array=array.name, unit=unit, generation=generation.number
+            )
+            path, stored = folder / name, commit.objects[name]
+            exact = manifest.codec != "none" or stored.bytes == layout.object_bytes(
+                array, block, unit
+            )
+            if not path.is_file():
+                yield replace(row, problem="is missing")
+            elif (size := path.stat().st_size) != stored.bytes or not exact:
+                yield replace(row, problem=f"has {size} bytes instead of {stored.bytes}")
+            elif level == "bytes":
+                shard = StoredShard(manifest, array, block, unit, path.read_bytes())
+                yield from check_shard(shard, stored.sha256, commit.failed, row)
 
 
 def report_text(report: Report) -> str:
@@ -216,12 +216,26 @@ def report_text(report: Report) -> str:
         f"{report.cache}: {report.units} units, {report.bytes / 1e6:.1f} MB, "
         f"{report.failed_videos} videos recorded as unreadable, level {report.level}"
     )
+    lines = [head, *([] if report.semantic is None else _sample_lines(report.semantic))]
     if not report.findings:
-        return f"{head}\nwhole: no findings"
-    return "\n".join([head, *(f"  {_finding_text(finding)}" for finding in report.findings)])
+        return "\n".join([*lines, "whole: no findings"])
+    return "\n".join([*lines, *(f"  {finding_text(finding)}" for finding in report.findings)])
 
 
-def _finding_text(finding: Finding) -> str:
-    row = "" if finding.view is None else f" (view {finding.view}, video {finding.video})"
-    unit = "" if finding.unit is None else f"unit {finding.unit}: "
-    return f"{unit}{finding.path}{row} {finding.problem}"
+def _sample_lines(sample: Sample) -> list[str]:
+    head = f"{sample.rows} of {sample.rows_in_all} rows compared with the live teacher"
+    lines = [f"{head} (--rows {sample.drawn} --seed {sample.seed} draws them again)"]
+    if sample.limits:
+        lines.append(f"  {'array':<18}{'largest':>10}{'limit':>10}{'live':>10}{'encoding':>10}")
+    for name, of in sample.limits.items():
+        numbers = (of.largest_difference, of.limit, of.live_difference, of.encode_error)
+        shown = (f"{'inf' if number is None else f'{number:.1e}':>10}" for number in numbers)
+        lines.append(f"  {name:<18}{''.join(shown)}")
+    if sample.defect_rate_below == 0:
+        lines.append("  a full check: every row was compared")
+    elif sample.defect_rate_below is not None:
+        lines.append(
+            f"  fewer than {sample.defect_rate_below:.3%} of the rows are defective, "
+            f"with {sample.confidence:.4g} confidence"
+        )
+    return lines

@@ -1,29 +1,34 @@
-"""Make a cache, and add whole units to it: objects first, the commit record last."""
+"""Make a cache, change its shape, and add whole units to it: objects first, the record last."""
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-
-import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.storage import LocalStore
+from typing import Self
 
 from common.atomic_write import PARTIAL_SUFFIX, atomic_write, sync_folder
-from common.distill.arrays import ArraySpec, TargetPlan
+from common.distill.arrays import Row, TargetPlan
 from common.errors import StoppedShortError
-from common.video.view_params import columns
 from teacher_cache.commits import Commit, StoredObject, write_commit
 from teacher_cache.identity import Identity
-from teacher_cache.layout import Layout, object_key
-from teacher_cache.manifest import Manifest, write_manifest
-from teacher_cache.shard import ShardBuffer
+from teacher_cache.layout import Layout
+from teacher_cache.manifest import Generation, Manifest, first_generation, write_manifest
+from teacher_cache.metadata import zarr_files
+from teacher_cache.shard import AnyShardBuffer, Codec, shard_buffer
+
+WRITE_THREADS = 4
+"""Objects of a unit written at once, which mostly wait for the disk, while as many are hashed."""
 
 
-def create_cache(folder: Path, *, identity: Identity, plan: TargetPlan, layout: Layout) -> None:
+def create_cache(
+    folder: Path, *, identity: Identity, plan: TargetPlan, layout: Layout, codec: Codec = "none"
+) -> None:
     """Make an empty cache: the Zarr group, its arrays and cache.json, all at once.
 
     Everything is written into a partial folder that is then renamed.
@@ -32,21 +37,16 @@ def create_cache(folder: Path, *, identity: Identity, plan: TargetPlan, layout: 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        group = zarr.create_group(LocalStore(partial), zarr_format=3)
-        for array in plan.arrays:
-            _create_array(group, array, layout)
-        records = sorted(path.relative_to(partial) for path in partial.rglob("zarr.json"))
         manifest = Manifest(
             identity=identity,
             arrays=plan.arrays,
             teacher_grid=plan.teacher_grid,
             layout=layout,
-            zarr_sha256={
-                record.as_posix(): sha256((partial / record).read_bytes()).hexdigest()
-                for record in records
-            },
+            codec=codec,
+            generations=(first_generation(plan.arrays, layout.num_views),),
+            zarr_sha256={},
         )
-        write_manifest(partial, manifest)
+        write_metadata(partial, manifest)
         partial.rename(folder)  # fails if there is something else in this place
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -54,29 +54,61 @@ def create_cache(folder: Path, *, identity: Identity, plan: TargetPlan, layout: 
     sync_folder(folder.parent)
 
 
-def _create_array(group: zarr.Group, array: ArraySpec, layout: Layout) -> None:
-    rows = (layout.num_views, layout.num_videos)
-    group.create_array(
-        array.name,
-        shape=(*rows, *array.row_shape),
-        dtype=array.dtype,
-        chunks=(1, 1, *array.row_shape),
-        shards=(layout.num_views, layout.unit_videos, *array.row_shape),
-        filters=None,
-        serializer=BytesCodec(endian="little"),
-        compressors=[Crc32cCodec()],
-        fill_value=0,
-        attributes={"columns": columns(array.row_shape[0] - 8)} if array.name == "views" else {},
-        dimension_names=["view", "video", *(f"axis{i}" for i in range(len(array.row_shape)))],
-    )
+def write_metadata(folder: Path, manifest: Manifest) -> Manifest:
+    """Write every zarr.json that a manifest's arrays ask for, then cache.json with their hashes.
+
+    Files that are already right are left alone. Stopped in between, cache.json still describes the
+    cache as it was; the same call mends the rest.
+
+    Returns:
+        The manifest with the hashes, as it was written.
+    """
+    files = zarr_files(manifest.arrays, manifest.layout, manifest.codec)
+    for name, content in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            atomic_write(path, content)
+    hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+    written = replace(manifest, zarr_sha256=hashes)
+    write_manifest(folder, written)
+    return written
+
+
+class UnitBuffers:
+    """All objects that one run writes of one unit, in memory."""
+
+    def __init__(self, manifest: Manifest, generation: Generation, unit: int) -> None:
+        self.unit, self.generation = unit, generation
+        self._start = generation.views[0]
+        layout = manifest.layout
+        self.objects: dict[str, dict[str, AnyShardBuffer]] = {
+            array.name: {
+                key: shard_buffer(manifest.codec, array, layout, block, unit)
+                for block, key in layout.objects(array, unit, generation.view_range)
+            }
+            for array in manifest.arrays_of(generation)
+        }
+        """By array and path."""
+
+    def put(self, place: int, rows: Mapping[str, Row]) -> None:
+        """Take everything about one video.
+
+        Args:
+            place: The video's place inside the unit.
+            rows: Per array (views of the generation, *row_shape).
+        """
+        for name, blocks in self.objects.items():
+            for buffer in blocks.values():
+                first = buffer.views.start - self._start
+                buffer.put(place, rows[name][first : first + len(buffer.views)])
 
 
 def write_unit(
     folder: Path,
     manifest: Manifest,
-    unit: int,
-    buffers: Mapping[str, ShardBuffer],
+    buffers: UnitBuffers,
     failed: Mapping[int, str],
+    groups: Sequence[Sequence[int]] = (),
 ) -> Commit:
     """Write every object of a unit, then its commit record.
 
@@ -86,25 +118,105 @@ def write_unit(
     Raises:
         OSError: If the disk is full; the unit then does not exist, all others are untouched.
     """
-    objects: dict[str, StoredObject] = {}
-    for array in manifest.arrays:
-        pieces = buffers[array.name].pieces()
-        total = sha256()
-        for piece in pieces:
-            total.update(piece)
-        key = object_key(array, unit)
-        atomic_write(folder / key, pieces)
-        objects[key] = StoredObject(bytes=sum(map(len, pieces)), sha256=total.hexdigest())
-    videos = manifest.layout.videos_of(unit)
+    pieces = {
+        key: buffer.pieces()
+        for blocks in buffers.objects.values()
+        for key, buffer in blocks.items()
+    }
+    # Largest first, so that no thread is left with much to do when the others have finished.
+    order = sorted(pieces, key=lambda key: -_size(pieces[key]))
+    with (
+        ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-writer") as writers,
+        ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-hasher") as hashers,
+    ):
+        hashing = hashers.map(_sha256, [pieces[key] for key in order])
+        # Where one cannot be written, this gives up those that have not begun.
+        list(writers.map(lambda key: atomic_write(folder / key, pieces[key]), order))
+        hashes = dict(zip(order, hashing, strict=True))
+    stored = {key: StoredObject(bytes=_size(pieces[key]), sha256=hashes[key]) for key in pieces}
+    videos = manifest.layout.videos_of(buffers.unit)
     commit = Commit(
-        unit=unit,
+        fingerprint=manifest.fingerprint,
+        generation=buffers.generation.number,
+        unit=buffers.unit,
         videos=(videos.start, videos.stop),
-        views=(0, manifest.layout.num_views),
-        objects=objects,
+        views=buffers.generation.views,
+        objects=stored,
         failed=dict(failed),
+        groups=tuple(tuple(group) for group in groups),
     )
     write_commit(folder, commit)
     return commit
+
+
+def _sha256(pieces: Sequence[memoryview]) -> str:
+    """Digest of what is written: some bytes after each other."""
+    total = sha256()
+    for piece in pieces:
+        total.update(piece)
+    return total.hexdigest()
+
+
+def _size(pieces: Sequence[memoryview]) -> int:
+    return sum(len(piece) for piece in pieces)
+
+
+class BackgroundWriter:
+    """Writes a unit in a thread while the next one is computed; one at a time.
+
+    Used as a context: leaving it waits for the last unit, and raises what its writing raised.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="unit-writer")
+        self._pending: Future[Commit] | None = None
+        self.stall_seconds = 0.0
+        """Time the caller has waited for writing."""
+        self.write_seconds = 0.0
+        """Time spent writing, most of it beside the caller's work."""
+        self.bytes = 0
+        """Written and committed."""
+        self.units = 0
+        """Written and committed."""
+
+    def submit(
+        self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Hand over a full unit; waits until the one before it is committed."""
+        self._settle()
+        self._pending = self._pool.submit(self._write, buffers, failed, groups)
+
+    def _write(
+        self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]]
+    ) -> Commit:
+        start = time.perf_counter()
+        commit = write_unit(self._folder, self._manifest, buffers, failed, groups)
+        self.write_seconds += time.perf_counter() - start
+        self.bytes += sum(stored.bytes for stored in commit.objects.values())
+        self.units += 1
+        return commit
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            start = time.perf_counter()
+            try:
+                pending.result()
+            finally:
+                self.stall_seconds += time.perf_counter() - start
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            self._settle()  # a stop keeps the unit that is being written
+        except OSError:
+            if kind is None:
+                raise
+        finally:
+            self._pool.shutdown()
 
 
 @contextmanager
@@ -130,8 +242,3 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def empty_buffers(manifest: Manifest, unit: int) -> dict[str, ShardBuffer]:
-    """One buffer per array for a unit that is about to be computed."""
-    return {array.name: ShardBuffer(array, manifest.layout, unit) for array in manifest.arrays}

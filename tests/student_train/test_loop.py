@@ -63,6 +63,7 @@ class Trainer:
             [entry.labels[0] for entry in self.index.split("train")],
             targets=targets,
             reader=self.reader,
+            num_views=self.experiment.views.count,
             batch_size=self.spec.batch_size,
             seed=self.spec.seed,
             device=CPU,

@@ -19,6 +19,7 @@ from student_train.run_folder import read_events
 from teacher_cache.layout import commit_key
 from teacher_cache.manifest import read_manifest, write_manifest
 from tests.student_train.edit_cache import edit_identity
+from tests.teacher_cache.handling import extend
 from tests.tiny_experiment import CPU, TinyCache, make_tiny_cache, save_random_teacher
 
 ONE_EPOCH = "student.training.epochs=1"
@@ -360,18 +361,24 @@ def test_run_with_other_number_of_workers_is_the_same_recipe(student: Student) -
     assert student("run", ONE_EPOCH) == student("run", ONE_EPOCH, "student.training.workers=1")
 
 
-def test_run_on_a_cache_of_more_views_is_another_recipe(
-    student: Student, tiny_experiment: Path
-) -> None:
+def test_cache_that_has_grown_since_changes_no_run(student: Student, tiny_experiment: Path) -> None:
+    before = student("before")
+    extend(TinyCache(tiny_experiment, student.cache), views=6, targets=("logit_map",))
+    assert student("before") == before  # the same run, finished
+    student("after")
+    weights = [(student.folder / run / WEIGHTS_FILE).read_bytes() for run in ("before", "after")]
+    assert weights[0] == weights[1]
+    student("six", ONE_EPOCH, "views.count=6")
+
+
+def test_number_of_views_is_the_experiments_and_part_of_the_recipe(student: Student) -> None:
     student("run", ONE_EPOCH)
-    # What the experiment asks for is no matter, what is trained on is.
-    assert student("run", ONE_EPOCH, "views.count=2")["epochs"] == 1
-    text = tiny_experiment.read_text()
-    tiny_experiment.write_text(text.replace("count: 3", "count: 4"))
-    other = make_tiny_cache(tiny_experiment, student.folder / "other")
-    tiny_experiment.write_text(text)
     with pytest.raises(DataError, match="another recipe"):
-        replace(student, cache=other.cache)("run", ONE_EPOCH)
+        student("run", ONE_EPOCH, "views.count=2")
+    with pytest.raises(
+        CacheError, match=r"views\.count: the cache has 3, .* asks for 4"
+    ):
+        student("other", "views.count=4")
 
 
 def test_run_in_folder_of_another_recipe_is_refused_until_fresh(student: Student) -> None:

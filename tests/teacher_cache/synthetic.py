@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.distill.arrays import ArraySpec, TargetPlan
+from common.video.view_params import FAILED, OK
 from teacher_cache.layout import Layout
 from teacher_cache.manifest import Manifest, read_manifest
 from teacher_cache.shard import Codec
@@ -27,7 +28,13 @@ def rows_of(array: ArraySpec) -> NDArray[np.generic]:
     """The whole content of an array, (V, N, *row_shape)."""
     rng = np.random.default_rng(len(array.name))
     shape = (LAYOUT.num_views, LAYOUT.num_videos, *array.row_shape)
-    return rng.integers(0, 100, shape).astype(array.dtype)
+    rows: NDArray[np.generic] = rng.integers(0, 100, shape).astype(array.dtype)
+    if array.name == "views":
+        rows[..., -1] = OK
+        rows[:, FAILED_VIDEO, -1] = FAILED
+    else:
+        rows[:, FAILED_VIDEO] = 0
+    return rows
 
 
 def make_cache(folder: Path, *, units: range | None = None, codec: Codec = "none") -> Manifest:

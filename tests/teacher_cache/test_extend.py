@@ -144,9 +144,7 @@ def test_extension_that_was_stopped_is_invisible_and_goes_on(
 
 def test_target_in_another_encoding_is_refused(tiny_cache: TinyCache) -> None:
     before = tree_of(tiny_cache.cache)
-    with pytest.raises(
-        CacheError, match=r"holds features as .*float16.* asks for .*int8"
-    ):
+    with pytest.raises(CacheError, match=r"holds features as .*float16.* asks for .*int8"):
         extend(tiny_cache, targets=("features",), overrides=("targets.features.dtype=int8",))
     with pytest.raises(ExperimentError, match="'maps' is no target"):
         extend(tiny_cache, targets=("maps",))

@@ -12,7 +12,6 @@ from common.config import load_experiment
 from common.errors import DataError, PreemptedError
 from common.video.index import read_index
 from teacher_cache import probe as probe_module
-from teacher_cache import probe_parts
 from teacher_cache.forecast import Forecast, forecast_cache
 from teacher_cache.layout import commit_key
 from teacher_cache.plan import plan_cache
@@ -120,14 +119,11 @@ def test_unit_that_cannot_be_written_ends_the_probe_and_leaves_nothing(
 def test_sigterm_ends_the_probe_and_leaves_nothing(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_unit = probe_parts.write_unit
-
-    def stopped(*arguments: Any) -> Any:
+    def stopped(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        return write_unit(*arguments)
 
     before = tree_of(tiny_experiment.parent)
-    monkeypatch.setattr(probe_parts, "write_unit", stopped)
+    monkeypatch.setattr("teacher_cache.probe_parts.write_unit", stopped)
     with pytest.raises(PreemptedError):
         forecast_of(tiny_experiment)
     assert tree_of(tiny_experiment.parent) == before
@@ -158,7 +154,7 @@ def test_folder_that_takes_no_file_gives_counts_and_the_reason(
     def refused(**_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(probe_module.tempfile, "TemporaryDirectory", refused)
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refused)
     forecast = forecast_of(tiny_experiment)
     assert forecast.hours is None
     assert "nothing can be written" in str(forecast.why_not)

@@ -1,0 +1,236 @@
+"""The card of a cache: whose answers these are, what is stored, how good it is, what it cost.
+
+Free of torch and of the teacher: accuracy comes from the stored class scores alone.
+
+As JSON the card has these keys; a null always has its reason in a text beside it or is explained:
+
+    cache, fingerprint, format   absolute path, digest of the identity, name of the format
+    identity                     the whole of it, see `cache_identity`
+    split, use                   cached split; "training", or "agreement" (no student may learn
+                                 from it, it serves agreement metrics only)
+    complete                     whether every unit of every run is there
+    videos, usable_videos        N, and how many of them have rows now
+    views, block_views           V and V0
+    units, videos_per_unit       their number, and S
+    codec                        none or zstd
+    arrays                       name, row_shape, dtype, attributes, committed bytes of each
+    bytes, bytes_by_target       committed bytes; scale and residual count to the features
+    runs                         number, views, arrays, units_finished and complete of each
+    failed_videos                video (number), id (null without a fitting index), reason
+    labels                       index (its path), problem (why it is of no use, else null)
+    teacher                      see `answers`; null without stored class scores, or before the
+                                 first unit
+    cost                         hours, bytes_per_second, logged_runs; null without a run log
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.console import progress
+from common.errors import ReskdError
+from common.video.index import VideoIndex, read_index
+from teacher_cache.commits import Commit, failures, read_commits
+from teacher_cache.manifest import FORMAT, Manifest, read_manifest
+from teacher_cache.reader import CacheReader
+from teacher_cache.run_log import log_path, read_runs, recorded_experiment
+
+TOP = 5
+"""Of the best classes, how many may hold a right one in top5."""
+NUMBERS_AT_ONCE = 1 << 20
+"""Class scores that are looked at together."""
+
+
+def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any]:
+    """Everything the card says, for JSON.
+
+    Args:
+        folder: The cache; may be incomplete.
+        index_path: Video index that knows the labels; None takes the recorded experiment's.
+
+    Raises:
+        CacheError: If there is no cache, or a record or row of it is damaged.
+        DataError: If the index that was named cannot be read.
+    """
+    manifest = read_manifest(folder)
+    layout = manifest.layout
+    written = {
+        one.number: read_commits(folder, one.number, layout.num_units)
+        for one in manifest.generations
+    }
+    commits = [commit for units in written.values() for commit in units.values()]
+    reader = CacheReader(folder)
+    index, labels = _index_of(folder, manifest, index_path)
+    counted = _bytes_by_array(commits)
+    by_array = {array.name: counted[array.name] for array in manifest.arrays}
+    return {
+        "cache": str(folder.absolute()),
+        "fingerprint": manifest.fingerprint,
+        "format": FORMAT,
+        "identity": manifest.identity,
+        "split": manifest.split,
+        "use": manifest.identity.get("index", {}).get("use"),
+        "complete": all(len(units) == layout.num_units for units in written.values()),
+        "videos": layout.num_videos,
+        "usable_videos": len(reader.usable_videos),
+        "views": layout.num_views,
+        "block_views": layout.block_views,
+        "units": layout.num_units,
+        "videos_per_unit": layout.unit_videos,
+        "codec": manifest.codec,
+        "arrays": [{**asdict(array), "bytes": by_array[array.name]} for array in manifest.arrays],
+        "bytes": sum(by_array.values()),
+        "bytes_by_target": _bytes_by_target(by_array),
+        "runs": [
+            {
+                **asdict(one),
+                "units_finished": len(written[one.number]),
+                "complete": len(written[one.number]) == layout.num_units,
+            }
+            for one in manifest.generations
+        ],
+        "failed_videos": _failed_videos(failures(commits), index, manifest.split),
+        "labels": labels,
+        "teacher": answers(reader, _labels_of(index, manifest.split)),
+        "cost": _cost(folder),
+    }
+
+
+def answers(reader: CacheReader, labels: Sequence[Sequence[int]] | None) -> dict[str, Any] | None:
+    """What the stored class scores say, over all rows there are.
+
+    Args:
+        reader: The cache.
+        labels: Right classes of every video of the split, by its number; any of them counts. None
+            leaves accuracies out.
+
+    Returns:
+        rows: how many. top1, top5: share of rows whose best class, or one of whose best five, is
+        right; top5 is null with five classes or fewer. top1_by_view: top1 of each view.
+        agreement: share of videos of whose views all have the same best class, null with one view.
+        entropy_nats: mean of the softmax's. None as a whole without class scores or rows.
+    """
+    manifest, videos = reader.manifest, np.array(reader.usable_videos, np.int64)
+    if not len(videos) or all(array.name != "logits" for array in manifest.arrays):
+        return None
+    (num_classes,), views = manifest.array("logits").row_shape, manifest.layout.num_views
+    right = None if labels is None else _right_classes(labels, videos, num_classes)
+    best = np.empty((views, len(videos)), np.int64)
+    among_top = np.zeros((views, len(videos)), bool)
+    entropy = 0.0
+    step = max(1, NUMBERS_AT_ONCE // num_classes)
+    with progress("reading class scores", best.size, unit="rows") as advance:
+        for view in range(views):
+            for start in range(0, len(videos), step):
+                part = videos[start : start + step]
+                out = reader.empty("logits", len(part))
+                scores_BK = reader.gather("logits", [view] * len(part), part, out).astype(float)
+                own = slice(start, start + len(part))
+                best[view, own] = scores_BK.argmax(axis=1)
+                entropy += float(entropies(scores_BK).sum())
+                if right is not None and num_classes > TOP:
+                    first = np.argpartition(-scores_BK, TOP - 1, axis=1)[:, :TOP]
+                    among_top[view, own] = np.take_along_axis(right[own], first, axis=1).any(axis=1)
+                advance(len(part))
+    hits = None if right is None else right[np.arange(len(videos)), best]
+    return {
+        "rows": best.size,
+        "top1": None if hits is None else float(hits.mean()),
+        "top5": float(among_top.mean()) if hits is not None and num_classes > TOP else None,
+        "top1_by_view": None if hits is None else [float(share) for share in hits.mean(axis=1)],
+        "agreement": float((best == best[0]).all(axis=0).mean()) if views > 1 else None,
+        "entropy_nats": entropy / best.size,
+    }
+
+
+def entropies(logits_BK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropy of the softmax of each row, (B,), in nats: 0 for certainty, log K for none."""
+    shifted = logits_BK - logits_BK.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    total = weights.sum(axis=1)
+    # -sum p log p with log p = shifted - log total
+    found: NDArray[np.float64] = np.log(total) - (weights * shifted).sum(axis=1) / total
+    return found
+
+
+def _right_classes(
+    labels: Sequence[Sequence[int]], videos: NDArray[np.int64], num_classes: int
+) -> NDArray[np.bool_]:
+    """(videos, K): whether a class is a label of a video."""
+    right = np.zeros((len(videos), num_classes), bool)
+    for row, video in enumerate(videos.tolist()):
+        right[row, list(labels[video])] = True
+    return right
+
+
+def _index_of(
+    folder: Path, manifest: Manifest, named: Path | None
+) -> tuple[VideoIndex | None, dict[str, str | None]]:
+    """The index that the cache was made from, if it is at hand; else why not."""
+    index, path, problem = None, named, None
+    if named is not None:
+        index = read_index(named)
+    else:
+        try:
+            path = recorded_experiment(folder.absolute()).data.index
+            index = read_index(path)
+        except ReskdError as error:
+            problem = str(error)
+    if index is not None:
+        expected = manifest.identity.get("index", {}).get("digest")
+        if manifest.split not in index.split_names():
+            problem = f"{path} has no split {manifest.split}"
+        elif index.digest(manifest.split) != expected:
+            problem = f"split {manifest.split} of {path} is not what was cached: its digest differs"
+    labels = {"index": None if path is None else str(path.absolute()), "problem": problem}
+    return (None if problem else index), labels
+
+
+def _labels_of(index: VideoIndex | None, split: str) -> list[tuple[int, ...]] | None:
+    return None if index is None else [entry.labels for entry in index.split(split)]
+
+
+def _failed_videos(
+    failed: dict[int, str], index: VideoIndex | None, split: str
+) -> list[dict[str, Any]]:
+    entries = None if index is None else index.split(split)
+    return [
+        {"video": video, "id": None if entries is None else entries[video].id, "reason": reason}
+        for video, reason in sorted(failed.items())
+    ]
+
+
+def _bytes_by_array(commits: Sequence[Commit]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for commit in commits:
+        for key, stored in commit.objects.items():
+            total[key.split("/")[0]] += stored.bytes
+    return total
+
+
+def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for name, size in by_array.items():
+        targets = ("logit_map", "feature")  # these have several arrays, named after them
+        target = next((target for target in targets if name.startswith(target)), name)
+        total["features" if target == "feature" else target] += size
+    return dict(total)
+
+
+def _cost(folder: Path) -> dict[str, Any] | None:
+    """What the logged runs took together; None if nothing was logged."""
+    runs = [run for run in read_runs(folder.absolute()) if "seconds" in run and "bytes" in run]
+    seconds = sum(float(run["seconds"]) for run in runs)
+    if not seconds:
+        return None
+    return {
+        "hours": seconds / 3600,
+        "bytes_per_second": sum(int(run["bytes"]) for run in runs) / seconds,
+        "logged_runs": len(runs),
+        "log": str(log_path(folder.absolute())),
+    }

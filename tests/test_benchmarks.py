@@ -1,0 +1,90 @@
+"""Benchmarks still run: tiny sizes, and nothing about time is asserted."""
+
+import math
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click import Command
+from click.testing import CliRunner
+
+from teacher_cache.layout import Layout
+from tests.benchmarks import decode_once, epoch_overhead, store_read, store_write
+from tests.benchmarks.timing import interleaved, ratio
+
+BENCHMARKS = sorted(
+    path.stem
+    for path in (Path(__file__).parent / "benchmarks").glob("*.py")
+    if path.stem not in {"__init__", "timing"}
+)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_has_a_command_with_json(name: str) -> None:
+    module = import_module(f"tests.benchmarks.{name}")
+    assert f"python -m tests.benchmarks.{name} --json" in (module.__doc__ or "")
+    assert isinstance(module.main, Command)
+    shown = CliRunner().invoke(module.main, ["--help"])
+    assert shown.exit_code == 0
+    assert "--json" in shown.output
+
+
+def test_interleaved_begins_each_round_with_another_contender() -> None:
+    calls: list[tuple[str, int]] = []
+    drawn = iter(range(100))
+    seconds = interleaved(
+        {"a": lambda work: calls.append(("a", work)), "b": lambda work: calls.append(("b", work))},
+        lambda: next(drawn),
+        rounds=3,
+        warmups=1,
+    )
+    assert calls == [(name, turn) for turn, name in enumerate("abbaabba")]
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratio_is_the_median_of_the_rounds_not_of_the_sums() -> None:
+    # The machine was ten times as slow in the last round, for both alike.
+    seconds = {"a": [2.0, 2.0, 60.0], "b": [1.0, 1.0, 10.0]}
+    assert ratio(seconds, "a", "b") == 2.0
+
+
+def _require_numbers(result: Mapping[str, float]) -> None:
+    for name, value in result.items():
+        assert math.isfinite(value), name
+        assert value >= 0, name
+
+
+def test_store_read_with_a_tiny_store_compares_equal_bytes(tmp_path: Path) -> None:
+    layout = Layout(num_views=2, block_views=2, num_videos=10, unit_videos=4)
+    case = store_read.Case(row_bytes=64, layout=layout, batch=8, gathers=1, rounds=2)
+    result = store_read.compare(tmp_path, case)
+    assert set(store_read.RATIOS) <= set(result)
+    _require_numbers(result)
+    sizes = dict.fromkeys(store_read.CASES, result)
+    assert "ours_crc_over_pread" in store_read.as_table({**sizes, "load": [0.0, 0.0]})
+
+
+def test_store_write_with_tiny_units_gives_every_figure(tmp_path: Path) -> None:
+    result = store_write.compare(tmp_path, units=2, unit_videos=1, rounds=1)
+    assert {"ours_over_plain", "write_unit_over_plain", "stall_share"} <= set(result)
+    _require_numbers(result)
+
+
+def test_store_write_peak_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    assert store_write.peak_units(tmp_path / "peak", units=2, unit_videos=1) >= 0
+
+
+def test_decode_once_with_a_short_video_gives_equal_clips(tmp_path: Path) -> None:
+    result = decode_once.compare(tmp_path, num_videos=1, num_frames=9, view_counts=(2,), rounds=1)
+    _require_numbers(result["2"])
+
+
+def test_epoch_overhead_with_a_tiny_teacher_runs_in_all_ways(tmp_path: Path) -> None:
+    file = epoch_overhead.make_experiment(
+        tmp_path, teacher="test_resnet", num_videos=4, num_frames=9
+    )
+    trials = epoch_overhead.compare(
+        file, student="test_resnet", ways=epoch_overhead.WAYS, epochs=2, rounds=1
+    )
+    _require_numbers({way: trials.ratio(way, "labels") for way in epoch_overhead.WAYS})
