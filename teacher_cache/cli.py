@@ -1,9 +1,7 @@
 """`reskd cache-teacher` and `reskd cache ...`."""
 
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,73 +9,23 @@ from common.cli_options import (
     device_option,
     experiment_argument,
     json_option,
-    max_bad_option,
     override_option,
 )
 from common.errors import CacheError
-
-if TYPE_CHECKING:
-    from common.specs import Experiment
-    from teacher_cache.engine import RunOptions
-    from teacher_cache.verify import Report
-
-cache_path = click.Path(path_type=Path, file_okay=False)
-cache_argument = click.argument("folder", metavar="CACHE", type=cache_path)
-memory_option = click.option(
-    "--memory",
-    type=click.FloatRange(0, min_open=True),
-    default=2.0,
-    show_default=True,
-    help="GB that units may take in memory; decides how many videos a unit has.",
+from teacher_cache.cli_options import (
+    cache_argument,
+    cache_path,
+    draw_of,
+    draw_options,
+    experiment_of,
+    experiment_option,
+    level_option,
+    memory_option,
+    options_of,
+    run_options,
+    split_option,
+    threads_option,
 )
-split_option = click.option(
-    "--split",
-    help="Split of the index; default: data.train_split. Any other serves agreement metrics only.",
-)
-threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Videos decoded ahead."
-)
-force_option = click.option("--force", is_flag=True, help="Start even if the disk looks too small.")
-experiment_option = click.option(
-    "--experiment",
-    help="Experiment of the cache; default: the one recorded beside it.",
-)
-
-
-def semantic_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `cache verify` that level semantic alone has."""
-    share = click.FloatRange(0, 1, min_open=True, max_open=True)
-    options = (
-        click.option("--rows", type=click.IntRange(1), help="Default: as many as needed."),
-        click.option(
-            "--confidence",
-            type=share,
-            default=0.95,
-            show_default=True,
-            help="Of the statement that fewer rows than --defect-rate are wrong.",
-        ),
-        click.option(
-            "--defect-rate",
-            type=share,
-            default=0.001,
-            show_default=True,
-            help="Share of wrong rows that the statement excludes; sets the default of --rows.",
-        ),
-        click.option(
-            "--seed", type=click.IntRange(0), help="Of the draw; default: a random one, printed."
-        ),
-        experiment_option,
-        override_option,
-        device_option,
-        threads_option,
-    )
-    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that runs the teacher."""
-    options = (max_bad_option, threads_option, device_option, force_option)
-    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @click.command("cache-teacher")
@@ -119,7 +67,7 @@ def cache_teacher(
         return
     if folder is None:
         raise click.UsageError("Name the folder to write: --cache DIR (or ask for --plan alone).")
-    result = run_cache_teacher(resolved, plan, folder.absolute(), _options(resolved, **run))
+    result = run_cache_teacher(resolved, plan, folder.absolute(), options_of(resolved, **run))
     emit(result, as_json=as_json, text=_summary_text(result))
 
 
@@ -216,41 +164,56 @@ def extend(
     names = [name.strip() for name in (targets or "").split(",") if name.strip()]
     if views is None and not names:
         raise click.UsageError("Name what to add: --views N, --targets NAMES, or both.")
-    resolved = _experiment_of(folder, experiment, overrides)
+    resolved = experiment_of(folder, experiment, overrides)
     result = extend_cache(
         resolved,
         folder.absolute(),
         views=views,
         targets=names,
-        options=_options(resolved, **run),
+        options=options_of(resolved, **run),
     )
     emit(result, as_json=as_json, text=_summary_text(result))
 
 
 @cache.command("verify")
 @cache_argument
-@click.option(
-    "--level",
-    type=click.Choice(["structure", "bytes", "semantic"]),
-    default="bytes",
-    show_default=True,
-    help="structure: records, sizes, names; bytes: every byte too; semantic: and the teacher "
-    "answers some random rows again, to be compared.",
-)
-@semantic_options
+@level_option
+@draw_options
+@experiment_option
+@override_option
+@device_option
+@threads_option
 @json_option
-def verify(folder: Path, level: str, as_json: bool, **semantic: Any) -> None:
+def verify(
+    folder: Path,
+    level: str,
+    experiment: str | None,
+    overrides: tuple[str, ...],
+    device: str,
+    threads: int,
+    as_json: bool,
+    **draw: Any,
+) -> None:
     """Check that CACHE is whole; exit code 4 on any finding.
 
     The options from --rows to --threads are those of level semantic.
     """
     from common.console import emit
+    from common.devices import choose_device
     from teacher_cache.verify import report_text, verify_cache
 
-    given = [semantic[name] for name in ("rows", "seed", "experiment")]
     if level == "semantic":
-        report = _semantic_report(folder, **semantic)
-    elif semantic["overrides"] or any(value is not None for value in given):
+        from teacher_cache.semantic import verify_semantic
+
+        resolved = experiment_of(folder, experiment, overrides)
+        report = verify_semantic(
+            resolved,
+            folder.absolute(),
+            draw_of(**draw),
+            device=choose_device(device),
+            threads=threads,
+        )
+    elif overrides or any(value is not None for value in (draw["rows"], draw["seed"], experiment)):
         raise click.UsageError(
             "--rows, --seed, --experiment and -o choose what the teacher answers again: add "
             "--level semantic."
@@ -258,16 +221,14 @@ def verify(folder: Path, level: str, as_json: bool, **semantic: Any) -> None:
     else:
         report = verify_cache(folder, "structure" if level == "structure" else "bytes")
     emit(report.as_dict(), as_json=as_json, text=report_text(report))
-    if not report.findings:
-        return
-    remedy = f"`reskd cache repair {folder}` computes the units concerned anew."
-    if level == "semantic":
-        remedy = (
-            "`reskd cache repair` mends damaged bytes. Where the bytes are whole and the answers "
-            "are not the teacher's, remove the records commits/UNIT.gRUN.json of these units, and "
-            "`reskd cache-teacher` computes them anew."
+    if report.findings:
+        again = (
+            "" if report.semantic is None else f" --level semantic --seed {report.semantic.seed}"
         )
-    raise CacheError(f"{report.cache} has {len(report.findings)} findings, listed above. {remedy}")
+        raise CacheError(
+            f"{report.cache} has {len(report.findings)} findings, listed above. "
+            f"`reskd cache repair {folder}{again}` computes the units concerned anew."
+        )
 
 
 @cache.command("info")
@@ -290,24 +251,42 @@ def info(folder: Path, index: Path | None, as_json: bool) -> None:
 
 @cache.command("repair")
 @cache_argument
+@level_option
+@draw_options
 @experiment_option
 @override_option
 @run_options
 @json_option
 def repair(
     folder: Path,
+    level: str,
     experiment: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
+    rows: int | None,
+    confidence: float,
+    defect_rate: float,
+    seed: int | None,
     **run: Any,
 ) -> None:
-    """Verify every byte of CACHE and compute the units with findings anew, no others."""
+    """Verify CACHE and compute the units with findings anew, no others.
+
+    The options from --rows to --seed are those of level semantic.
+    """
+    from typing import cast
+
     from common.console import emit
     from teacher_cache.repair import repair_cache
-    from teacher_cache.verify import report_text
+    from teacher_cache.verify import Level, report_text
 
-    resolved = _experiment_of(folder, experiment, overrides)
-    facts, report = repair_cache(resolved, folder.absolute(), _options(resolved, **run))
+    resolved = experiment_of(folder, experiment, overrides)
+    facts, report = repair_cache(
+        resolved,
+        folder.absolute(),
+        options_of(resolved, **run),
+        level=cast("Level", level),
+        draw=draw_of(rows=rows, confidence=confidence, defect_rate=defect_rate, seed=seed),
+    )
     emit(facts, as_json=as_json, text=report_text(report))
     if report.findings:
         raise CacheError(
@@ -315,65 +294,6 @@ def repair(
             "recomputation mends them. Remove files that do not belong to it; restore the others "
             "from a copy."
         )
-
-
-def _experiment_of(
-    folder: Path, experiment: str | None, overrides: tuple[str, ...]
-) -> "Experiment":
-    """The experiment named, else the one recorded beside the cache."""
-    from common.config import load_experiment
-    from teacher_cache.manifest import read_manifest
-    from teacher_cache.run_log import recorded_experiment
-
-    read_manifest(folder)  # without a cache there is nothing to record
-    if experiment is not None:
-        return load_experiment(experiment, overrides)
-    if overrides:
-        raise click.UsageError("-o changes an experiment: name it with --experiment.")
-    return recorded_experiment(folder.absolute())
-
-
-def _semantic_report(
-    folder: Path,
-    *,
-    rows: int | None,
-    confidence: float,
-    defect_rate: float,
-    seed: int | None,
-    experiment: str | None,
-    overrides: tuple[str, ...],
-    device: str,
-    threads: int,
-) -> "Report":
-    from secrets import randbelow
-
-    from common.devices import choose_device
-    from teacher_cache.semantic import Draw, verify_semantic
-
-    draw = Draw(
-        rows=rows,
-        confidence=confidence,
-        defect_rate=defect_rate,
-        seed=randbelow(2**32) if seed is None else seed,
-    )
-    resolved = _experiment_of(folder, experiment, overrides)
-    return verify_semantic(
-        resolved, folder.absolute(), draw, device=choose_device(device), threads=threads
-    )
-
-
-def _options(
-    experiment: "Experiment", *, max_bad: float | None, threads: int, device: str, force: bool
-) -> "RunOptions":
-    from common.devices import choose_device
-    from teacher_cache.engine import RunOptions
-
-    return RunOptions(
-        max_bad=experiment.data.max_bad if max_bad is None else max_bad,
-        threads=threads,
-        device=choose_device(device),
-        force=force,
-    )
 
 
 def _summary_text(result: dict[str, Any]) -> str:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from common.distill.arrays import Row, TargetPlan
 from common.distill.encoding import encode, encode_error
 from common.distill.grid_projection import project
+from common.distill.targets import FROM_VIDEO_ALONE
 from common.distill.teacher import TeacherAnswer
-from teacher_cache.engine import WITHOUT_TEACHER
 
 Numbers = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ def differences(
     found = {
         name: relative(_stored_numbers(name, rows, live), live[name])
         for name in rows
-        if name not in WITHOUT_TEACHER
+        if name not in FROM_VIDEO_ALONE
     }
     return found | {"logit_map_ids": inf} if unknown else found
 
@@ -81,7 +81,7 @@ def encode_errors(plan: TargetPlan, answer: TeacherAnswer) -> dict[str, float]:
         plan: All arrays of the cache.
         answer: Of one clip, B = 1.
     """
-    asked = tuple(array for array in plan.arrays if array.name not in WITHOUT_TEACHER)
+    asked = tuple(array for array in plan.arrays if array.name not in FROM_VIDEO_ALONE)
     encoded = encode(replace(plan, arrays=asked), answer, torch.empty(0))
     rows = {name: row[0] for name, row in encoded.items()}
     # Kept classes are judged by their scores, so they share the scores' bound.

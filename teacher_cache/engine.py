@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from common.checkpoints import check_teacher, load_checkpoint
 from common.console import progress, say
+from common.distill.targets import FROM_VIDEO_ALONE
 from common.distill.teacher import Teacher
 from common.errors import CacheError, StoppedShortError
 from common.models.recognizer import Recognizer
@@ -37,8 +38,6 @@ from teacher_cache.unit import (
 from teacher_cache.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
 
 FREE_SPACE_FACTOR = 1.2
-WITHOUT_TEACHER = {"frames", "views"}
-"""Arrays that come from the video alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +243,7 @@ def _answers(
         threads=job.options.threads,
     )
     entries = job.entries[videos.start : videos.stop]
-    if names <= WITHOUT_TEACHER:
+    if names <= FROM_VIDEO_ALONE:
         return answer_videos(request, entries, None)
     if job.grouped:
         order = group_order(job.experiment.views.seed, unit, len(videos))

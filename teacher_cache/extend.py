@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from common.checkpoints import check_teacher, load_checkpoint
 from common.distill.arrays import ArraySpec
-from common.distill.targets import ARRAYS_OF_LOSS, plan_targets
+from common.distill.targets import ARRAYS_OF_TARGET, plan_targets
 from common.errors import CacheError, ExperimentError, StoppedShortError
 from common.signals import preemptible
 from common.specs import (
@@ -32,12 +32,6 @@ from teacher_cache.identity import cache_identity, first_difference
 from teacher_cache.manifest import Generation, Manifest, read_manifest
 from teacher_cache.writer import sole_writer, write_metadata
 
-ARRAYS_OF_TARGET: Final = {
-    "logits": ARRAYS_OF_LOSS["logit_kd"],
-    "features": ARRAYS_OF_LOSS["feature_mse"],
-    "logit_map": ARRAYS_OF_LOSS["logit_map_kl"],
-    "frames": ("frames",),
-}
 _DEFAULTS: Final = {
     "logits": LogitsTarget,
     "features": FeaturesTarget,
@@ -54,10 +48,8 @@ def with_targets(experiment: Experiment, names: Sequence[str]) -> Experiment:
     """
     targets: TargetsSpec = experiment.targets
     for name in names:
-        if name not in ARRAYS_OF_TARGET:
-            raise ExperimentError(
-                f"{name!r} is no target; --targets takes {', '.join(ARRAYS_OF_TARGET)}."
-            )
+        if name not in _DEFAULTS:
+            raise ExperimentError(f"{name!r} is no target; --targets takes {', '.join(_DEFAULTS)}.")
         if getattr(targets, name) is None:
             targets = replace(targets, **{name: _DEFAULTS[name]()})
     return replace(experiment, targets=targets)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from common.distill.arrays import ArraySpec, TargetPlan
-from common.distill.targets import plan_targets
+from common.distill.targets import ARRAYS_OF_TARGET, FROM_VIDEO_ALONE, plan_targets
 from common.distill.teacher import BATCH_GROUP
 from common.errors import DataError
 from common.specs import Experiment
@@ -14,20 +14,12 @@ from teacher_cache.layout import UNITS_IN_MEMORY, Layout, choose_unit_videos
 from teacher_cache.manifest import Generation, Manifest, first_generation
 from teacher_cache.shard import Codec
 
-TARGETS: Final = ("logits", "features", "logit_map", "frames", "views")
-"""What an experiment asks for by name, and `views`, which comes with everything."""
-_FROM_VIDEO_ALONE: Final = {"frames", "views"}
 _BYTE_UNITS: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def target_of(array: str) -> str:
     """The target that an array is a part of: `feature_scale` is one of `features`."""
-    if array.startswith("logit_map"):
-        return "logit_map"
-    if array.startswith("feature"):
-        return "features"
-    assert array in TARGETS, array
-    return array
+    return next(target for target, names in ARRAYS_OF_TARGET.items() if array in names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,7 +260,7 @@ def _work(layout: Layout, arrays: Sequence[ArraySpec], todos: Sequence[Todo]) ->
         views = todo.generation.view_range
         decoded = sum(len(layout.videos_of(unit)) for unit in todo.units)
         videos += decoded
-        if not set(todo.generation.arrays) <= _FROM_VIDEO_ALONE:
+        if not set(todo.generation.arrays) <= FROM_VIDEO_ALONE:
             clips += decoded * len(views)
         for array in arrays:
             if array.name in todo.generation.arrays:

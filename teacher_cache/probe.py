@@ -30,11 +30,11 @@ import torch
 
 from common.checkpoints import check_teacher, load_checkpoint
 from common.distill.arrays import ArraySpec
+from common.distill.targets import FROM_VIDEO_ALONE
 from common.rng import keyed_generator
 from common.signals import preemptible
 from common.specs import Experiment
 from common.video.index import VideoIndex
-from teacher_cache.engine import WITHOUT_TEACHER
 from teacher_cache.identity import cache_identity
 from teacher_cache.layout import CRC_BYTES, Layout
 from teacher_cache.manifest import read_manifest
@@ -150,7 +150,7 @@ def probe(
             deadline=start + LIMIT_SECONDS,
         )
         start_seconds = time.perf_counter() - start
-        return _measure(bench, None if names <= WITHOUT_TEACHER else teacher, start, start_seconds)
+        return _measure(bench, None if names <= FROM_VIDEO_ALONE else teacher, start, start_seconds)
 
 
 @contextmanager

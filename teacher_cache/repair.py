@@ -12,19 +12,32 @@ from teacher_cache.engine import Job, RunOptions, fill, teacher_for
 from teacher_cache.extend import require_identity
 from teacher_cache.layout import commit_key
 from teacher_cache.manifest import read_manifest
-from teacher_cache.verify import Report, verify_cache
+from teacher_cache.semantic import Draw, verify_semantic
+from teacher_cache.verify import Level, Report, verify_cache
 from teacher_cache.writer import sole_writer, write_metadata
 
 
 def repair_cache(
-    experiment: Experiment, folder: Path, options: RunOptions
+    experiment: Experiment,
+    folder: Path,
+    options: RunOptions,
+    *,
+    level: Level = "bytes",
+    draw: Draw | None = None,
 ) -> tuple[dict[str, Any], Report]:
-    """Verify every byte, recompute the units with findings, verify again.
+    """Verify, recompute the units with findings, verify again.
 
     A unit's record is removed before its objects are replaced, so a repair that is stopped leaves
     units missing, never wrong, and the same command goes on. On one machine the result is equal,
     byte for byte, to what was there before the damage. Files that do not belong to the cache are
     named and left alone.
+
+    Args:
+        experiment: The one the cache was written for.
+        folder: The cache.
+        options: How to run.
+        level: How deep to look, before and after.
+        draw: Rows that level semantic compares.
 
     Returns:
         Facts for JSON, and the report after the repair.
@@ -45,9 +58,18 @@ def repair_cache(
         folder=folder,
         options=options,
     )
+
+    def verify() -> Report:
+        if level != "semantic":
+            return verify_cache(folder, level)
+        assert draw is not None, "level semantic compares some rows"
+        return verify_semantic(
+            experiment, folder, draw, device=options.device, threads=options.threads
+        )
+
     recomputed: list[dict[str, int]] = []
     with sole_writer(folder), preemptible():
-        before = verify_cache(folder, "bytes")
+        before = verify()
         if any(finding.path in manifest.zarr_sha256 for finding in before.findings):
             manifest = write_metadata(folder, manifest)
         teacher = teacher_for(experiment, model, manifest, options.device)
@@ -64,7 +86,7 @@ def repair_cache(
                 (folder / commit_key(generation.number, unit)).unlink(missing_ok=True)
                 recomputed.append({"generation": generation.number, "unit": unit})
             fill(job, manifest, generation, units, teacher)
-        after = verify_cache(folder, "bytes")
+        after = verify()
     facts = {
         "cache": str(folder),
         "findings_before": len(before.findings),

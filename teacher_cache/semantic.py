@@ -22,6 +22,7 @@ from torch import Tensor
 from common.checkpoints import check_teacher, load_checkpoint
 from common.console import progress, say
 from common.distill.arrays import Row, TargetPlan
+from common.distill.targets import FROM_VIDEO_ALONE
 from common.distill.teacher import TeacherAnswer
 from common.errors import CacheError
 from common.rng import keyed_generator
@@ -29,7 +30,7 @@ from common.specs import Experiment
 from common.video.index import read_index
 from common.video.view_ops import shrink
 from teacher_cache.comparison import FACTOR, differences, encode_errors, live_differences
-from teacher_cache.engine import WITHOUT_TEACHER, teacher_for
+from teacher_cache.engine import teacher_for
 from teacher_cache.extend import require_identity
 from teacher_cache.findings import Finding
 from teacher_cache.layout import object_key
@@ -109,7 +110,7 @@ def verify_semantic(
     layout = reader.manifest.layout
     videos = [video for video in reader.usable_videos if layout.locate(video)[0] not in damaged]
     rows = draw_rows(layout.num_views, videos, draw)
-    needs_teacher = {array.name for array in reader.manifest.arrays} - WITHOUT_TEACHER
+    needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
     replay = Replay(
         experiment=experiment,
         index=index,
@@ -213,7 +214,7 @@ class _Check:
                 continue
             if "frames" in stored:
                 self._compare_frames(row, stored["frames"], cut.clips[view])
-            if stored.keys() <= WITHOUT_TEACHER:
+            if stored.keys() <= FROM_VIDEO_ALONE:
                 self._seen.add(row)
             elif row in answers:
                 self._seen.add(row)

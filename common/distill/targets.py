@@ -31,6 +31,18 @@ ARRAYS_OF_LOSS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Weight of a loss in the experiment to the arrays it may need; a store has some of them."""
 
+ARRAYS_OF_TARGET: Final[dict[str, tuple[str, ...]]] = {
+    "logits": ARRAYS_OF_LOSS["logit_kd"],
+    "features": ARRAYS_OF_LOSS["feature_mse"],
+    "logit_map": ARRAYS_OF_LOSS["logit_map_kl"],
+    "frames": ("frames",),
+    "views": ("views",),
+}
+"""Target to the arrays it may consist of; `views` come with every store."""
+
+FROM_VIDEO_ALONE: Final = frozenset({"frames", "views"})
+"""Arrays that need no teacher."""
+
 _MOST_CLASSES: Final = 65535  # class numbers of a top-k map are uint16
 
 

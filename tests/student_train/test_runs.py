@@ -363,6 +363,7 @@ def test_run_with_other_number_of_workers_is_the_same_recipe(student: Student) -
 
 def test_cache_that_has_grown_since_changes_no_run(student: Student, tiny_experiment: Path) -> None:
     before = student("before")
+    assert student.cache is not None
     extend(TinyCache(tiny_experiment, student.cache), views=6, targets=("logit_map",))
     assert student("before") == before  # the same run, finished
     student("after")
@@ -375,9 +376,7 @@ def test_number_of_views_is_the_experiments_and_part_of_the_recipe(student: Stud
     student("run", ONE_EPOCH)
     with pytest.raises(DataError, match="another recipe"):
         student("run", ONE_EPOCH, "views.count=2")
-    with pytest.raises(
-        CacheError, match=r"views\.count: the cache has 3, .* asks for 4"
-    ):
+    with pytest.raises(CacheError, match=r"views\.count: the cache has 3, .* asks for 4"):
         student("other", "views.count=4")
 
 

@@ -426,7 +426,12 @@ def test_command_ends_with_4_on_a_finding_and_says_what_to_do(
     shown = capsys.readouterr()
     key = object_key(CacheReader(tiny_cache.cache).manifest.array("logits"), 0, 4)
     assert f"unit 4: {key} (view 1, video 4) differs from the live teacher by" in shown.out
-    assert "commits/UNIT.gRUN.json" in shown.err
+    assert "cache repair" in shown.err
+    repair = ["cache", "repair", *command[2:], "--level", "semantic", "--seed", "3", "--json"]
+    assert main(repair) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["recomputed"] == [{"generation": 1, "unit": 4}]
+    assert main([*command, "--level", "semantic", "--device", "cpu"]) == 0
 
 
 def test_options_of_the_draw_without_the_level_are_refused(tiny_cache: TinyCache) -> None:
