@@ -67,6 +67,18 @@ def test_student_sees_of_the_teacher_only_what_reads_its_cache() -> None:
     assert [pair for pair in seen if pair[1] not in OPEN_TO_STUDENTS] == []
 
 
+def test_nothing_of_ours_pickles_what_it_stores() -> None:
+    """A run's own training state is torch's; caches, indexes and checkpoints hold no pickle."""
+    picklers = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    for room in ("common", "teacher_cache", "student_train"):
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            source = path.read_text(encoding="utf-8")
+            assert not {module.split(".")[0] for module in imports(source)} & picklers, path
+            if room != "student_train":
+                assert "torch.save" not in source, path
+                assert "allow_pickle=True" not in source, path
+
+
 def tracked(*patterns: str) -> list[str]:
     listing = subprocess.run(
         ["git", "ls-files", "-z", *patterns],

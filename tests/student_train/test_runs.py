@@ -15,10 +15,11 @@ from common.config import load_experiment
 from common.errors import CacheError, DataError, ExperimentError, StoppedShortError
 from common.video.index import VideoEntry, VideoIndex, read_index, write_index
 from student_train import runs
+from student_train.open_cache import open_cache
 from student_train.run_folder import read_events
 from teacher_cache.layout import commit_key
 from teacher_cache.manifest import read_manifest, write_manifest
-from tests.student_train.edit_cache import edit_identity
+from tests.student_train.edit_cache import edit_identity, set_identity
 from tests.teacher_cache.handling import extend
 from tests.tiny_experiment import CPU, TinyCache, make_tiny_cache, save_random_teacher
 
@@ -171,6 +172,35 @@ def test_cache_made_under_other_circumstances_is_refused(
 ) -> None:
     edit_identity(tiny_cache.cache, *keys, value=value)
     _refused(student, ".".join(keys))
+
+
+def _leaves(tree: dict[str, Any], *above: str) -> list[tuple[str, ...]]:
+    found = []
+    for key, value in tree.items():
+        found += _leaves(value, *above, key) if isinstance(value, dict) else [(*above, key)]
+    return found
+
+
+def test_every_single_field_of_the_identity_is_compared(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    """Whatever is added to the identity later is covered too."""
+    _drop_array(tiny_cache.cache, "frames")  # so that the decoder matters
+    experiment = load_experiment(str(student.experiment), ["targets.frames=null"])
+    index = read_index(experiment.data.index)
+    whole = read_manifest(tiny_cache.cache).identity
+    fields = _leaves(whole)
+    assert len(fields) >= 20
+    for keys in fields:
+        edit_identity(tiny_cache.cache, *keys, value="something else")
+        with pytest.raises(CacheError) as refusal:
+            open_cache(
+                experiment, index, tiny_cache.cache, views_only=False, allow_incomplete=False
+            )
+        named = "split 'something else'" if keys == ("index", "split") else ".".join(keys)
+        assert named in str(refusal.value)
+        set_identity(tiny_cache.cache, whole)
+    open_cache(experiment, index, tiny_cache.cache, views_only=False, allow_incomplete=False)
 
 
 def test_cache_of_other_decoder_with_stored_frames_is_accepted(

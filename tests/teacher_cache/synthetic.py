@@ -18,6 +18,8 @@ ARRAYS = (
     ArraySpec(name="feature_residual", row_shape=(), dtype="float32"),
     ArraySpec(name="frames", row_shape=(2, 3, 4, 4), dtype="uint8"),
     ArraySpec(name="views", row_shape=(10,), dtype="int32"),
+    ArraySpec(name="logit_map_ids", row_shape=(2, 2, 2, 3), dtype="uint16"),
+    ArraySpec(name="steps", row_shape=(2, 3, 2, 2), dtype="int8"),
 )
 LAYOUT = Layout(num_views=3, block_views=3, num_videos=11, unit_videos=4)
 IDENTITY = {"teacher": {"weights_sha256": "0" * 64, "mode": "eval"}, "preprocessing": 1}

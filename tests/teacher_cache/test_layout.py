@@ -79,3 +79,24 @@ def test_blocks_cover_each_view_once_and_the_last_one_may_be_short() -> None:
     assert layout.object_bytes(array, 2, 1) == 6 + CRC_BYTES + index
     assert layout.total_bytes(array) == 35 * (6 + CRC_BYTES) + 6 * index
     assert layout.total_bytes(array, range(6, 7)) == 5 * (6 + CRC_BYTES) + 2 * index
+
+
+def test_bytes_per_view_of_a_resnet_50_store() -> None:
+    """8 frames, 200 classes, 4x4 grid; features as int8, frames of 112 px."""
+    layout = Layout(num_views=10, block_views=10, num_videos=10_000, unit_videos=160)
+
+    def per_view(name: str, shape: tuple[int, ...], dtype: str) -> float:
+        array = ArraySpec(name=name, row_shape=shape, dtype=dtype)
+        return layout.total_bytes(array) / (10 * 10_000)
+
+    exact = per_view("features", (8, 2048, 4, 4), "float16")
+    assert exact <= 524_288 * 1.005
+    small = per_view("features", (8, 2048, 4, 4), "int8")
+    small += per_view("feature_scale", (2048,), "float16")
+    assert small <= 280_000
+    everything_else = (
+        per_view("feature_residual", (), "float32")
+        + per_view("views", (16,), "int32")
+        + 4 * (CRC_BYTES + INDEX_ENTRY_BYTES)  # of features, their scale, logits and frames
+    )
+    assert everything_else < 200
