@@ -15,7 +15,7 @@ from common.checkpoints import check_teacher, load_checkpoint
 from common.distill.arrays import TargetPlan
 from common.distill.encoding import encode
 from common.distill.targets import plan_targets
-from common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer
+from common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer, joined
 from common.specs import Experiment
 from common.video.index import VideoIndex
 
@@ -79,10 +79,5 @@ class LiveTeacher:
     def _answer(self, clips_BT3HW: Tensor) -> TeacherAnswer:
         if self._mode == "eval":
             return self._teacher.answer(clips_BT3HW)
-        answers = [self._teacher.answer(group) for group in clips_BT3HW.split(BATCH_GROUP)]
-        features, logits, logit_maps = zip(*answers, strict=True)
-        return TeacherAnswer(
-            torch.cat(features),
-            torch.cat(logits),
-            None if logit_maps[0] is None else torch.cat(logit_maps),
-        )
+        groups = clips_BT3HW.split(BATCH_GROUP)
+        return joined([self._teacher.answer(group) for group in groups])

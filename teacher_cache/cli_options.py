@@ -11,7 +11,7 @@ from common.cli_options import device_option, max_bad_option
 
 if TYPE_CHECKING:
     from common.specs import Experiment
-    from teacher_cache.engine import RunOptions
+    from teacher_cache.job import RunOptions
     from teacher_cache.semantic import Draw
 
 cache_path = click.Path(path_type=Path, file_okay=False)
@@ -112,7 +112,7 @@ def options_of(
 ) -> "RunOptions":
     """How stage one runs."""
     from common.devices import choose_device
-    from teacher_cache.engine import RunOptions
+    from teacher_cache.job import RunOptions
 
     return RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,

@@ -89,17 +89,6 @@ def encode_errors(plan: TargetPlan, answer: TeacherAnswer) -> dict[str, float]:
     return {name: encode_error(judged_as.get(name, name), rows) for name in rows}
 
 
-def single(answer: TeacherAnswer, clip: int) -> TeacherAnswer:
-    """One clip of an answer, as a batch of one."""
-    own = slice(clip, clip + 1)
-    scores = answer.logit_map_BThwK
-    return TeacherAnswer(
-        answer.features_BTChw[own],
-        answer.logits_BK[own],
-        None if scores is None else scores[own],
-    )
-
-
 def live_numbers(
     plan: TargetPlan, answer: TeacherAnswer, ids_Thwk: Row | None
 ) -> dict[str, Numbers]:

@@ -3,12 +3,10 @@
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from common.checkpoints import check_teacher, load_checkpoint
@@ -16,13 +14,13 @@ from common.console import progress, say
 from common.distill.targets import FROM_VIDEO_ALONE
 from common.distill.teacher import Teacher
 from common.errors import CacheError, StoppedShortError
-from common.models.recognizer import Recognizer
 from common.signals import preemptible
 from common.specs import Experiment
-from common.video.index import VideoEntry, VideoIndex, read_index
+from common.video.index import read_index
 from teacher_cache.commits import failures, read_commit, read_commits
 from teacher_cache.gate import check_accuracy
 from teacher_cache.identity import Identity, cache_identity, first_difference
+from teacher_cache.job import Job, RunOptions, teacher_for
 from teacher_cache.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
 from teacher_cache.plan import CachePlan
 from teacher_cache.reader import CacheReader
@@ -38,37 +36,6 @@ from teacher_cache.unit import (
 from teacher_cache.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
 
 FREE_SPACE_FACTOR = 1.2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """How stage one runs on this machine; nothing here changes a byte of the cache."""
-
-    max_bad: float
-    """Share of unreadable videos at which the run stops."""
-    threads: int
-    """Videos decoded ahead."""
-    device: torch.device
-    """Where the teacher runs."""
-    force: bool
-    """Start even if the disk looks too small."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One experiment, one cache, this machine."""
-
-    experiment: Experiment
-    index: VideoIndex
-    entries: tuple[VideoEntry, ...]
-    """Videos of the cached split."""
-    folder: Path
-    options: RunOptions
-
-    @property
-    def grouped(self) -> bool:
-        """Whether the teacher sees groups of videos instead of each by itself."""
-        return self.experiment.teacher.mode == "batch"
 
 
 def run_cache_teacher(
@@ -105,14 +72,6 @@ def run_cache_teacher(
         for later in manifest.generations[1:]:  # an extension that was stopped
             written += fill(job, manifest, later, missing_units(folder, manifest, later), teacher)
     return summary(folder, manifest, written)
-
-
-def teacher_for(
-    experiment: Experiment, model: Recognizer, manifest: Manifest, device: torch.device
-) -> Teacher:
-    """The teacher that answers all that a cache holds."""
-    logit_map = any(array.name.startswith("logit_map") for array in manifest.arrays)
-    return Teacher(model, device, mode=experiment.teacher.mode, logit_map=logit_map)
 
 
 def open_or_create(folder: Path, identity: Identity, plan: CachePlan) -> Manifest:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from common.checkpoints import check_teacher, load_checkpoint
 from common.distill.arrays import ArraySpec
 from common.distill.targets import ARRAYS_OF_TARGET, plan_targets
 from common.errors import CacheError, ExperimentError, StoppedShortError
@@ -18,18 +17,10 @@ from common.specs import (
     LogitsTarget,
     TargetsSpec,
 )
-from common.video.index import VideoIndex, read_index
-from teacher_cache.engine import (
-    Job,
-    RunOptions,
-    check_free_space,
-    fill,
-    missing_units,
-    summary,
-    teacher_for,
-)
-from teacher_cache.identity import cache_identity, first_difference
-from teacher_cache.manifest import Generation, Manifest, read_manifest
+from common.video.index import VideoIndex
+from teacher_cache.engine import check_free_space, fill, missing_units, summary
+from teacher_cache.job import RunOptions, job_on_cache, teacher_for
+from teacher_cache.manifest import Generation, Manifest
 from teacher_cache.writer import sole_writer, write_metadata
 
 _DEFAULTS: Final = {
@@ -85,18 +76,7 @@ def extend_cache(
         DataError: If the index or the teacher is missing or does not fit.
     """
     experiment = with_targets(experiment, targets)
-    index = read_index(experiment.data.index)
-    manifest = read_manifest(folder)
-    model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index)
-    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
-    job = Job(
-        experiment=experiment,
-        index=index,
-        entries=index.split(manifest.split),
-        folder=folder,
-        options=options,
-    )
+    job, manifest, model = job_on_cache(experiment, folder, options)
     with sole_writer(folder), preemptible():
         if missing_units(folder, manifest, manifest.generations[0]):
             raise StoppedShortError(
@@ -107,7 +87,7 @@ def extend_cache(
             teacher = teacher_for(experiment, model, manifest, options.device)
             missing = missing_units(folder, manifest, generation)
             written += fill(job, manifest, generation, missing, teacher)
-        for larger in _steps(experiment, index, manifest, views, targets):
+        for larger in _steps(experiment, job.index, manifest, views, targets):
             generation = larger.generations[-1]
             if not options.force:
                 check_free_space(folder, larger.generation_bytes(generation))
@@ -116,27 +96,6 @@ def extend_cache(
             units = range(manifest.layout.num_units)
             written += fill(job, manifest, generation, units, teacher)
     return summary(folder, manifest, written)
-
-
-def require_identity(
-    experiment: Experiment,
-    index: VideoIndex,
-    folder: Path,
-    manifest: Manifest,
-    weights_sha256: str | None,
-) -> None:
-    """Refuse to touch the cache of another experiment.
-
-    Raises:
-        CacheError: With the first field that differs.
-    """
-    wanted = cache_identity(experiment, index, split=manifest.split, weights_sha256=weights_sha256)
-    difference = first_difference(manifest.identity, wanted)
-    if difference is not None:
-        raise CacheError(
-            f"{folder} is the cache of another experiment. First difference: {difference}. Name "
-            "the experiment it was written for with --experiment."
-        )
 
 
 def plan_extension(

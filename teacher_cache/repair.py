@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from common.checkpoints import check_teacher, load_checkpoint
 from common.console import say
 from common.signals import preemptible
 from common.specs import Experiment
-from common.video.index import read_index
-from teacher_cache.engine import Job, RunOptions, fill, teacher_for
-from teacher_cache.extend import require_identity
+from teacher_cache.engine import fill
+from teacher_cache.job import RunOptions, job_on_cache, teacher_for
 from teacher_cache.layout import commit_key
-from teacher_cache.manifest import read_manifest
 from teacher_cache.semantic import Draw, verify_semantic
 from teacher_cache.verify import Level, Report, verify_cache
 from teacher_cache.writer import sole_writer, write_metadata
@@ -46,18 +43,7 @@ def repair_cache(
         CacheError: If cache.json itself is damaged, or this is another experiment's cache.
         DataError: If the index or the teacher is missing or does not fit.
     """
-    manifest = read_manifest(folder)
-    index = read_index(experiment.data.index)
-    model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index)
-    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
-    job = Job(
-        experiment=experiment,
-        index=index,
-        entries=index.split(manifest.split),
-        folder=folder,
-        options=options,
-    )
+    job, manifest, model = job_on_cache(experiment, folder, options)
 
     def verify() -> Report:
         if level != "semantic":

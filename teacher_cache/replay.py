@@ -18,7 +18,6 @@ from common.video.index import VideoEntry, VideoIndex
 from common.video.reader import UnreadableVideoError, VideoReader, open_video
 from common.video.view_params import ViewParams, draw_view
 from teacher_cache.commits import read_commit
-from teacher_cache.comparison import single
 from teacher_cache.reader import CacheReader
 from teacher_cache.unit import CLIPS_PER_FORWARD
 
@@ -121,14 +120,14 @@ class Replay:
                 if len(there) == len(clips):
                     answer = teacher.answer(torch.stack(there))
                     for place, video in enumerate(company.videos):
-                        found[view, video] = single(answer, place)
+                        found[view, video] = answer.single(place)
             return found
         (video,) = company.videos
         views = list(cuts[video].clips)
         for start in range(0, len(views), CLIPS_PER_FORWARD):
             part = views[start : start + CLIPS_PER_FORWARD]
             answer = teacher.answer(torch.stack([cuts[video].clips[view] for view in part]))
-            found |= {(view, video): single(answer, place) for place, view in enumerate(part)}
+            found |= {(view, video): answer.single(place) for place, view in enumerate(part)}
         return found
 
     def twice(
@@ -147,7 +146,7 @@ class Replay:
                     one, other = teacher.answer(clips), teacher.answer(clips.flip(0))
                     last = len(clips) - 1
                     return [
-                        (single(one, place), single(other, last - place))
+                        (one.single(place), other.single(last - place))
                         for place in range(len(clips))
                     ]
             return []
@@ -162,7 +161,7 @@ class Replay:
         full = [singles[place % len(singles)] for place in range(CLIPS_PER_FORWARD)]
         together = teacher.answer(torch.stack(full))
         return [
-            (teacher.answer(clip[None]), single(together, place))
+            (teacher.answer(clip[None]), together.single(place))
             for place, clip in enumerate(singles)
         ]
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.checkpoints import check_teacher, load_checkpoint
 from common.console import progress, say
 from common.distill.arrays import Row, TargetPlan
 from common.distill.targets import FROM_VIDEO_ALONE
@@ -27,14 +26,11 @@ from common.distill.teacher import TeacherAnswer
 from common.errors import CacheError
 from common.rng import keyed_generator
 from common.specs import Experiment
-from common.video.index import read_index
 from common.video.view_ops import shrink
 from teacher_cache.comparison import FACTOR, differences, encode_errors, live_differences
-from teacher_cache.engine import teacher_for
-from teacher_cache.extend import require_identity
 from teacher_cache.findings import Finding
+from teacher_cache.job import RunOptions, job_on_cache, teacher_for
 from teacher_cache.layout import object_key
-from teacher_cache.manifest import read_manifest
 from teacher_cache.reader import CacheReader
 from teacher_cache.replay import Address, Company, CutVideo, Replay
 from teacher_cache.verify import ArrayLimit, Report, Sample, verify_cache
@@ -92,11 +88,8 @@ def verify_semantic(
         CacheError: If this is another experiment's cache, or its cache.json is damaged.
         DataError: If the index or the teacher is missing or does not fit.
     """
-    manifest = read_manifest(folder)
-    index = read_index(experiment.data.index)
-    model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index)
-    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
+    options = RunOptions(max_bad=0.0, threads=threads, device=device, force=False)
+    job, manifest, model = job_on_cache(experiment, folder, options)
     report = replace(verify_cache(folder, "bytes"), level="semantic")
     if any(finding.path in manifest.zarr_sha256 for finding in report.findings):
         return report  # what rows look like is not known
@@ -113,8 +106,8 @@ def verify_semantic(
     needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
     replay = Replay(
         experiment=experiment,
-        index=index,
-        entries=index.split(manifest.split),
+        index=job.index,
+        entries=job.entries,
         reader=reader,
         teacher=teacher_for(experiment, model, reader.manifest, device) if needs_teacher else None,
         threads=threads,

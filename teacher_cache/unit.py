@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.distill.arrays import Row, TargetPlan
 from common.distill.encoding import encode
-from common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer
+from common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer, joined
 from common.prefetch import ordered_map
 from common.rng import keyed_generator
 from common.specs import Experiment
@@ -84,7 +84,7 @@ def answer_videos(
         answer = None
         if teacher is not None:
             parts = [teacher.answer(clips) for clips in video.clips_VT3HW.split(CLIPS_PER_FORWARD)]
-            answer = _joined(parts)
+            answer = joined(parts)
         yield _encoded(request, video, answer)
 
 
@@ -182,20 +182,8 @@ def _group_answers(
     clips_BVT3HW = torch.stack([video.clips_VT3HW for video in group])
     by_view = [teacher.answer(clips_BVT3HW[:, view]) for view in range(clips_BVT3HW.shape[1])]
     for place, video in enumerate(group[:wanted]):
-        own = slice(place, place + 1)
-        views = [
-            TeacherAnswer(features[own], logits[own], None if scores is None else scores[own])
-            for features, logits, scores in by_view
-        ]
-        yield _encoded(request, video, _joined(views))
-
-
-def _joined(answers: Sequence[TeacherAnswer]) -> TeacherAnswer:
-    """Several answers as one batch."""
-    features, logits, maps = zip(*answers, strict=True)
-    return TeacherAnswer(
-        torch.cat(features), torch.cat(logits), None if maps[0] is None else torch.cat(maps)
-    )
+        views = [answer.single(place) for answer in by_view]
+        yield _encoded(request, video, joined(views))
 
 
 def _encoded(request: Request, video: CutVideo, answer: TeacherAnswer | None) -> VideoAnswer:

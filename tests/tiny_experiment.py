@@ -13,7 +13,8 @@ from common.importers.folder import import_folder
 from common.models.registry import build_model
 from common.specs import Experiment
 from common.video.index import read_index, write_index
-from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.engine import run_cache_teacher
+from teacher_cache.job import RunOptions
 from teacher_cache.plan import plan_cache
 from tests.video_files import write_video
 

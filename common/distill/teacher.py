@@ -1,5 +1,6 @@
 """The teacher's forward pass: stored views in, what it says about them out."""
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 import torch
@@ -23,6 +24,24 @@ class TeacherAnswer(NamedTuple):
     """Class scores before softmax, (B, K)."""
     logit_map_BThwK: Tensor | None = None
     """Class scores of every location, (B, T, h, w, K); None if they were not asked for."""
+
+    def single(self, clip: int) -> "TeacherAnswer":
+        """What was said about one clip, as a batch of one."""
+        own = slice(clip, clip + 1)
+        scores = self.logit_map_BThwK
+        return TeacherAnswer(
+            self.features_BTChw[own],
+            self.logits_BK[own],
+            None if scores is None else scores[own],
+        )
+
+
+def joined(answers: Sequence[TeacherAnswer]) -> TeacherAnswer:
+    """Answers to several batches as one."""
+    features, logits, scores = zip(*answers, strict=True)
+    return TeacherAnswer(
+        torch.cat(features), torch.cat(logits), None if scores[0] is None else torch.cat(scores)
+    )
 
 
 class Teacher:

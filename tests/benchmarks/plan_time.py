@@ -25,8 +25,9 @@ from common.console import emit, say
 from common.video.demo_videos import write_demo_videos
 from common.video.index import read_index
 from student_train.demo import write_experiment
-from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.engine import run_cache_teacher
 from teacher_cache.forecast import forecast_cache
+from teacher_cache.job import RunOptions
 from teacher_cache.plan import plan_cache
 from tests.tiny_experiment import save_random_teacher
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from common.config import load_experiment
-from teacher_cache.engine import RunOptions
 from teacher_cache.extend import extend_cache
+from teacher_cache.job import RunOptions
 from tests.tiny_experiment import TinyCache
 
 OPTIONS = RunOptions(max_bad=0.0, threads=1, device=torch.device("cpu"), force=False)

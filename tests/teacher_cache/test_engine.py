@@ -23,7 +23,8 @@ from common.video.index import read_index
 from common.video.view_params import FAILED
 from teacher_cache import writer
 from teacher_cache.commits import read_commit, read_commits
-from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.engine import run_cache_teacher
+from teacher_cache.job import RunOptions
 from teacher_cache.layout import commit_key
 from teacher_cache.plan import CachePlan, plan_cache
 from teacher_cache.reader import CacheReader

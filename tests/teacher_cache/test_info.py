@@ -16,8 +16,9 @@ from common.distill.arrays import ArraySpec, TargetPlan
 from common.errors import DataError
 from common.video.index import read_index, write_index
 from teacher_cache.card import info_text
-from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.engine import run_cache_teacher
 from teacher_cache.info import answers, cache_info, entropies
+from teacher_cache.job import RunOptions
 from teacher_cache.layout import commit_key
 from teacher_cache.manifest import read_manifest
 from teacher_cache.plan import plan_cache

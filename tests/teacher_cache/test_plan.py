@@ -12,10 +12,11 @@ from common.cli import main
 from common.config import load_experiment
 from common.video.index import read_index
 from teacher_cache import forecast as forecast_module
-from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.engine import run_cache_teacher
 from teacher_cache.extend import extend_cache
 from teacher_cache.forecast import Forecast, forecast_cache, forecast_table, shown_time
 from teacher_cache.hours import break_even, disk_bytes, predict_hours
+from teacher_cache.job import RunOptions
 from teacher_cache.layout import commit_key
 from teacher_cache.plan import CachePlan, Work, plan_cache, plan_table, shown_bytes, target_of
 from teacher_cache.probe import Probe

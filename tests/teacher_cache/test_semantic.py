@@ -17,9 +17,10 @@ from common.distill.teacher import BATCH_GROUP
 from common.errors import CacheError
 from common.video.index import read_index
 from teacher_cache.commits import read_commit, write_commit
-from teacher_cache.engine import RunOptions, run_cache_teacher
+from teacher_cache.engine import run_cache_teacher
 from teacher_cache.extend import extend_cache
 from teacher_cache.findings import Finding
+from teacher_cache.job import RunOptions
 from teacher_cache.layout import object_key
 from teacher_cache.plan import plan_cache
 from teacher_cache.reader import CacheReader
