@@ -46,7 +46,7 @@ def cache_identity(
             "model": {
                 key: value
                 for key, value in asdict(experiment.teacher.model).items()
-                if key not in ("pretrained", "dropout")  # they shape training, not answers
+                if key not in ("pretrained", "dropout", "drop_path")  # they shape training
             },
         },
         "clip": asdict(experiment.clip),
