@@ -19,12 +19,15 @@ from common.errors import ReskdError
 COMMANDS = {
     "demo": "student_train.cli:demo",
     "config": "common.config_cli:config",
+    "models": "common.models.cli:models",
     "dataset": "common.importers.cli:dataset",
     "train-teacher": "student_train.cli:train_teacher",
     "cache-teacher": "teacher_cache.cli:cache_teacher",
     "cache": "teacher_cache.cli:cache",
     "train-student": "student_train.cli:train_student",
     "evaluate": "student_train.cli:evaluate",
+    "extract-features": "student_train.cli:extract_features",
+    "import-checkpoint": "common.checkpoint_import.cli:import_checkpoint",
 }
 
 

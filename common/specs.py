@@ -95,16 +95,24 @@ class ModelSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    recognizer: Literal["tsn"] = "tsn"
-    """How frames become a clip's answer."""
+    recognizer: Literal["tsn", "tsm", "slowonly", "swin3d", "torchvision"] = "tsn"
+    """How frames become a clip's answer. `reskd models list` shows what there is."""
     backbone: str = "resnet50"
-    """Name of a timm model."""
+    """Name of a timm model; for swin3d and torchvision of a video model of torchvision."""
     backbone_args: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of timm.create_model, such as output_stride."""
+    """Further arguments of timm.create_model or of torchvision's model, such as output_stride."""
     pretrained: bool = False
-    """Start from timm's weights of that name."""
+    """Start from the weights timm or torchvision has under that name."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Dropout before the classifier."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance to skip the last residual branch in training, growing linearly from 0 at the first.
+    A teacher that answers never skips any."""
+
+    def __post_init__(self) -> None:
+        for name in ("drop_path_rate", "stochastic_depth_prob"):
+            if self.drop_path and name in self.backbone_args:
+                raise ValueError(f"drop_path and backbone_args.{name} say the same; keep one")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

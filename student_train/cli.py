@@ -1,4 +1,4 @@
-"""`reskd train-teacher`, `train-student`, `evaluate` and `demo`."""
+"""`reskd train-teacher`, `train-student`, `evaluate`, `extract-features` and `demo`."""
 
 from pathlib import Path
 from typing import Literal
@@ -145,12 +145,79 @@ def evaluate(
     run: Path, index_path: Path | None, split: str | None, device: str, as_json: bool
 ) -> None:
     """Measure the network in RUN: frames at segment centres, centre crop, one view per video."""
+    from common.checkpoint_import.required_experiment import require_experiment
     from common.console import emit
     from common.devices import choose_device
     from student_train.evaluate import evaluate_run, evaluation_text
 
+    require_experiment(run)
     result = evaluate_run(run, index_path=index_path, split=split, device=choose_device(device))
     emit(result, as_json=as_json, text=evaluation_text(result))
+
+
+@click.command("extract-features")
+@click.argument("run", metavar="DIR", type=folder_path)
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("out", metavar="OUT.npz", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    help="Side of its frames in pixels; default: the checkpoint's.",
+)
+@click.option(
+    "--frames",
+    "num_frames",
+    type=click.IntRange(1),
+    help="Frames per clip; default: those of its experiment, else 8 for tsn, tsm and slowonly, 32 "
+    "for swin3d, 16 for torchvision.",
+)
+@click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Clips per forward pass.",
+)
+@device_option
+@json_option
+def extract_features(
+    run: Path,
+    source: Path,
+    out: Path,
+    size: int | None,
+    num_frames: int | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write feature maps and class scores of the network in DIR to OUT.npz.
+
+    INPUT is a video, a list of videos (.txt, one per line), a video index (.jsonl) or a .npy file
+    of normalised float32 clips (B, T, 3, H, W). Videos are read as `evaluate` reads them: frames
+    at segment centres, centre crop. Those that cannot be read are left out and listed; OUT.npz is
+    written from the others, and the command ends with exit code 5.
+    """
+    from common.console import emit
+    from common.devices import choose_device
+    from common.errors import StoppedShortError
+    from student_train import extract_features as extraction
+
+    result = extraction.extract_features(
+        run,
+        source,
+        out,
+        size=size,
+        num_frames=num_frames,
+        batch_size=batch_size,
+        device=choose_device(device),
+    )
+    emit(result, as_json=as_json, text=extraction.extraction_text(result))
+    if result["failed"]:
+        raise StoppedShortError(
+            f"{result['failed']} videos could not be read and are not in {out}. Mend or remove "
+            "them and run the same command again."
+        )
 
 
 @click.command("demo")

@@ -29,6 +29,7 @@ class FrameBackbone(nn.Module):
                 name, pretrained=pretrained, num_classes=0, global_pool="", **args
             )
             self.num_features = int(self.model.num_features)
+            self.stage_names = _stage_names(self.model)
             # Channels last: convolutions run up to half as fast again on CPU and GPU alike.
             self.model.to(memory_format=torch.channels_last)
         except Exception as error:  # timm refuses arguments with whatever comes to hand
@@ -57,3 +58,10 @@ class FrameBackbone(nn.Module):
         count, length, channels = patches_NLC.shape
         side = isqrt(length)  # frames are square, so the grid is
         return patches_NLC.transpose(1, 2).reshape(count, channels, side, side)
+
+
+def _stage_names(model: Any) -> tuple[str, ...]:
+    """Where timm says its stages end; some of its models name modules they do not have."""
+    modules = dict(model.named_modules())
+    named = (stage.get("module") for stage in getattr(model, "feature_info", ()))
+    return tuple(name for name in named if name in modules)

@@ -25,6 +25,8 @@ class Recognizer(nn.Module):
 
     num_features: int
     """C, channels of the feature map."""
+    stage_names: tuple[str, ...] = ()
+    """Names of the backbone's stages, first to last, for listings."""
 
     def forward(self, clips_BT3HW: Tensor) -> ClipOutput:
         raise NotImplementedError

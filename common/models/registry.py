@@ -3,25 +3,62 @@
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import ExperimentError
 from common.models.frame_backbone import FrameBackbone
-from common.models.recognizer import Recognizer
+from common.models.linear_recognizer import LinearRecognizer
+from common.models.slowonly import SlowOnlyBackbone
+from common.models.swin3d import Swin3DBackbone
+from common.models.temporal_shift import TSM
+from common.models.torchvision_video import TorchvisionBackbone
 from common.models.tsn import TSN
 from common.specs import ModelSpec
 
 
-def build_model(spec: ModelSpec, *, num_classes: int) -> Recognizer:
+def build_model(spec: ModelSpec, *, num_classes: int) -> LinearRecognizer:
     """Make a recognizer; its random weights come from torch's global generator.
 
     Raises:
-        ExperimentError: If timm does not know the backbone or one of its arguments.
+        ExperimentError: If the backbone or one of its arguments is unknown, does not fit the
+            recognizer, or its pretrained weights cannot be had.
     """
-    backbone = FrameBackbone(
-        spec.backbone, pretrained=spec.pretrained, args=dict(spec.backbone_args)
+    recognizer, backbone = _parts(spec)
+    return recognizer(backbone, num_classes=num_classes, dropout=spec.dropout)
+
+
+def _parts(spec: ModelSpec) -> tuple[type[LinearRecognizer], nn.Module]:
+    match spec.recognizer:
+        case "tsn":
+            return TSN, _frame_backbone(spec)
+        case "tsm":
+            return TSM, _frame_backbone(spec)
+        case "slowonly":
+            return LinearRecognizer, SlowOnlyBackbone(_frame_backbone(spec))
+        case "swin3d":
+            return LinearRecognizer, _clip_backbone(Swin3DBackbone, spec)
+        case "torchvision":
+            return LinearRecognizer, _clip_backbone(TorchvisionBackbone, spec)
+
+
+def _frame_backbone(spec: ModelSpec) -> FrameBackbone:
+    # Not every model of timm knows the argument, so it is named only where it is wanted.
+    drop_path = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
+    return FrameBackbone(
+        spec.backbone, pretrained=spec.pretrained, args={**spec.backbone_args, **drop_path}
     )
-    return TSN(backbone, num_classes=num_classes, dropout=spec.dropout)
+
+
+def _clip_backbone(
+    kind: type[Swin3DBackbone] | type[TorchvisionBackbone], spec: ModelSpec
+) -> nn.Module:
+    return kind(
+        spec.backbone,
+        pretrained=spec.pretrained,
+        drop_path=spec.drop_path,
+        args=dict(spec.backbone_args),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +71,14 @@ class Complexity:
     """Multiply-accumulate operations per clip, in 1e9."""
     parameters: int
     """Trainable numbers."""
+    stage_names: tuple[str, ...]
+    """Stages of its backbone, first to last."""
+
+
+def meta_model(spec: ModelSpec, *, num_classes: int) -> LinearRecognizer:
+    """The recognizer in eval mode on the meta device: shapes, no weights."""
+    with torch.device("meta"):
+        return build_model(replace(spec, pretrained=False), num_classes=num_classes).eval()
 
 
 def complexity(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int) -> Complexity:
@@ -46,24 +91,34 @@ def complexity(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int)
         size: Side of its frames in pixels.
 
     Raises:
-        ExperimentError: If timm does not know the backbone or one of its arguments, or if it makes
-            no feature map of such frames.
+        ExperimentError: If there is no such model, or if it makes no feature map of such clips.
     """
+    model = meta_model(spec, num_classes=num_classes)
+    counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad():
-        model = build_model(replace(spec, pretrained=False), num_classes=num_classes).eval()
-        counter = FlopCounterMode(display=False)
         try:
             with counter:
                 output = model(torch.empty(1, num_frames, 3, size, size))
-        except Exception as error:  # every family of timm refuses sizes in its own way
+        except ExperimentError:  # the backbone knows what it takes and has said so
+            raise
+        except Exception as error:  # every family of backbones refuses sizes in its own way
             raise ExperimentError(
-                f"{spec.backbone} makes no feature map of {size} px frames "
-                f"({type(error).__name__}: {error}). If it is a transformer made for one size, "
-                f"set its backbone_args: {{img_size: {size}}}; else try another backbone or size."
+                f"{spec.backbone} makes no feature map of {size} px frames, {num_frames} to a clip "
+                f"({type(error).__name__}: {error}). {_remedy(spec, size)}"
             ) from error
     _, frames, channels, height, width = output.features_BTChw.shape
     return Complexity(
         feature_shape=(frames, channels, height, width),
         gmacs=counter.get_total_flops() / 2 / 1e9,  # the counter takes two operations per MAC
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        stage_names=model.stage_names,
+    )
+
+
+def _remedy(spec: ModelSpec, size: int) -> str:
+    if spec.recognizer in ("swin3d", "torchvision"):
+        return "Give it more frames or larger ones."
+    return (
+        "If it is a transformer made for one size, set its backbone_args: "
+        f"{{img_size: {size}}}; else try another backbone or size."
     )

@@ -1,0 +1,297 @@
+"""Feature maps and class scores of a checkpoint for videos, or for clips made elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.atomic_write import atomic_write
+from common.checkpoints import CheckpointInfo, load_checkpoint
+from common.config import parse_experiment
+from common.console import progress, say
+from common.errors import DataError
+from common.models.recognizer import Recognizer
+from common.models.registry import complexity
+from common.prefetch import ordered_map
+from common.specs import ClipSpec, EvaluationSpec, ViewSpec
+from common.video.clips import cut_clips
+from common.video.index import read_index
+from common.video.reader import Decoder, UnreadableVideoError, open_video
+from common.video.view_ops import normalize, shrink
+from common.video.view_params import centre_view
+
+DECODE_THREADS: Final = 2
+_INDEX_SUFFIXES = (".jsonl", ".json")
+_LIST_SUFFIXES = (".txt", ".list", ".lst")
+
+USUAL_CLIPS: Final = {
+    "tsn": ClipSpec(num_clips=8),
+    "tsm": ClipSpec(num_clips=8),
+    "slowonly": ClipSpec(num_clips=1, clip_len=8, frame_interval=8),
+    "swin3d": ClipSpec(num_clips=1, clip_len=32, frame_interval=2),
+    "torchvision": ClipSpec(num_clips=1, clip_len=16, frame_interval=2),
+}
+"""Frames of a clip where no experiment says: those of the reference's recipes."""
+_USUAL_VIEWS = ViewSpec(count=1, short_side=256, size=224)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How videos become clips."""
+
+    clip: ClipSpec
+    views: ViewSpec
+    crop_fraction: float
+    decoder: Decoder
+    size: int
+    """Side of the network's frames in pixels, made from those of `views.size`."""
+
+    def __call__(self, path: Path) -> Tensor | str:
+        """The clip (T, 3, size, size) uint8 of a video, or the reason why there is none."""
+        try:
+            with open_video(path, self.decoder) as video:
+                params = centre_view(
+                    clip=self.clip,
+                    views=self.views,
+                    crop_fraction=self.crop_fraction,
+                    num_frames=video.num_frames,
+                    height=video.height,
+                    width=video.width,
+                )
+                clip = cut_clips(video, [params], size=self.views.size)[0]
+        except UnreadableVideoError as error:
+            return error.reason
+        return shrink(clip, self.size)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Answers:
+    features: list[NDArray[np.float32]] = field(default_factory=list)
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def extract_features(
+    folder: Path,
+    source: Path,
+    out: Path,
+    *,
+    size: int | None,
+    num_frames: int | None,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Write what a network says about every clip, as `features`, `logits` and, of videos, `paths`.
+
+    The answers are held in memory until all are there, twice while they are written: 6.4 MB per
+    clip of 16 frames for a ResNet-50 at 224 px. A video that cannot be read is left out and told.
+
+    Args:
+        folder: Checkpoint directory.
+        source: A video; a text list of them, one per line, relative to the list (.txt, .list,
+            .lst); a video index (.jsonl), of which all splits are taken; or a .npy file of
+            normalised float32 clips (B, T, 3, H, W).
+        out: .npz file to write; numpy opens it with allow_pickle=False.
+        size: Side of the network's frames in pixels; None: the checkpoint's.
+        num_frames: T; None: the experiment's, else the recognizer's in `USUAL_CLIPS`.
+        batch_size: Clips per forward pass.
+        device: Where to run.
+
+    Returns:
+        Counts, shapes and unreadable videos, for JSON.
+
+    Raises:
+        DataError: If a file is missing or wrong, or no video can be read; nothing is written then.
+        ExperimentError: If the network takes no such clips.
+    """
+    if out.suffix != ".npz":  # numpy would add it by itself when asked to open the file
+        raise DataError(f"the file to write must end in .npz, got {out}")
+    model, info = load_checkpoint(folder)
+    answers = _Answers()
+    if source.suffix == ".npy":
+        clips = _read_clips(source, size=size, num_frames=num_frames)
+        batches = _stored_batches(clips, batch_size)
+    else:
+        reading = reading_of(info, size=size, num_frames=num_frames, source=str(folder))
+        paths = list_videos(source)
+        complexity(  # says what to do if the network takes no such clips
+            info.model,
+            num_classes=len(info.classes),
+            num_frames=reading.clip.num_frames,
+            size=reading.size,
+        )
+        batches = _video_batches(reading, paths, batch_size, answers)
+    _answer(model.to(device), batches, answers)
+    if not answers.features:
+        raise DataError(
+            f"none of the {len(answers.failures)} videos of {source} can be read; the first: "
+            + "; ".join(f"{path}: {why}" for path, why in list(answers.failures.items())[:3])
+        )
+    features, logits = np.concatenate(answers.features), np.concatenate(answers.logits)
+    answers.features.clear()  # much the largest, and needed no more
+    arrays: dict[str, Any] = {"features": features, "logits": logits}
+    if answers.paths:
+        arrays["paths"] = np.array(answers.paths)
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    atomic_write(out, buffer.getbuffer())
+    return {
+        "run": str(folder.absolute()),
+        "input": str(source.absolute()),
+        "out": str(out.absolute()),
+        "clips": len(features),
+        "features": list(features.shape),
+        "logits": list(logits.shape),
+        "failed": len(answers.failures),
+        "failures": answers.failures,
+    }
+
+
+def reading_of(
+    info: CheckpointInfo, *, size: int | None, num_frames: int | None, source: str
+) -> Reading:
+    """How a checkpoint's videos are read: as in evaluation, where its experiment says how.
+
+    Without an experiment a student's frames are made from the 224 px crop, as the recipes do, and a
+    teacher's are cut at its own size; the crop is 224/256 of the short side either way.
+
+    Args:
+        info: The checkpoint.
+        size: Side of its frames in pixels; None: its own.
+        num_frames: T; None: the experiment's or the usual number. It replaces the number of pieces,
+            or the length of the one piece.
+        source: Name of the checkpoint in messages.
+    """
+    size = size or info.size
+    if info.experiment:
+        experiment = parse_experiment(info.experiment, source=source)
+        clip, views = experiment.clip, experiment.views
+        evaluation, decoder = experiment.evaluation, experiment.data.decoder
+        cut_at_own_size = size > views.size
+    else:
+        clip, views = USUAL_CLIPS[info.model.recognizer], _USUAL_VIEWS
+        evaluation, decoder = EvaluationSpec(), "auto"
+        cut_at_own_size = info.role == "teacher" or size > views.size
+    if num_frames is not None:
+        clip = _clip_of_length(clip, num_frames)
+    if cut_at_own_size:
+        short_side = round(views.short_side * size / views.size)
+        views = replace(views, short_side=short_side, size=size)
+    crop = evaluation.crop_fraction
+    return Reading(clip=clip, views=views, crop_fraction=crop, decoder=decoder, size=size)
+
+
+def _clip_of_length(clip: ClipSpec, num_frames: int) -> ClipSpec:
+    if clip.clip_len == 1:
+        return replace(clip, num_clips=num_frames)
+    if num_frames % clip.num_clips:
+        raise DataError(
+            f"--frames {num_frames} cannot be dealt out to the {clip.num_clips} pieces of a clip; "
+            f"give a multiple of {clip.num_clips}."
+        )
+    return replace(clip, clip_len=num_frames // clip.num_clips)
+
+
+def list_videos(source: Path) -> list[Path]:
+    """The videos of an index, of a text list, or the one video itself.
+
+    Raises:
+        DataError: If the file is missing, or lists no video.
+    """
+    if source.suffix in _INDEX_SUFFIXES:
+        index = read_index(source)
+        paths = [index.path_of(entry) for entry in index.videos]
+    elif source.suffix in _LIST_SUFFIXES:
+        try:
+            text = source.read_bytes().decode("utf-8-sig", "surrogateescape")
+        except OSError as error:
+            raise DataError(f"the list {source} cannot be read: {error.strerror}") from error
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        paths = [source.parent / line for line in lines if line.strip()]
+    elif source.is_file():
+        paths = [source]
+    else:
+        raise DataError(
+            f"there is no file {source}. Give a video, a list of videos (.txt), a video index "
+            "(.jsonl) or clips (.npy)."
+        )
+    if not paths:
+        raise DataError(f"{source} lists no video")
+    return [path.absolute() for path in paths]
+
+
+def _read_clips(source: Path, *, size: int | None, num_frames: int | None) -> NDArray[np.float32]:
+    """Clips (B, T, 3, H, W) float32, read from the file as they are needed."""
+    try:
+        clips = np.load(source, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{source} cannot be read as a numpy array: {error}") from error
+    if clips.dtype != np.float32 or clips.ndim != 5 or clips.shape[2] != 3 or not clips.size:
+        raise DataError(
+            f"{source} holds {clips.dtype} {clips.shape}; wanted are normalised float32 clips "
+            "(B, T, 3, H, W)."
+        )
+    wanted = (num_frames or clips.shape[1], size or clips.shape[3], size or clips.shape[4])
+    if (clips.shape[1], *clips.shape[3:]) != wanted:
+        raise DataError(
+            f"clips of {source} are taken as they are, with {clips.shape[1]} frames of "
+            f"{clips.shape[3]}x{clips.shape[4]} px; leave --size and --frames out."
+        )
+    stored: NDArray[np.float32] = clips
+    return stored
+
+
+def _stored_batches(clips: NDArray[np.float32], batch_size: int) -> Iterator[Tensor]:
+    with progress("extracting", len(clips), unit="clips") as advance:
+        for first in range(0, len(clips), batch_size):
+            batch = torch.from_numpy(np.array(clips[first : first + batch_size]))
+            yield batch
+            advance(len(batch))
+
+
+def _video_batches(
+    reading: Reading, paths: Sequence[Path], batch_size: int, answers: _Answers
+) -> Iterator[Tensor]:
+    """Normalised clips of the readable videos in the order of the paths, as many as there are."""
+    waiting: list[Tensor] = []
+    decoded = ordered_map(reading, paths, threads=DECODE_THREADS)
+    with progress("extracting", len(paths), unit="videos") as advance:
+        for path, clip in zip(paths, decoded, strict=True):
+            if isinstance(clip, str):
+                answers.failures[str(path)] = clip
+                say(f"unreadable, left out: {path}: {clip}")
+            else:
+                answers.paths.append(str(path))
+                waiting.append(clip)
+            if len(waiting) == batch_size:
+                yield normalize(torch.stack(waiting))
+                waiting.clear()
+            advance()
+        if waiting:
+            yield normalize(torch.stack(waiting))
+
+
+@torch.inference_mode()
+def _answer(model: Recognizer, batches: Iterator[Tensor], answers: _Answers) -> None:
+    device = next(model.parameters()).device
+    # float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
+    with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+        for clips in batches:
+            features, logits = model(clips.to(device))
+            answers.features.append(features.float().cpu().numpy())
+            answers.logits.append(logits.float().cpu().numpy())
+
+
+def extraction_text(result: dict[str, Any]) -> str:
+    """The result for a person."""
+    return (
+        f"{result['out']}: features {tuple(result['features'])}, logits {tuple(result['logits'])}, "
+        f"{result['clips']} clips, {result['failed']} videos unreadable"
+    )
