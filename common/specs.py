@@ -117,7 +117,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerSpec:
-    """One optimiser over all parameters, as the reference effectively has it."""
+    """The optimiser."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -128,14 +128,43 @@ class OptimizerSpec:
     momentum: Fraction = 0.9
     """Momentum of sgd; unused by adamw."""
     weight_decay: Weight = 1e-4
-    """Decay of every parameter, normalisation layers and biases included."""
+    """Decay of every parameter, normalisation layers and biases included where groups is one."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 20.0
     """Largest global L2 norm of the gradient; null does not clip."""
+    groups: Literal["one", "by_kind", "swin", "swin_intended"] = "one"
+    """Which parameters have their own rate and decay (student_train/optim.py): `one` group, what
+    the published 2D recipes come to; `by_kind` biases at twice the rate, they and norms without
+    decay (TSM; what the 2D recipes meant); `swin`, what the published Swin recipes come to, and
+    `swin_intended`, what they meant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleSpec:
+    """How the learning rate changes: a curve by epoch, and a linear warm-up by step."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: Literal["cosine", "step"] = "cosine"
+    """cosine: lr/2 (1 + cos(pi e/E)); step: lr times gamma at every milestone."""
+    milestones: tuple[Positive, ...] = ()
+    """step: first epochs at the lower rate."""
+    gamma: Share = 0.1
+    """step: factor at each milestone."""
+    warmup_epochs: Weight = 0.0
+    """Length of the warm-up; fractions of an epoch are allowed."""
+    warmup_ratio: Share = 0.1
+    """Share of the learning rate that the first step has."""
+
+    def __post_init__(self) -> None:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("schedule step needs milestones, such as [90, 130]")
+        if self.name == "cosine" and self.milestones:
+            raise ValueError("milestones belong to schedule step; cosine has none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSpec:
-    """One training run. The learning rate follows a cosine by epoch: lr/2 (1 + cos(pi e/E))."""
+    """One training run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -145,6 +174,10 @@ class TrainingSpec:
     """Clips per optimiser step."""
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     """Optimiser and its numbers."""
+    schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
+    """Learning rate over time."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes the network's layers in it (autocast); weights and losses stay float32."""
     seed: NotNegative = 0
     """Key of initialisation, order of videos and dropout."""
     workers: NotNegative = 0

@@ -107,6 +107,11 @@ class Batches:
         return len(self._source.videos)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch in which every video can be read."""
+        return len(cut_batches(self._source.videos, self._batch_size))
+
+    @property
     def how_to_speed_up(self) -> str:
         """What to change where training waits for batches, as an order."""
         return self._source.how_to_speed_up

@@ -2,9 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite
 from typing import Any
 
@@ -20,8 +21,9 @@ from common.specs import TrainingSpec
 from common.video.view_ops import normalize
 from student_train.batches import Batch, Batches
 from student_train.live import LiveTeacher
-from student_train.optim import build_optimizer, cosine_lr
+from student_train.optim import build_optimizer, set_learning_rate
 from student_train.run_folder import RunFolder
+from student_train.schedule import learning_rate
 from student_train.task import Task, TaskOutput
 
 MUCH_WAITING = 0.2
@@ -55,29 +57,37 @@ def train(
         PreemptedError: If a signal asked to stop; the last finished epoch is on disk.
     """
     task.to(device)
-    optimizer = build_optimizer(task.parameters(), spec.optimizer)
+    optimizer = build_optimizer(task, spec.optimizer)
     first = run.load_state(task, optimizer)
     if first:
         say(f"{run.path}: going on after {first} finished epochs of {spec.epochs}")
     total = batches.clips_per_epoch * spec.epochs
     done = batches.clips_per_epoch * first
-    step = _Step(task, optimizer, spec.optimizer.clip_norm, device, live)
+    step = _Step(task, optimizer, spec, device, live)
     told = False
+
+    def rate(epoch: int, number: int) -> float:
+        return learning_rate(
+            spec.optimizer.lr,
+            spec.schedule,
+            epoch=epoch,
+            epochs=spec.epochs,
+            step=number,
+            steps_per_epoch=batches.steps_per_epoch,
+        )
+
     with preemptible(), progress("training", total, unit="clips", done=done) as advance:
         for epoch in range(first, spec.epochs):
-            lr = cosine_lr(spec.optimizer.lr, epoch=epoch, epochs=spec.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
             torch.manual_seed(derived_seed(spec.seed, "epoch", epoch))
             with closing(batches.epoch(epoch)) as in_order:
-                figures = _train_epoch(step, in_order, epoch, advance)
+                figures = _train_epoch(step, in_order, epoch, advance, partial(rate, epoch))
             if figures["data_wait_share"] > MUCH_WAITING and not told:
                 told = True
                 say(
                     f"{figures['data_wait_share']:.0%} of epoch {epoch} went into waiting for "
                     f"data. To speed it up, {batches.how_to_speed_up}."
                 )
-            run.append_event({"phase": "train", "epoch": epoch, "lr": lr, **figures})
+            run.append_event({"phase": "train", "epoch": epoch, **figures})
             run.save_state(task, optimizer, epoch + 1)
 
 
@@ -85,7 +95,7 @@ def train(
 class _Step:
     task: Task
     optimizer: torch.optim.Optimizer
-    clip_norm: float | None
+    spec: TrainingSpec
     device: torch.device
     live: LiveTeacher | None
 
@@ -93,10 +103,12 @@ class _Step:
         clips = normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels_B)
         targets = {name: self._moved(target) for name, target in self._targets(batch).items()}
-        output: TaskOutput = self.task(clips, labels, targets)
+        low = self.spec.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            output: TaskOutput = self.task(clips, labels, targets)
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
-        norm = clip_grad_norm_(self.task.parameters(), self.clip_norm or inf)
+        norm = clip_grad_norm_(self.task.parameters(), self.spec.optimizer.clip_norm or inf)
         if not isfinite(norm.item()):  # before the step: the weights stay what they were
             parts = ", ".join(f"{name} {part.item():.4g}" for name, part in output.parts.items())
             raise StoppedShortError(
@@ -118,13 +130,20 @@ class _Step:
 
 
 def _train_epoch(
-    step: _Step, batches: Iterator[Batch], epoch: int, advance: Advance
+    step: _Step,
+    batches: Iterator[Batch],
+    epoch: int,
+    advance: Advance,
+    rate: Callable[[int], float],
 ) -> dict[str, Any]:
-    """One pass; returns the epoch's figures, each a mean over clips."""
+    """One pass; returns the last learning rate, and the epoch's figures as means over clips."""
     step.task.train()
     sums: dict[str, float] = defaultdict(float)
+    lr = rate(0)
     clips, waited, start = 0, 0.0, time.perf_counter()
     for number, (batch, wait) in enumerate(_timed(batches)):
+        lr = rate(number)
+        set_learning_rate(step.optimizer, lr)
         try:
             output, labels = step(batch)
         except StoppedShortError as error:
@@ -146,6 +165,7 @@ def _train_epoch(
         )
     seconds = time.perf_counter() - start
     return {
+        "lr": lr,
         **{name: value / clips for name, value in sums.items()},
         "clips": clips,
         "seconds": seconds,

@@ -130,7 +130,7 @@ def test_extends_that_is_no_list_of_names_is_refused(tmp_path: Path, value: obje
         ("student.training.epochs=yes", "valid integer (got True)"),
         (
             "student.training=3",
-            "training: must be a mapping of epochs, batch_size, optimizer, seed, workers, ",
+            "training: must be a mapping of epochs, batch_size, optimizer, schedule, ",
         ),
         ("data=null", "data: must be a mapping of index, train_split"),
         ("clip.num_clips=0", "clip.num_clips: Input should be greater than or equal to 1 (got 0)"),

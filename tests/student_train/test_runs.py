@@ -468,3 +468,20 @@ def test_train_teacher_trains_on_big_frames_from_labels(
 def test_train_teacher_without_recipe_is_refused(tiny_experiment: Path, tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"no teacher\.training"):
         _train_teacher(tiny_experiment, tmp_path / "run", "teacher.training=null")
+
+
+def test_training_in_bfloat16_keeps_its_weights_in_float32_and_comes_near(student: Student) -> None:
+    exact = student("exact", ONE_EPOCH)
+    low = student("low", ONE_EPOCH, "student.training.precision=bfloat16")
+    assert low["loss"] == pytest.approx(exact["loss"], rel=0.1)
+    assert low["loss"] != exact["loss"]
+    weights = load_file(student.folder / "low" / WEIGHTS_FILE)
+    assert {tensor.dtype for tensor in weights.values()} <= {torch.float32, torch.int64}
+
+
+def test_warm_up_reaches_the_log_of_a_run(student: Student) -> None:
+    student("run", "student.training.epochs=2", "student.training.schedule.warmup_epochs=1")
+    first, second = read_events(student.folder / "run")
+    lr = 0.003
+    assert second["lr"] == pytest.approx(lr / 2)  # the cosine's second epoch of two
+    assert lr * 0.1 < first["lr"] < lr
