@@ -59,6 +59,10 @@ def run_cache_teacher(
     identity = cache_identity(
         experiment, index, split=plan.split, weights_sha256=checkpoint.weights_sha256
     )
+    if not folder.exists() or not any(folder.iterdir()):
+        # Before anything is made: a mended teacher must find the same folder free.
+        judged = Teacher(model, options.device, mode=experiment.teacher.mode)
+        check_accuracy(experiment, index, judged, split=plan.split, threads=options.threads)
     manifest = open_or_create(folder, identity, plan)
     teacher = teacher_for(experiment, model, manifest, options.device)
     entries = index.split(plan.split)
@@ -66,8 +70,6 @@ def run_cache_teacher(
     with sole_writer(folder), preemptible():
         generation = manifest.generations[0]
         missing = missing_units(folder, manifest, generation)
-        if len(missing) == manifest.layout.num_units:
-            check_accuracy(experiment, index, teacher, split=plan.split, threads=options.threads)
         written = fill(job, manifest, generation, missing, teacher)
         for later in manifest.generations[1:]:  # an extension that was stopped
             written += fill(job, manifest, later, missing_units(folder, manifest, later), teacher)
