@@ -47,7 +47,7 @@ def parse_experiment(tree: Mapping[str, Any], *, source: str) -> Experiment:
         problems = "\n".join(f"  {_explain(dict(item))}" for item in error.errors())
         raise ExperimentError(
             f"{source} does not describe an experiment:\n{problems}\n"
-            "`reskd config show EXPERIMENT` prints a whole one; common/specs.py explains each key."
+            "`reskd config show EXPERIMENT` prints a whole one; common/specs explains each key."
         ) from error
 
 

@@ -29,10 +29,10 @@ def plan_training(
         ExperimentError: If the experiment does not train its teacher.
         DataError: If the index or the split is missing.
     """
-    part = experiment.teacher if role == "teacher" else experiment.student
+    part = experiment.teacher if role == "teacher" else experiment.required_student()
     if part.training is None:
         raise ExperimentError("The experiment has no teacher.training: nothing to plan.")
-    size = experiment.views.size if role == "teacher" else experiment.student.size
+    size = experiment.size_of(role)
     index = read_index(experiment.data.index)
     videos = len(index.split(experiment.data.train_split))
     cost = complexity(

@@ -47,7 +47,7 @@ def train_teacher(
         model=experiment.teacher.model,
         size=experiment.views.size,
         training=experiment.teacher.training,
-        losses=_without_teacher(experiment.student.losses, cross_entropy=1.0),
+        losses=_without_teacher(LossSpec(), cross_entropy=1.0),
     )
     index = read_index(experiment.data.index)
     answers = Answers()
@@ -91,16 +91,17 @@ def train_student(
         StoppedShortError: If the cache is incomplete.
         DataError: If the index is missing, or the live teacher.
     """
-    losses = experiment.student.losses
+    student = experiment.required_student()
+    losses = student.losses
     if not distill:
         losses = _without_teacher(losses, cross_entropy=losses.cross_entropy or 1.0)
     _check_teacher_is_of_use(losses, cache, teacher)
     recipe = Recipe(
         role="student",
         experiment=experiment,
-        model=experiment.student.model,
-        size=experiment.student.size,
-        training=experiment.student.training,
+        model=student.model,
+        size=student.size,
+        training=student.training,
         losses=losses,
     )
     index = read_index(experiment.data.index)

@@ -150,7 +150,7 @@ def forecast_cache(
         whole = predict_hours(plan.whole_work, measured, gate_videos=gate)
         frames_stored = any(array.name == "frames" for array in plan.targets.arrays)
         pays = break_even(
-            epochs=epochs or experiment.student.training.epochs,
+            epochs=epochs or experiment.required_student().training.epochs,
             students=students,
             videos=plan.layout.num_videos,
             online_seconds=max(measured.view_seconds, measured.answer_seconds_per_clip),

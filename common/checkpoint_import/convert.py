@@ -133,7 +133,9 @@ def _wanted_spec(options: ImportOptions, role: Role) -> ModelSpec | None:
     named = None if options.model is None else model_spec(options.model)
     if options.experiment is None:
         return named
-    plan = options.experiment.teacher if role == "teacher" else options.experiment.student
+    plan = (
+        options.experiment.teacher if role == "teacher" else options.experiment.required_student()
+    )
     planned = replace(plan.model, pretrained=False)
     if named and (named.recognizer, named.backbone) != (planned.recognizer, planned.backbone):
         raise DataError(
@@ -269,8 +271,7 @@ def _size(source: _Source, options: ImportOptions) -> int:
         return options.size
     role = source.part.role
     if options.experiment is not None:
-        experiment = options.experiment
-        return experiment.views.size if role == "teacher" else experiment.student.size
+        return options.experiment.size_of(role)
     if source.part.layout == "rkd" and role == "student":
         return _RKD_STUDENT_SIZE
     usual = NAMED_MODELS.get(short_name(source.spec.recognizer, source.spec.backbone))

@@ -54,17 +54,17 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
             grid and that is larger than the teacher's, or if a logit map is to keep as many classes
             as there are, or more classes than uint16 can name.
     """
-    num_frames = experiment.clip.num_frames
+    num_frames, small = experiment.clip.num_frames, experiment.required_student()
     teacher, student = (
         complexity(model, num_classes=num_classes, num_frames=num_frames, size=size).feature_shape
         for model, size in (
             (experiment.teacher.model, experiment.views.size),
-            (experiment.student.model, experiment.student.size),
+            (small.model, small.size),
         )
     )
     steps, channels, *_ = teacher
     teacher_grid = (teacher[2], teacher[3])
-    targets, student_size = experiment.targets, experiment.student.size
+    targets, student_size = experiment.targets, small.size
     on_student_grid = targets.features is not None and targets.features.grid == "student"
     grid = (student[2], student[3]) if on_student_grid else teacher_grid
     if grid[0] > teacher_grid[0] or grid[1] > teacher_grid[1]:

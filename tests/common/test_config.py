@@ -130,7 +130,7 @@ def test_extends_that_is_no_list_of_names_is_refused(tmp_path: Path, value: obje
         ("student.training.epochs=yes", "valid integer (got True)"),
         (
             "student.training=3",
-            "training: must be a mapping of epochs, batch_size, optimizer, schedule, ",
+            "training: must be a mapping of epochs, batch_size, accumulation, ",
         ),
         ("data=null", "data: must be a mapping of index, train_split"),
         ("clip.num_clips=0", "clip.num_clips: Input should be greater than or equal to 1 (got 0)"),
@@ -171,12 +171,12 @@ def test_override_values_take_their_type_from_yaml(whole: str) -> None:
             "name=a=b",
         ],
     )
-    assert resolved.student.training.epochs == 9
-    assert resolved.student.training.optimizer.clip_norm is None
-    assert resolved.student.training.optimizer.lr == 1e-4
+    assert resolved.required_student().training.epochs == 9
+    assert resolved.required_student().training.optimizer.clip_norm is None
+    assert resolved.required_student().training.optimizer.lr == 1e-4
     assert resolved.views.scales == (1.0, 0.5)
     assert resolved.targets.frames is None
-    assert resolved.student.model.backbone_args == {"output_stride": 16}
+    assert resolved.required_student().model.backbone_args == {"output_stride": 16}
     assert resolved.name == "a=b"
 
 

@@ -63,7 +63,7 @@ def test_write_experiment_sets_every_seed_and_nothing_else(tmp_path: Path, seed:
     written = load_experiment(str(tmp_path / "experiment.yaml"))
     assert written.views.seed == seed
     assert written.teacher.training is not None
-    assert written.teacher.training.seed == written.student.training.seed == seed
-    assert written.views.size >= 2 * written.student.size
+    assert written.teacher.training.seed == written.required_student().training.seed == seed
+    assert written.views.size >= 2 * written.required_student().size
     assert written.views.count >= 4
     assert written.data.index == tmp_path / "index.jsonl"

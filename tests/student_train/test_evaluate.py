@@ -41,7 +41,9 @@ def _checkpoint(
     """A random network whose answers differ from video to video."""
     experiment = load_experiment(str(experiment_file))
     index = read_index(experiment.data.index)
-    spec = {"teacher": experiment.teacher.model, "student": experiment.student.model}[role]
+    spec = {"teacher": experiment.teacher.model, "student": experiment.required_student().model}[
+        role
+    ]
     torch.manual_seed(4)
     model = build_model(spec, num_classes=len(index.classes))
     clips = [_test_clip(experiment_file, index, entry, SIZES[role]) for entry in index.videos]

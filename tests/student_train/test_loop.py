@@ -55,7 +55,7 @@ class Trainer:
         self.experiment = load_experiment(str(cache.experiment))
         self.index = read_index(self.experiment.data.index)
         self.reader = CacheReader(cache.cache)
-        self.spec: TrainingSpec = self.experiment.student.training
+        self.spec: TrainingSpec = self.experiment.required_student().training
 
     def batches(self, targets: tuple[str, ...] = ("features", "feature_residual")) -> Batches:
         return InterruptedBatches(
@@ -71,8 +71,13 @@ class Trainer:
 
     def start(self, run: Path, batches: Batches | None = None, *, recipe: str = "this") -> Task:
         torch.manual_seed(0)
-        model = build_model(self.experiment.student.model, num_classes=3)
-        task = Task(model, self.experiment.student.losses, teacher_channels=96, teacher_grid=(3, 3))
+        model = build_model(self.experiment.required_student().model, num_classes=3)
+        task = Task(
+            model,
+            self.experiment.required_student().losses,
+            teacher_channels=96,
+            teacher_grid=(3, 3),
+        )
         folder = RunFolder(run, recipe)
         train(task, batches or self.batches(), self.spec, folder, device=CPU, live=None)
         return task
@@ -237,7 +242,7 @@ def test_train_clips_the_gradient_to_the_norm_of_the_experiment(
         trainer.spec, epochs=1, batch_size=16, optimizer=replace(sgd, clip_norm=0.01)
     )
     torch.manual_seed(0)
-    before = build_model(trainer.experiment.student.model, num_classes=3)
+    before = build_model(trainer.experiment.required_student().model, num_classes=3)
     task = trainer.start(tmp_path / "run")
     steps = [
         (after - start).detach().flatten()

@@ -212,7 +212,7 @@ def test_logit_map_loss_without_its_target_is_refused() -> None:
 
 def test_logit_map_loss_alone_is_something_to_learn_from() -> None:
     losses = {"cross_entropy": 0, "feature_mse": 0, "logit_map_kl": 200}
-    assert with_losses(losses, targets=LOGIT_MAP).student.losses.logit_map_kl == 200
+    assert with_losses(losses, targets=LOGIT_MAP).required_student().losses.logit_map_kl == 200
 
 
 def test_loss_at_another_temperature_than_the_stored_rest_is_refused() -> None:
