@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from common.video.clips import cut_clips
 from common.video.index import VideoEntry, VideoIndex
 from common.video.memory import VideoMemory
 from common.video.reader import UnreadableVideoError
+from common.video.source import open_entry
 from common.video.view_ops import shrink
 from common.video.view_params import ViewParams, draw_view
 from student_train.order import stored_view
@@ -136,8 +138,8 @@ class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
         entry = self.entries[video]
         view = epoch if self.num_views is None else stored_view(epoch, self.num_views)
         try:
-            path = self.index.path_of(entry)
-            with self.memory.open(path, self.experiment.data.decoder) as opened:
+            open_file = partial(open_entry, self.index, entry, self.experiment.data)
+            with self.memory.open(self.index.path_of(entry), open_file) as opened:
                 size = (opened.num_frames, opened.height, opened.width)
                 params = self._params(entry, video, view, size)
                 clip = cut_clips(opened, [params], size=self.experiment.views.size)[0]

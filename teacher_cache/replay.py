@@ -15,7 +15,8 @@ from common.prefetch import ordered_map
 from common.specs import Experiment
 from common.video.clips import cut_clips
 from common.video.index import VideoEntry, VideoIndex
-from common.video.reader import UnreadableVideoError, VideoReader, open_video
+from common.video.reader import UnreadableVideoError, VideoReader
+from common.video.source import open_entry
 from common.video.view_params import ViewParams, draw_view
 from teacher_cache.commits import read_commit
 from teacher_cache.reader import CacheReader
@@ -167,9 +168,8 @@ class Replay:
 
     def _cut_video(self, video: int, views: Sequence[int]) -> CutVideo:
         entry = self.entries[video]
-        path = self.index.path_of(entry)
         try:
-            with open_video(path, self.experiment.data.decoder) as opened:
+            with open_entry(self.index, entry, self.experiment.data) as opened:
                 return self._cut_opened(opened, video, entry, views)
         except UnreadableVideoError as error:
             problem = f"cannot be decoded any more: {error.reason}"

@@ -16,7 +16,8 @@ from common.rng import keyed_generator
 from common.specs import Experiment
 from common.video.clips import cut_clips
 from common.video.index import VideoEntry, VideoIndex
-from common.video.reader import UnreadableVideoError, open_video
+from common.video.reader import UnreadableVideoError
+from common.video.source import open_entry
 from common.video.view_params import ViewParams, draw_view, failed_row
 
 CLIPS_PER_FORWARD = 8
@@ -156,7 +157,7 @@ def cut_videos(
 
 def _cut_video(request: Request, place: int, entry: VideoEntry) -> CutVideo:
     experiment = request.experiment
-    with open_video(request.index.path_of(entry), experiment.data.decoder) as video:
+    with open_entry(request.index, entry, experiment.data) as video:
         if request.replay is not None:
             params = tuple(ViewParams.from_row(row) for row in request.replay[place])
         else:

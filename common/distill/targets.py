@@ -31,6 +31,9 @@ ARRAYS_OF_LOSS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Weight of a loss in the experiment to the arrays it may need; a store has some of them."""
 
+MAP_LOSSES: Final = ("feature_mse", "logit_map_kl")
+"""Losses that compare maps, so teacher and student must have equally many time steps."""
+
 ARRAYS_OF_TARGET: Final[dict[str, tuple[str, ...]]] = {
     "logits": ARRAYS_OF_LOSS["logit_kd"],
     "features": ARRAYS_OF_LOSS["feature_mse"],
@@ -51,7 +54,8 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
 
     Raises:
         ExperimentError: If a backbone is unknown, if features are to be stored on the student's
-            grid and that is larger than the teacher's, or if a logit map is to keep as many classes
+            grid and that is larger than the teacher's, if the student's losses compare maps that
+            have other time steps than the teacher's, or if a logit map is to keep as many classes
             as there are, or more classes than uint16 can name.
     """
     num_frames, small = experiment.clip.num_frames, experiment.required_student()
@@ -63,6 +67,7 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
         )
     )
     steps, channels, *_ = teacher
+    _check_time_steps(experiment, steps, student[0])
     teacher_grid = (teacher[2], teacher[3])
     targets, student_size = experiment.targets, small.size
     on_student_grid = targets.features is not None and targets.features.grid == "student"
@@ -90,6 +95,24 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
         teacher_grid=teacher_grid,
         feature_grid=grid,
         student_size=student_size,
+    )
+
+
+def _check_time_steps(experiment: Experiment, teacher_steps: int, student_steps: int) -> None:
+    """Maps are compared time step by time step; nothing interpolates between frames."""
+    student = experiment.required_student()
+    comparing = [name for name in MAP_LOSSES if getattr(student.losses, name)]
+    if not comparing or teacher_steps == student_steps:
+        return
+    teacher_model, student_model = experiment.teacher.model, student.model
+    raise ExperimentError(
+        f"Of a clip of {experiment.clip.num_frames} frames the teacher "
+        f"({teacher_model.recognizer}, {teacher_model.backbone}) makes a feature map with "
+        f"{teacher_steps} time steps and the student ({student_model.recognizer}, "
+        f"{student_model.backbone}) one with {student_steps}, so student.losses."
+        f"{' and '.join(comparing)} cannot compare them. Take networks with equally many "
+        "(`reskd models show` tells), or set the weight to 0 and distil with "
+        "student.losses.logit_kd."
     )
 
 

@@ -15,7 +15,7 @@ was made from.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from os.path import normpath, relpath
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from common.atomic_write import atomic_write
 from common.errors import DataError
 from common.records import canonical_json, digest
+from common.video.quarantine import quarantine_file, read_quarantine
 
 FORMAT = "reskd-index/1"
 FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
@@ -62,6 +63,8 @@ class VideoIndex:
     root: Path
     """Folder that the paths of the entries start from."""
     videos: tuple[VideoEntry, ...]
+    quarantine: Mapping[str, str] = field(default_factory=dict)
+    """Reasons, by id, why videos must not be opened (quarantine.py). Not part of the index file."""
 
     def split(self, name: str) -> tuple[VideoEntry, ...]:
         """The videos of one split, in row order.
@@ -134,6 +137,7 @@ def read_index(path: Path) -> VideoIndex:
         # By name, as write_index made it: the system would follow links before each "..".
         root=Path(normpath(path.absolute().parent / header["root"])),
         videos=tuple(sorted(videos, key=lambda video: (video.split, video.id))),
+        quarantine={bad.id: bad.reason for bad in read_quarantine(quarantine_file(path))},
     )
 
 
@@ -171,21 +175,21 @@ def _check_header(path: Path, header: Mapping[str, Any]) -> tuple[str, ...]:
     classes = header.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise _wrong(path, 1, "has no list of class names in field 'classes'")
-    for field in ("root", "sha256"):
-        if not isinstance(header.get(field), str):
-            raise _wrong(path, 1, f"has no text in field {field!r}")
+    for key in ("root", "sha256"):
+        if not isinstance(header.get(key), str):
+            raise _wrong(path, 1, f"has no text in field {key!r}")
     return tuple(classes)
 
 
 def _entry(path: Path, number: int, row: Mapping[str, Any]) -> VideoEntry:
-    expected = {field.name for field in fields(VideoEntry)}
+    expected = {item.name for item in fields(VideoEntry)}
     if difference := expected.symmetric_difference(row):
         names = ", ".join(sorted(difference))
         raise _wrong(path, number, f"has fields missing or unknown: {names}")
-    for field, allowed in FIELD_TYPES.items():
+    for key, allowed in FIELD_TYPES.items():
         # JSON's true is an int to Python.
-        if not isinstance(row[field], allowed) or isinstance(row[field], bool):
-            raise _wrong(path, number, f"has {row[field]!r} in field {field!r}")
+        if not isinstance(row[key], allowed) or isinstance(row[key], bool):
+            raise _wrong(path, number, f"has {row[key]!r} in field {key!r}")
     labels = row["labels"]
     if not all(type(label) is int for label in labels):
         raise _wrong(path, number, f"has {labels!r} in field 'labels', not a list of numbers")

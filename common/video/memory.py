@@ -1,6 +1,6 @@
 """Decoded videos kept in memory, for training sets that fit: later epochs decode nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from common.video.reader import Decoder, VideoReader, open_video
+from common.video.reader import VideoReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,19 @@ class VideoMemory:
         self._free_bytes = budget_bytes
         self._kept: dict[Path, RememberedVideo] = {}
 
-    def open(self, path: Path, decoder: Decoder) -> VideoReader:
-        """Like `open_video`; which pixels come out never depends on the budget.
+    def open(self, path: Path, open_file: Callable[[], VideoReader]) -> VideoReader:
+        """The video at a path; which pixels come out never depends on the budget.
+
+        Args:
+            path: Name that it is remembered by.
+            open_file: Opens it where it is not.
 
         Raises:
             UnreadableVideoError: If it is not a whole, decodable video.
         """
         if path in self._kept:
             return self._kept[path]
-        video = open_video(path, decoder)
+        video = open_file()
         num_bytes = video.num_frames * video.height * video.width * 3
         if num_bytes > self._free_bytes:
             return video

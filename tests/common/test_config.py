@@ -52,7 +52,7 @@ def test_extends_nested_sections_are_merged_key_by_key(tmp_path: Path) -> None:
     child = {"student": {"training": {"epochs": 7}}}
     resolved = load_experiment(
         write(tmp_path / "child.yaml", {"extends": ["base.yaml"], **child})
-    ).student
+    ).required_student()
     assert (resolved.size, resolved.training.epochs) == (96, 7)
     assert resolved.training.optimizer.lr == 0.5
 
