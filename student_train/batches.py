@@ -7,29 +7,41 @@ frames are not stored do worker processes decode videos (decoded_frames.py).
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from student_train.decoded_frames import LoadedBatch
-from student_train.order import cut_batches, epoch_order, stored_view
+from student_train.labels import Labels
+from student_train.order import cut_batches, cut_parts, epoch_order, stored_view
 from student_train.slots import SLOTS, BatchesAndRows, SlotRing
 from teacher_cache.reader import CacheReader
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one training step needs, on the CPU. Good until the next batch is asked for."""
+    """What is computed at once, on the CPU. Good until the next batch is asked for.
+
+    It is a whole training step, or a part of one where gradients are accumulated. It may hold no
+    clip at all where no video of it could be read.
+    """
 
     frames_BT3HW: Tensor
     """uint8, what the network in training sees."""
-    labels_B: Tensor
-    """int64 class numbers."""
+    labels: Tensor
+    """int64 class numbers (B,), or float32 (B, K) with 1 for every class that applies."""
     targets: dict[str, Tensor] = field(default_factory=dict)
     """Stored arrays by name, (B, *row_shape); empty when training from labels alone."""
     clips_BT3HW: Tensor | None = None
     """uint8 at the teacher's size, where the teacher answers in the step."""
+    share: float = 1.0
+    """Its part of the step, by the clips that were planned."""
+    ends_step: bool = True
+    """Whether the step is complete with it."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 class FrameSource(Protocol):
@@ -46,7 +58,7 @@ class FrameSource(Protocol):
         ...
 
     def read(self, batches: list[list[int]], epoch: int) -> Iterable[LoadedBatch]:
-        """Every batch with the videos it could read; one that could read none is left out."""
+        """Every batch, in order, with the videos of it that could be read."""
         ...
 
 
@@ -63,16 +75,25 @@ class StoredFrames:
         return map(LoadedBatch, batches)
 
 
+class _Part(NamedTuple):
+    """Some clips of a step, before they are read."""
+
+    videos: list[int]
+    share: float
+    ends_step: bool
+
+
 class Batches:
     """All epochs of one training run.
 
     Args:
         source: Frames.
-        labels: Class number of every video of the split.
+        labels: Labels of the videos of the split.
         targets: Names of the arrays to read beside the frames.
         reader: Their cache; None when nothing is read from one.
         num_views: V of the views read; None without a cache.
-        batch_size: Clips per batch.
+        batch_size: Clips per step.
+        accumulation: Parts that a step is cut into.
         seed: Key of the order.
         device: Where the batches will be copied.
     """
@@ -80,23 +101,24 @@ class Batches:
     def __init__(
         self,
         source: FrameSource,
-        labels: Sequence[int],
+        labels: Labels,
         *,
         targets: Sequence[str],
         reader: CacheReader | None,
         num_views: int | None,
         batch_size: int,
+        accumulation: int = 1,
         seed: int,
         device: torch.device,
     ) -> None:
         self._num_views = num_views
-        self._source, self._labels = source, torch.as_tensor(labels)
-        self._batch_size, self._seed = batch_size, seed
+        self._source, self._labels = source, labels
+        self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
         self._reader = reader
         self._ring: SlotRing | None = None
         names = (*source.stored, *targets)
         if reader is not None and names:
-            sizes = map(len, cut_batches(source.videos, batch_size))
+            sizes = (len(part.videos) for part in self._parts(source.videos))
             self._ring = SlotRing(
                 reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=device
             )
@@ -108,7 +130,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one epoch in which every video can be read."""
+        """Optimiser steps of one epoch."""
         return len(cut_batches(self._source.videos, self._batch_size))
 
     @property
@@ -119,13 +141,28 @@ class Batches:
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of one epoch, in order; close it if it is not read to the end."""
         order = epoch_order(self._source.videos, seed=self._seed, epoch=epoch)
-        loaded = self._source.read(cut_batches(order, self._batch_size), epoch)
+        parts = self._parts(order)
+        loaded = self._source.read([part.videos for part in parts], epoch)
         with closing(self._with_rows(loaded, epoch)) as batches:
-            for batch, stored in batches:
+            for part, (batch, stored) in zip(parts, batches, strict=True):
                 frames = stored.get("frames", batch.frames_BT3HW)
-                assert frames is not None, "frames come from the source or from the store"
-                targets = {name: rows for name, rows in stored.items() if name != "frames"}
-                yield Batch(frames, self._labels[batch.videos], targets, batch.clips_BT3HW)
+                yield Batch(
+                    torch.empty(0) if frames is None else frames,
+                    self._labels.of(batch.videos, epoch=epoch),
+                    {name: rows for name, rows in stored.items() if name != "frames"},
+                    batch.clips_BT3HW,
+                    share=part.share,
+                    ends_step=part.ends_step,
+                )
+
+    def _parts(self, order: Sequence[int]) -> list[_Part]:
+        """All parts of the steps of an epoch."""
+        return [
+            _Part(videos, len(videos) / len(step), ends_step=number + 1 == len(parts))
+            for step in cut_batches(order, self._batch_size)
+            for parts in [cut_parts(step, self._accumulation)]
+            for number, videos in enumerate(parts)
+        ]
 
     def _with_rows(self, batches: Iterable[LoadedBatch], epoch: int) -> BatchesAndRows[LoadedBatch]:
         """Each batch with what the store holds of it."""

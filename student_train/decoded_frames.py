@@ -96,8 +96,7 @@ class DecodedFrames:
         self._sampler.keys = [[(video, epoch) for video in batch] for batch in batches]
         for loaded, failures in self._loader:
             self._note(failures)
-            if loaded.videos:
-                yield loaded
+            yield loaded
 
     def _note(self, failures: dict[int, str]) -> None:
         """Unreadable videos are left out, named once, and never replaced by another video."""

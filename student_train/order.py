@@ -1,6 +1,7 @@
 """Which video, which view, when: pure functions of (seed, epoch), never of workers or time."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from common.rng import keyed_generator
 
@@ -22,6 +23,13 @@ def cut_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
         lone = batches.pop()
         batches[-1] += lone
     return batches
+
+
+def cut_parts(batch: Sequence[int], parts: int) -> list[list[int]]:
+    """A batch in at most that many consecutive parts, none empty, sizes at most one apart."""
+    count = min(parts, len(batch))
+    edges = [len(batch) * part // count for part in range(count + 1)]
+    return [list(batch[first:last]) for first, last in pairwise(edges)]
 
 
 def stored_view(epoch: int, num_views: int) -> int:

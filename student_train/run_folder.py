@@ -2,7 +2,7 @@
 
 ```
 events.jsonl     one JSON object per finished epoch
-train_state.pt   model, optimiser and the next epoch; readable with weights_only=True
+train_state.pt   network, optimiser, scaler and the next epoch; readable with weights_only=True
 ```
 """
 
@@ -10,10 +10,9 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from common.atomic_write import atomic_write
 from common.checkpoints import CONFIG_FILE
@@ -21,6 +20,13 @@ from common.errors import DataError
 
 EVENTS_FILE = "events.jsonl"
 STATE_FILE = "train_state.pt"
+
+
+class Stateful(Protocol):
+    """A part of a run that changes while it trains: network, optimiser, scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 class RunFolder:
@@ -36,21 +42,18 @@ class RunFolder:
         self.path = path
         self._recipe = recipe_sha256
 
-    def save_state(
-        self, task: nn.Module, optimizer: torch.optim.Optimizer, next_epoch: int
-    ) -> None:
+    def save_state(self, parts: Mapping[str, Stateful], next_epoch: int) -> None:
         """Replace the saved state, whole."""
         buffer = io.BytesIO()
         state = {
             "recipe_sha256": self._recipe,
             "next_epoch": next_epoch,
-            "task": task.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "parts": {name: part.state_dict() for name, part in parts.items()},
         }
         torch.save(state, buffer)
         atomic_write(self.path / STATE_FILE, buffer.getbuffer())
 
-    def load_state(self, task: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    def load_state(self, parts: Mapping[str, Stateful]) -> int:
         """Fill in the saved state, if there is one.
 
         Returns:
@@ -84,8 +87,8 @@ class RunFolder:
                 f"{self.path / EVENTS_FILE} is shorter than the run it logs; it was edited or "
                 "removed. Put it back, or start over with --fresh."
             )
-        task.load_state_dict(state["task"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
         return int(state["next_epoch"])
 
     def clear(self) -> None:

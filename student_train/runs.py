@@ -8,6 +8,7 @@ import torch
 
 from common.checkpoints import save_checkpoint
 from common.config import experiment_tree
+from common.distill.label_loss import class_weights
 from common.distill.targets import ARRAYS_OF_LOSS
 from common.errors import ExperimentError
 from common.models.registry import build_model, complexity
@@ -16,6 +17,7 @@ from common.specs import Experiment, LossSpec
 from common.video.index import VideoIndex, read_index
 from student_train.batches import Batches, FrameSource, StoredFrames
 from student_train.decoded_frames import DecodedFrames
+from student_train.labels import Labels
 from student_train.live import LiveTeacher
 from student_train.loop import train
 from student_train.open_cache import holds_frames, open_cache
@@ -182,17 +184,23 @@ def _train(
         num_frames=recipe.experiment.clip.num_frames,
         size=recipe.size,
     )
-    task = _build_task(recipe, len(index.classes), answers)
+    task = _build_task(recipe, index, answers)
     folder = RunFolder(run, recipe_digest(recipe, index, source.videos, answers))
     if fresh:
         folder.clear()
     batches = Batches(
         source,
-        [entry.labels[0] for entry in entries],
+        Labels(
+            entries,
+            num_classes=len(index.classes),
+            kind=recipe.training.labels.kind,
+            seed=recipe.training.seed,
+        ),
         targets=[array.name for array in answers.stored_arrays(recipe.losses)],
         reader=answers.reader,
         num_views=answers.num_views(recipe),
         batch_size=recipe.training.batch_size,
+        accumulation=recipe.training.accumulation,
         seed=recipe.training.seed,
         device=device,
     )
@@ -209,15 +217,20 @@ def _train(
     return _summary(recipe, run)
 
 
-def _build_task(recipe: Recipe, num_classes: int, answers: Answers) -> Task:
+def _build_task(recipe: Recipe, index: VideoIndex, answers: Answers) -> Task:
+    labels, num_classes = recipe.training.labels, len(index.classes)
+    entries = index.split(recipe.experiment.data.train_split)
+    weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)
     torch.manual_seed(derived_seed(recipe.training.seed, "init"))
     model = build_model(recipe.model, num_classes=num_classes)
     if not recipe.losses.feature_mse:
-        return Task(model, recipe.losses)
+        return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
     arrays = {array.name: array for array in answers.arrays(recipe.losses)}
     return Task(
         model,
         recipe.losses,
+        labels=labels,
+        class_weights_K=weights,
         teacher_channels=arrays["features"].row_shape[1],
         teacher_grid=answers.teacher_grid,
     )

@@ -111,11 +111,11 @@ class _Slot:
             self._buffers[name] = buffer.pin_memory() if device.type == "cuda" else buffer
 
     def fill(self, view: int, videos: list[int]) -> Rows:
-        """Read a batch into the front rows."""
+        """Read a batch, which may be empty, into the front rows."""
         if self._copied is not None:
             self._copied.synchronize()
         rows = {name: buffer[: len(videos)] for name, buffer in self._buffers.items()}
-        for name, tensor in rows.items():
+        for name, tensor in rows.items() if videos else ():
             self._reader.gather(name, [view] * len(videos), videos, tensor.numpy())
         return rows
 

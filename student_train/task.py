@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from common.distill.arrays import Grid
 from common.distill.encoding import decode_features
+from common.distill.label_loss import label_loss
 from common.distill.losses import feature_mse, logit_map_kl, softened_kl, top_k_logit_map_kl
 from common.models.recognizer import Recognizer
-from common.specs import LossSpec
+from common.specs import LabelSpec, LossSpec
 
 
 class TaskOutput(NamedTuple):
@@ -29,6 +29,8 @@ class Task(nn.Module):
     Args:
         model: The network that is trained.
         losses: Weights; terms of weight 0 are not computed.
+        labels: What the labels ask for.
+        class_weights_K: Weights of the classes in the loss of the labels; None: all alike.
         teacher_channels: C of the stored feature maps; when the student has another C a 1x1
             convolution, trained with it and dropped afterwards, maps the one to the other.
         teacher_grid: Grid of the teacher's own feature map.
@@ -39,24 +41,30 @@ class Task(nn.Module):
         model: Recognizer,
         losses: LossSpec,
         *,
+        labels: LabelSpec,
+        class_weights_K: Tensor | None = None,
         teacher_channels: int | None = None,
         teacher_grid: Grid | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.losses = losses
+        self.losses, self.labels = losses, labels
+        self.class_weights_K: Tensor | None
+        self.register_buffer("class_weights_K", class_weights_K, persistent=False)
         self.teacher_grid = teacher_grid
         self.adapter: nn.Module = nn.Identity()
         if losses.feature_mse and teacher_channels not in (None, model.num_features):
             self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
 
     def forward(
-        self, clips_BT3HW: Tensor, labels_B: Tensor, targets: dict[str, Tensor]
+        self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]
     ) -> TaskOutput:
         features_BTChw, logits_BK = self.model(clips_BT3HW)
         parts: dict[str, Tensor] = {}
         if self.losses.cross_entropy:
-            parts["cross_entropy"] = cross_entropy(logits_BK.float(), labels_B)
+            parts["cross_entropy"] = label_loss(
+                logits_BK, labels, self.labels, self.class_weights_K
+            )
         if self.losses.feature_mse:
             assert self.teacher_grid is not None, "feature_mse needs the teacher's grid"
             adapted = self.adapter(features_BTChw.flatten(0, 1))

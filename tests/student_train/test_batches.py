@@ -16,6 +16,7 @@ from common.video.index import VideoIndex, read_index
 from common.video.view_ops import shrink
 from student_train.batches import Batch, Batches, FrameSource, StoredFrames
 from student_train.decoded_frames import DecodedFrames
+from student_train.labels import Labels
 from student_train.order import epoch_order
 from teacher_cache.reader import CacheReader
 from tests.tiny_experiment import CPU, TinyCache, cut_off
@@ -56,14 +57,15 @@ class Opened:
             max_bad=max_bad,
         )
 
-    def batches(self, source: FrameSource) -> Batches:
+    def batches(self, source: FrameSource, *, accumulation: int = 1) -> Batches:
         return Batches(
             source,
-            [entry.labels[0] for entry in self.index.split("train")],
+            Labels(self.index.split("train"), num_classes=3, kind="one_of", seed=0),
             targets=TARGETS,
             reader=self.reader,
             num_views=VIEWS,
             batch_size=4,
+            accumulation=accumulation,
             seed=SEED,
             device=CPU,
         )
@@ -89,9 +91,11 @@ def _copies(batches: Iterable[Batch]) -> list[Batch]:
     return [
         Batch(
             batch.frames_BT3HW.clone(),
-            batch.labels_B,
+            batch.labels,
             {name: target.clone() for name, target in batch.targets.items()},
             batch.clips_BT3HW,
+            batch.share,
+            batch.ends_step,
         )
         for batch in batches
     ]
@@ -101,7 +105,7 @@ def _assert_equal(got: list[Batch], expected: list[Batch]) -> None:
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one.frames_BT3HW, other.frames_BT3HW)
-        assert torch.equal(one.labels_B, other.labels_B)
+        assert torch.equal(one.labels, other.labels)
         assert one.targets.keys() == other.targets.keys()
         for name in one.targets:
             assert torch.equal(one.targets[name], other.targets[name])
@@ -125,9 +129,9 @@ def test_batch_of_any_epoch_joins_what_belongs_to_its_videos(opened: Opened, sou
     for epoch in (1, VIEWS + 2):
         order, start = epoch_order(range(9), seed=SEED, epoch=epoch), 0
         for batch in batches.epoch(epoch):
-            videos = order[start : start + len(batch.labels_B)]
+            videos = order[start : start + len(batch.labels)]
             # Rows 0-2 are climb, 3-5 dive, 6-8 jump.
-            assert batch.labels_B.tolist() == [video // 3 for video in videos]
+            assert batch.labels.tolist() == [video // 3 for video in videos]
             frames_of_zarr = opened.rows("frames", epoch % VIEWS, videos)
             assert torch.equal(batch.frames_BT3HW, frames_of_zarr)
             assert tuple(batch.targets) == TARGETS
@@ -167,8 +171,8 @@ def test_unreadable_video_is_left_out_and_named_once(
     source = opened.decoded(max_bad=0.2)
     for epoch in range(2):
         read = list(source.read([[3, 4, 5], [4], [6, 7]], epoch))
-        assert [videos for videos, _, _ in read] == [[3, 5], [6, 7]]
-        for videos, frames, _ in read:
+        assert [videos for videos, _, _ in read] == [[3, 5], [], [6, 7]]
+        for videos, frames, _ in read[::2]:
             assert frames is not None
             assert torch.equal(frames, opened.rows("frames", epoch, videos))
     said = capsys.readouterr().err
@@ -180,7 +184,7 @@ def test_batch_with_unreadable_video_keeps_labels_and_targets_of_the_others(open
     cut_off(opened.index.path_of(opened.index.split("train")[4]))
     videos = [video for video in epoch_order(range(9), seed=SEED, epoch=0) if video != 4]
     batches = _copies(opened.batches(opened.decoded(max_bad=0.2)).epoch(0))
-    labels = torch.cat([batch.labels_B for batch in batches])
+    labels = torch.cat([batch.labels for batch in batches])
     assert labels.tolist() == [video // 3 for video in videos]
     features = torch.cat([batch.targets["features"] for batch in batches])
     assert torch.equal(features, opened.rows("features", 0, videos))
@@ -198,7 +202,7 @@ def test_stored_frames_need_no_video(opened: Opened) -> None:
     for entry in opened.index.videos:
         opened.index.path_of(entry).unlink()
     batches = list(opened.batches(StoredFrames(opened.reader)).epoch(0))
-    assert sum(len(batch.labels_B) for batch in batches) == 9
+    assert sum(len(batch.labels) for batch in batches) == 9
 
 
 def test_drawn_views_of_a_number_start_again_as_stored_ones_do(opened: Opened) -> None:
@@ -229,5 +233,18 @@ def test_batches_of_stored_rows_left_early_can_be_read_again(opened: Opened) -> 
 
 
 def test_last_batch_that_takes_a_lone_clip_finds_room_for_it(opened: Opened) -> None:
-    sizes = [len(batch.labels_B) for batch in opened.batches(StoredFrames(opened.reader)).epoch(0)]
+    sizes = [len(batch.labels) for batch in opened.batches(StoredFrames(opened.reader)).epoch(0)]
     assert sizes == [4, 5]  # batches of 4 of 9 videos
+
+
+def test_parts_of_a_step_keep_their_share_and_end_when_a_video_is_unreadable(
+    opened: Opened,
+) -> None:
+    """Nine videos are two steps of 4 and 5; cut in 4 parts, one of them loses its only clip."""
+    cut_off(opened.index.path_of(opened.index.split("train")[4]))
+    batches = opened.batches(opened.decoded(max_bad=0.2), accumulation=4)
+    read = _copies(batches.epoch(0))
+    assert [batch.ends_step for batch in read] == [False] * 3 + [True] + [False] * 3 + [True]
+    assert [batch.share for batch in read] == [0.25] * 4 + [0.2] * 3 + [0.4]
+    assert sorted(len(batch) for batch in read) == [0, 1, 1, 1, 1, 1, 1, 2]
+    assert batches.steps_per_epoch == 2

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,9 @@ from common.specs import TrainingSpec
 from common.video.index import read_index
 from student_train import loop
 from student_train.batches import Batch, Batches, StoredFrames
+from student_train.labels import Labels
 from student_train.loop import train
-from student_train.run_folder import EVENTS_FILE, STATE_FILE, RunFolder, read_events
+from student_train.run_folder import EVENTS_FILE, STATE_FILE, RunFolder, Stateful, read_events
 from student_train.task import Task
 from teacher_cache.reader import CacheReader
 from tests.tiny_experiment import CPU, TinyCache
@@ -60,11 +61,12 @@ class Trainer:
     def batches(self, targets: tuple[str, ...] = ("features", "feature_residual")) -> Batches:
         return InterruptedBatches(
             StoredFrames(self.reader),
-            [entry.labels[0] for entry in self.index.split("train")],
+            Labels(self.index.split("train"), num_classes=3, kind="one_of", seed=0),
             targets=targets,
             reader=self.reader,
             num_views=self.experiment.views.count,
             batch_size=self.spec.batch_size,
+            accumulation=self.spec.accumulation,
             seed=self.spec.seed,
             device=CPU,
         )
@@ -75,6 +77,7 @@ class Trainer:
         task = Task(
             model,
             self.experiment.required_student().losses,
+            labels=self.spec.labels,
             teacher_channels=96,
             teacher_grid=(3, 3),
         )
@@ -181,12 +184,10 @@ def test_train_killed_between_event_and_state_logs_that_epoch_once(
 ) -> None:
     save = RunFolder.save_state
 
-    def die_at_second(
-        self: RunFolder, task: nn.Module, optimizer: torch.optim.Optimizer, next_epoch: int
-    ) -> None:
+    def die_at_second(self: RunFolder, parts: Mapping[str, Stateful], next_epoch: int) -> None:
         if next_epoch == 2:
             raise KeyboardInterrupt
-        save(self, task, optimizer, next_epoch)
+        save(self, parts, next_epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save_state", die_at_second)
@@ -200,7 +201,7 @@ def test_train_event_holds_the_figures_of_its_epoch(trainer: Trainer, tmp_path: 
     trainer.start(tmp_path / "run")
     events = read_events(tmp_path / "run")
     assert [event["lr"] for event in events] == pytest.approx([0.003, 0.00225, 0.00075])
-    optimizer = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["optimizer"]
+    optimizer = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["parts"]["optimizer"]
     assert optimizer["param_groups"][0]["lr"] == events[-1]["lr"]
     for event in events:
         assert event["phase"] == "train"
@@ -326,3 +327,57 @@ def test_train_student_command_on_sigterm_ends_with_75_and_goes_on(
     assert [event["epoch"] for event in read_events(tmp_path / "run")] == list(range(15))
     weights, expected = (load_file(tmp_path / run / WEIGHTS_FILE) for run in ("run", "whole"))
     assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
+
+
+def _without_batch_statistics(trainer: Trainer) -> Trainer:
+    """The same with a network whose answer to a clip does not depend on the others."""
+    student = trainer.experiment.required_student()
+    args = {**student.model.backbone_args, "norm_layer": "layernorm2d"}
+    model = replace(student.model, backbone_args=args)
+    trainer.experiment = replace(trainer.experiment, student=replace(student, model=model))
+    return trainer
+
+
+@pytest.mark.parametrize("accumulation", [2, 3])
+def test_train_in_parts_of_a_batch_ends_like_whole_batches(
+    trainer: Trainer, tmp_path: Path, accumulation: int
+) -> None:
+    """Of 9 clips in steps of 5 and 4 the parts are of unequal size."""
+    sgd = replace(trainer.spec.optimizer, name="sgd", lr=0.01)
+    trainer = _without_batch_statistics(trainer)
+    trainer.spec = replace(trainer.spec, epochs=1, batch_size=5, optimizer=sgd)
+    whole = trainer.start(tmp_path / "whole")
+    trainer.spec = replace(trainer.spec, accumulation=accumulation)
+    parts = trainer.start(tmp_path / "parts")
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+    one, other = (read_events(tmp_path / name)[0] for name in ("whole", "parts"))
+    assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert other["clips"] == one["clips"] == 9
+
+
+def test_train_in_float16_scales_the_loss_and_ends_near_float32(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    full = trainer.start(tmp_path / "full")
+    trainer.spec = replace(trainer.spec, precision="float16")
+    trainer.start(tmp_path / "half")
+    one, other = (read_events(tmp_path / name)[-1] for name in ("full", "half"))
+    assert other["loss"] != one["loss"]
+    assert other["loss"] == pytest.approx(one["loss"], rel=0.2)
+    parts = torch.load(tmp_path / "half" / STATE_FILE, weights_only=True)["parts"]
+    assert parts["scaler"]["scale"] > 1
+    assert {value.dtype for value in full.parameters()} == {torch.float32}
+
+
+def test_train_in_float16_leaves_out_a_step_that_overflows(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    """The very first scale is too large for a loss of this size; a smaller one is found."""
+    student = trainer.experiment.required_student()
+    losses = replace(student.losses, feature_mse=2000.0)
+    trainer.experiment = replace(trainer.experiment, student=replace(student, losses=losses))
+    trainer.spec = replace(trainer.spec, precision="float16")
+    trainer.start(tmp_path / "run")
+    parts = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["parts"]
+    assert 1 <= parts["scaler"]["scale"] < 65536

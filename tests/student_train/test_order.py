@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from student_train.order import cut_batches, epoch_order, stored_view
+from student_train.order import cut_batches, cut_parts, epoch_order, stored_view
 
 
 def test_epoch_order_of_any_videos_has_each_once() -> None:
@@ -41,3 +41,12 @@ def test_cut_batches_with_two_last_clips_leaves_them_alone() -> None:
 
 def test_stored_view_over_epochs_goes_round() -> None:
     assert [stored_view(epoch, 3) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_cut_parts_of_any_count_keeps_every_clip_in_order_and_none_empty() -> None:
+    for count in range(1, 9):
+        for parts in range(1, 12):
+            cut = cut_parts(range(count), parts)
+            assert [clip for part in cut for clip in part] == list(range(count))
+            assert len(cut) == min(count, parts)
+            assert max(map(len, cut)) - min(map(len, cut)) <= 1

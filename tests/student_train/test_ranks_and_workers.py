@@ -14,6 +14,7 @@ from common.config import load_experiment
 from common.video.index import read_index
 from student_train.batches import Batches
 from student_train.decoded_frames import DecodedFrames
+from student_train.labels import Labels
 from student_train.order import epoch_order
 from teacher_cache.reader import CacheReader
 from tests.student_train.rank_rows import NAMES, rows_of, send_rows
@@ -98,7 +99,7 @@ def test_replayed_batches_with_workers_equal_those_without(
         )
         batches = Batches(
             source,
-            [entry.labels[0] for entry in index.split("train")],
+            Labels(index.split("train"), num_classes=3, kind="one_of", seed=0),
             targets=() if keep_clips else ("features", "feature_residual", "logits"),
             reader=reader,
             num_views=3,
@@ -111,7 +112,7 @@ def test_replayed_batches_with_workers_equal_those_without(
             with closing(batches.epoch(epoch)) as in_order:
                 for batch in in_order:
                     clips = (batch.clips_BT3HW,) if batch.clips_BT3HW is not None else ()
-                    tensors = (batch.frames_BT3HW, batch.labels_B, *batch.targets.values(), *clips)
+                    tensors = (batch.frames_BT3HW, batch.labels, *batch.targets.values(), *clips)
                     copies.append(tuple(tensor.clone() for tensor in tensors))
         return copies
 

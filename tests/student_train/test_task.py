@@ -10,7 +10,7 @@ from common.distill.losses import logit_map_kl
 from common.distill.targets import ARRAYS_OF_LOSS
 from common.distill.teacher import TeacherAnswer
 from common.models.recognizer import ClipOutput, Recognizer
-from common.specs import LossSpec
+from common.specs import LabelSpec, LossSpec
 from student_train.task import Task
 
 GRID = (2, 2)
@@ -52,7 +52,9 @@ def _targets(channels: int = 4) -> dict[str, Tensor]:
 
 def _task(losses: LossSpec, *, student: int = 4, teacher: int = 4) -> Task:
     torch.manual_seed(2)
-    return Task(OneLayer(student), losses, teacher_channels=teacher, teacher_grid=GRID)
+    return Task(
+        OneLayer(student), losses, labels=LabelSpec(), teacher_channels=teacher, teacher_grid=GRID
+    )
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "feature_mse", "logit_kd", "logit_map_kl"])
@@ -169,7 +171,7 @@ def _loss_and_gradient(
     losses: LossSpec, clips: Tensor, targets: dict[str, Tensor]
 ) -> tuple[float, Tensor]:
     torch.manual_seed(2)
-    task = Task(OneLayer(), losses, teacher_channels=4, teacher_grid=LARGE_GRID)
+    task = Task(OneLayer(), losses, labels=LabelSpec(), teacher_channels=4, teacher_grid=LARGE_GRID)
     loss = task(clips, LABELS, targets).loss
     loss.backward()
     gradient = task.get_parameter("model.conv.weight").grad
