@@ -1,12 +1,19 @@
 """What a clip's label is: of a video with several, one is drawn per epoch, from its name alone."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
+import pytest
 import torch
 
-from common.video.index import VideoEntry
+from common.config import load_experiment
+from common.video.index import VideoEntry, read_index, write_index
 from student_train.labels import Labels
+from student_train.run_folder import read_events
+from student_train.runs import train_teacher
+from tests.tiny_experiment import CPU
 
 ENTRIES = [
     VideoEntry(id=name, path=name, labels=labels, split="train", num_frames=9, fps=25.0)
@@ -48,3 +55,20 @@ def test_any_of_asks_for_all_labels_at_once() -> None:
     labels = _labels("any_of").of([1, 0], epoch=0)
     assert labels.dtype == torch.float32
     assert labels.tolist() == [[1, 0, 0, 1], [0, 0, 1, 0]]
+
+
+@pytest.mark.parametrize("kind", ["one_of", "any_of"])
+def test_teacher_learns_from_videos_of_several_labels(
+    tiny_experiment: Path, tmp_path: Path, kind: str
+) -> None:
+    file = load_experiment(str(tiny_experiment)).data.index
+    index = read_index(file)
+    videos = [replace(video, labels=(*video.labels, 2)) for video in index.videos]
+    write_index(file, replace(index, videos=tuple(videos)))
+    options = f"teacher.training.labels={{kind: {kind}, smoothing: 0.1, class_weights: balanced}}"
+    experiment = load_experiment(str(tiny_experiment), [options, "teacher.training.epochs=8"])
+    train_teacher(experiment, tmp_path / "run", device=CPU, max_bad=0.0, fresh=False)
+    events = read_events(tmp_path / "run")
+    assert len(events) == 8
+    assert events[-1]["loss"] < events[0]["loss"]
+    assert 0 <= events[-1]["train_top1"] <= 1
