@@ -1,7 +1,9 @@
 """Files that appear on disk whole or not at all, and stay there after a power cut."""
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
@@ -43,3 +45,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a partial name; it gets its name when the block ends without an error.
+
+    Args:
+        path: Final name; must not exist. Its parent is made if absent.
+
+    Yields:
+        The folder to fill. What the block writes there is to be synced by itself (`atomic_write`).
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(path.parent)

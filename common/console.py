@@ -28,7 +28,9 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: int, *, unit: str, done: int = 0) -> Iterator[Advance]:
+def progress(
+    title: str, total: int, *, unit: str, done: int = 0, shown: bool = True
+) -> Iterator[Advance]:
     """A bar on a terminal; elsewhere a plain line every ten seconds.
 
     Args:
@@ -36,8 +38,11 @@ def progress(title: str, total: int, *, unit: str, done: int = 0) -> Iterator[Ad
         total: Items in all.
         unit: Name of an item, in the plural.
         done: Items finished by an earlier run.
+        shown: False shows nothing, for all but one of several processes.
     """
-    if sys.stderr.isatty():
+    if not shown:
+        yield lambda items=1, note="": None
+    elif sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}", markup=False),  # [brackets] may be part of a name
             BarColumn(),

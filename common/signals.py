@@ -1,11 +1,42 @@
 """SIGTERM and SIGUSR1 end a command with exit code 75: clean on disk, safe to requeue."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from common.errors import PreemptedError
+
+
+class StopRequest:
+    """Whether a scheduler asked to stop, and how to obey."""
+
+    def __init__(self) -> None:
+        self._by: str | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether a signal has come."""
+        return self._by is not None
+
+    def note(self, number: int) -> None:
+        """A signal has come; the second one does not wait for a good moment.
+
+        Raises:
+            PreemptedError, KeyboardInterrupt: At the second.
+        """
+        second, self._by = self.made, signal.Signals(number).name
+        if second:
+            raise self.error()
+
+    def error(self) -> PreemptedError | KeyboardInterrupt:
+        """What to raise when everything is on disk."""
+        if self._by == signal.SIGINT.name:
+            return KeyboardInterrupt()
+        by = self._by or "another process of this run"
+        return PreemptedError(
+            f"Stopped by {by}. What was finished is on disk; the same command goes on from there."
+        )
 
 
 @contextmanager
@@ -13,14 +44,36 @@ def preemptible() -> Iterator[None]:
     """Turn the signals of schedulers into PreemptedError inside the block (main thread only)."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise PreemptedError(
-            f"Stopped by {signal.Signals(number).name}. What was finished is on disk; the same "
-            "command goes on from there."
-        )
+        request = StopRequest()
+        request.note(number)
+        raise request.error()
 
-    earlier = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    with _handled_by(stop, signal.SIGTERM, signal.SIGUSR1):
+        yield
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Note the signals of schedulers and Ctrl-C inside the block.
+
+    For work that stops at a moment of its own. Main thread only.
+    """
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.note(number)
+
+    with _handled_by(note, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        yield request
+
+
+@contextmanager
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
+) -> Iterator[None]:
+    earlier = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        for number, before in earlier.items():
+            signal.signal(number, before)

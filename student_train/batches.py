@@ -15,6 +15,7 @@ from torch import Tensor
 from student_train.decoded_frames import LoadedBatch
 from student_train.labels import Labels
 from student_train.order import cut_batches, cut_parts, epoch_order, stored_view
+from student_train.ranks import Ranks
 from student_train.slots import SLOTS, BatchesAndRows, SlotRing
 from teacher_cache.reader import CacheReader
 
@@ -31,12 +32,14 @@ class Batch:
     """uint8, what the network in training sees."""
     labels: Tensor
     """int64 class numbers (B,), or float32 (B, K) with 1 for every class that applies."""
+    videos: list[int] = field(default_factory=list)
+    """Their numbers in the split."""
     targets: dict[str, Tensor] = field(default_factory=dict)
     """Stored arrays by name, (B, *row_shape); empty when training from labels alone."""
     clips_BT3HW: Tensor | None = None
     """uint8 at the teacher's size, where the teacher answers in the step."""
     share: float = 1.0
-    """Its part of the step, by the clips that were planned."""
+    """Its part of the step of all processes, by the clips that were planned."""
     ends_step: bool = True
     """Whether the step is complete with it."""
 
@@ -93,9 +96,9 @@ class Batches:
         reader: Their cache; None when nothing is read from one.
         num_views: V of the views read; None without a cache.
         batch_size: Clips per step.
-        accumulation: Parts that a step is cut into.
+        accumulation: Parts that a step is cut into, in each process.
         seed: Key of the order.
-        device: Where the batches will be copied.
+        ranks: This process takes its part of every step; batches will be copied to its device.
     """
 
     def __init__(
@@ -107,20 +110,20 @@ class Batches:
         reader: CacheReader | None,
         num_views: int | None,
         batch_size: int,
-        accumulation: int = 1,
         seed: int,
-        device: torch.device,
+        ranks: Ranks,
+        accumulation: int = 1,
     ) -> None:
         self._num_views = num_views
         self._source, self._labels = source, labels
         self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
-        self._reader = reader
+        self._reader, self._ranks = reader, ranks
         self._ring: SlotRing | None = None
         names = (*source.stored, *targets)
         if reader is not None and names:
             sizes = (len(part.videos) for part in self._parts(source.videos))
             self._ring = SlotRing(
-                reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=device
+                reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=ranks.device
             )
 
     @property
@@ -133,15 +136,24 @@ class Batches:
         """Optimiser steps of one epoch."""
         return len(cut_batches(self._source.videos, self._batch_size))
 
+    def planned_clips(self, steps: int) -> int:
+        """Clips of the first steps of an epoch, over all processes."""
+        return sum(map(len, cut_batches(self._source.videos, self._batch_size)[:steps]))
+
     @property
     def how_to_speed_up(self) -> str:
         """What to change where training waits for batches, as an order."""
         return self._source.how_to_speed_up
 
-    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """The batches of one epoch, in order; close it if it is not read to the end."""
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
+        """The batches of one epoch, in order; close it if it is not read to the end.
+
+        Args:
+            epoch: Which one.
+            first_step: Steps before this one are left out.
+        """
         order = epoch_order(self._source.videos, seed=self._seed, epoch=epoch)
-        parts = self._parts(order)
+        parts = self._parts(order, first_step)
         loaded = self._source.read([part.videos for part in parts], epoch)
         with closing(self._with_rows(loaded, epoch)) as batches:
             for part, (batch, stored) in zip(parts, batches, strict=True):
@@ -149,20 +161,30 @@ class Batches:
                 yield Batch(
                     torch.empty(0) if frames is None else frames,
                     self._labels.of(batch.videos, epoch=epoch),
+                    batch.videos,
                     {name: rows for name, rows in stored.items() if name != "frames"},
                     batch.clips_BT3HW,
                     share=part.share,
                     ends_step=part.ends_step,
                 )
 
-    def _parts(self, order: Sequence[int]) -> list[_Part]:
-        """All parts of the steps of an epoch."""
+    def _parts(self, order: Sequence[int], first_step: int = 0) -> list[_Part]:
+        """This process's parts of the steps of an epoch."""
         return [
             _Part(videos, len(videos) / len(step), ends_step=number + 1 == len(parts))
-            for step in cut_batches(order, self._batch_size)
-            for parts in [cut_parts(step, self._accumulation)]
+            for step in cut_batches(order, self._batch_size)[first_step:]
+            for parts in [self._own_parts(step)]
             for number, videos in enumerate(parts)
         ]
+
+    def _own_parts(self, step: list[int]) -> list[list[int]]:
+        """A step may have few clips for many processes: some have empty parts, all as many."""
+        world = self._ranks.world
+        shares = cut_parts(step, world)
+        own = shares[self._ranks.rank] if self._ranks.rank < len(shares) else []
+        parts = cut_parts(own, self._accumulation)
+        missing = self._accumulation - len(parts) if world > 1 else 0
+        return [[] for _ in range(missing)] + parts
 
     def _with_rows(self, batches: Iterable[LoadedBatch], epoch: int) -> BatchesAndRows[LoadedBatch]:
         """Each batch with what the store holds of it."""

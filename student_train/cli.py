@@ -45,22 +45,24 @@ def train_teacher(
     """
     from common.config import load_experiment
     from common.console import emit
-    from common.devices import choose_device
     from student_train import plan, runs
+    from student_train.ranks import joined_ranks
 
     resolved = load_experiment(experiment, overrides)
     if plan_only:
         planned = plan.plan_training(resolved, "teacher")
         emit(planned, as_json=as_json, text=plan.plan_text(planned))
         return
-    summary = runs.train_teacher(
-        resolved,
-        (run or resolved.teacher.checkpoint).absolute(),
-        device=choose_device(device),
-        max_bad=resolved.data.max_bad if max_bad is None else max_bad,
-        fresh=fresh,
-    )
-    emit(summary, as_json=as_json, text=runs.summary_text(summary))
+    with joined_ranks(device) as ranks:
+        summary = runs.train_teacher(
+            resolved,
+            (run or resolved.teacher.checkpoint).absolute(),
+            ranks=ranks,
+            max_bad=resolved.data.max_bad if max_bad is None else max_bad,
+            fresh=fresh,
+        )
+        if ranks.is_first:
+            emit(summary, as_json=as_json, text=runs.summary_text(summary))
 
 
 @click.command("train-student")
@@ -109,8 +111,8 @@ def train_student(
         )
     from common.config import load_experiment
     from common.console import emit
-    from common.devices import choose_device
     from student_train import plan, runs
+    from student_train.ranks import joined_ranks
 
     resolved = load_experiment(experiment, overrides)
     if plan_only:
@@ -119,18 +121,20 @@ def train_student(
         return
     if run is None:
         raise click.UsageError("Name the folder to write: --run DIR (or ask for --plan alone).")
-    summary = runs.train_student(
-        resolved,
-        run.absolute(),
-        cache=cache,
-        teacher=teacher,
-        distill=not no_distill,
-        device=choose_device(device),
-        max_bad=resolved.data.max_bad if max_bad is None else max_bad,
-        fresh=fresh,
-        allow_incomplete=allow_incomplete,
-    )
-    emit(summary, as_json=as_json, text=runs.summary_text(summary))
+    with joined_ranks(device) as ranks:
+        summary = runs.train_student(
+            resolved,
+            run.absolute(),
+            cache=cache,
+            teacher=teacher,
+            distill=not no_distill,
+            ranks=ranks,
+            max_bad=resolved.data.max_bad if max_bad is None else max_bad,
+            fresh=fresh,
+            allow_incomplete=allow_incomplete,
+        )
+        if ranks.is_first:
+            emit(summary, as_json=as_json, text=runs.summary_text(summary))
 
 
 @click.command("evaluate")
@@ -139,19 +143,57 @@ def train_student(
     "--index", "index_path", type=click.Path(path_type=Path), help="Default: that of the run."
 )
 @click.option("--split", help="Default: data.val_split of the run's experiment.")
+@click.option("--clips", type=click.IntRange(1), help="Clips per video, spread over it.")
+@click.option("--twice/--once", default=None, help="Also clips from segments' beginnings.")
+@click.option("--crops", type=click.Choice(["1", "3"]), help="The centre, or both ends as well.")
+@click.option(
+    "--crop-fraction",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Side of a crop over the short side.",
+)
+@click.option("--short-side", type=click.IntRange(1), help="Pixels; crops are taken from there.")
+@click.option("--size", type=click.IntRange(1), help="Side of the teacher's frames in pixels.")
+@click.option("--batch", "batch_size", type=click.IntRange(1), help="Clips per forward pass.")
+@click.option(
+    "--scores",
+    "scores_file",
+    metavar="OUT.npz",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write id, labels, scores, answered and classes.",
+)
 @device_option
 @json_option
 def evaluate(
-    run: Path, index_path: Path | None, split: str | None, device: str, as_json: bool
+    run: Path,
+    index_path: Path | None,
+    split: str | None,
+    crops: Literal["1", "3"] | None,
+    scores_file: Path | None,
+    device: str,
+    as_json: bool,
+    **protocol: float | None,
 ) -> None:
-    """Measure the network in RUN: frames at segment centres, centre crop, one view per video."""
+    """Measure the network in RUN: accuracy, mean average precision and cost.
+
+    The test views are those of the `evaluation` section of the run's experiment; --clips to --batch
+    replace its fields. Without either they are one view per video: frames at segment centres,
+    centre crop. The probabilities of a video's views are averaged.
+    """
     from common.checkpoint_import.required_experiment import require_experiment
     from common.console import emit
     from common.devices import choose_device
     from student_train.evaluate import evaluate_run, evaluation_text
 
     require_experiment(run)
-    result = evaluate_run(run, index_path=index_path, split=split, device=choose_device(device))
+    given = {**protocol, "crops": None if crops is None else int(crops)}
+    result = evaluate_run(
+        run,
+        index_path=index_path,
+        split=split,
+        device=choose_device(device),
+        protocol={field: value for field, value in given.items() if value is not None},
+        scores_file=scores_file,
+    )
     emit(result, as_json=as_json, text=evaluation_text(result))
 
 

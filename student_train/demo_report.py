@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from common.atomic_write import atomic_write
-from student_train.run_folder import read_events
+from student_train.run_log import read_events
 
 COLOURS = {
     "teacher": "#444444",

@@ -1,10 +1,11 @@
 """Feature maps and class scores of a checkpoint for videos, or for clips made elsewhere."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,62 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.atomic_write import atomic_write
-from common.checkpoints import CheckpointInfo, load_checkpoint
+from common.checkpoints import load_checkpoint
 from common.config import parse_experiment
 from common.console import progress, say
 from common.errors import DataError
 from common.models.recognizer import Recognizer
 from common.models.registry import complexity
 from common.prefetch import ordered_map
-from common.specs import ClipSpec, EvaluationSpec, ViewSpec
-from common.video.clips import cut_clips
+from common.specs import DataSpec
 from common.video.index import read_index
-from common.video.reader import Decoder, UnreadableVideoError, open_video
-from common.video.view_ops import normalize, shrink
-from common.video.view_params import centre_view
+from common.video.reader import UnreadableVideoError, VideoReader, open_video
+from common.video.source import open_entry
+from common.video.view_ops import normalize
+from student_train.reading import DECODE_THREADS, Reading, plain_float32, reading_of
 
-DECODE_THREADS: Final = 2
 _INDEX_SUFFIXES = (".jsonl", ".json")
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 
-USUAL_CLIPS: Final = {
-    "tsn": ClipSpec(num_clips=8),
-    "tsm": ClipSpec(num_clips=8),
-    "slowonly": ClipSpec(num_clips=1, clip_len=8, frame_interval=8),
-    "swin3d": ClipSpec(num_clips=1, clip_len=32, frame_interval=2),
-    "torchvision": ClipSpec(num_clips=1, clip_len=16, frame_interval=2),
-}
-"""Frames of a clip where no experiment says: those of the reference's recipes."""
-_USUAL_VIEWS = ViewSpec(count=1, short_side=256, size=224)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """How videos become clips."""
+class ListedVideo:
+    """A video to be answered."""
 
-    clip: ClipSpec
-    views: ViewSpec
-    crop_fraction: float
-    decoder: Decoder
-    size: int
-    """Side of the network's frames in pixels, made from those of `views.size`."""
-
-    def __call__(self, path: Path) -> Tensor | str:
-        """The clip (T, 3, size, size) uint8 of a video, or the reason why there is none."""
-        try:
-            with open_video(path, self.decoder) as video:
-                params = centre_view(
-                    clip=self.clip,
-                    views=self.views,
-                    crop_fraction=self.crop_fraction,
-                    num_frames=video.num_frames,
-                    height=video.height,
-                    width=video.width,
-                )
-                clip = cut_clips(video, [params], size=self.views.size)[0]
-        except UnreadableVideoError as error:
-            return error.reason
-        return shrink(clip, self.size)
+    path: Path
+    open: Callable[[], VideoReader]
+    """Raises UnreadableVideoError."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -100,7 +70,7 @@ def extract_features(
             normalised float32 clips (B, T, 3, H, W).
         out: .npz file to write; numpy opens it with allow_pickle=False.
         size: Side of the network's frames in pixels; None: the checkpoint's.
-        num_frames: T; None: the experiment's, else the recognizer's in `USUAL_CLIPS`.
+        num_frames: T; None: the experiment's, else the recognizer's (student_train/reading.py).
         batch_size: Clips per forward pass.
         device: Where to run.
 
@@ -119,15 +89,18 @@ def extract_features(
         clips = _read_clips(source, size=size, num_frames=num_frames)
         batches = _stored_batches(clips, batch_size)
     else:
-        reading = reading_of(info, size=size, num_frames=num_frames, source=str(folder))
-        paths = list_videos(source)
+        experiment = (
+            parse_experiment(info.experiment, source=str(folder)) if info.experiment else None
+        )
+        reading = reading_of(info, experiment, size=size, num_frames=num_frames)
+        videos = list_videos(source, experiment.data if experiment else DataSpec(index=source))
         complexity(  # says what to do if the network takes no such clips
             info.model,
             num_classes=len(info.classes),
             num_frames=reading.clip.num_frames,
             size=reading.size,
         )
-        batches = _video_batches(reading, paths, batch_size, answers)
+        batches = _video_batches(reading, videos, batch_size, answers)
     _answer(model.to(device), batches, answers)
     if not answers.features:
         raise DataError(
@@ -154,77 +127,46 @@ def extract_features(
     }
 
 
-def reading_of(
-    info: CheckpointInfo, *, size: int | None, num_frames: int | None, source: str
-) -> Reading:
-    """How a checkpoint's videos are read: as in evaluation, where its experiment says how.
-
-    Without an experiment a student's frames are made from the 224 px crop, as the recipes do, and a
-    teacher's are cut at its own size; the crop is 224/256 of the short side either way.
-
-    Args:
-        info: The checkpoint.
-        size: Side of its frames in pixels; None: its own.
-        num_frames: T; None: the experiment's or the usual number. It replaces the number of pieces,
-            or the length of the one piece.
-        source: Name of the checkpoint in messages.
-    """
-    size = size or info.size
-    if info.experiment:
-        experiment = parse_experiment(info.experiment, source=source)
-        clip, views = experiment.clip, experiment.views
-        evaluation, decoder = experiment.evaluation, experiment.data.decoder
-        cut_at_own_size = size > views.size
-    else:
-        clip, views = USUAL_CLIPS[info.model.recognizer], _USUAL_VIEWS
-        evaluation, decoder = EvaluationSpec(), "auto"
-        cut_at_own_size = info.role == "teacher" or size > views.size
-    if num_frames is not None:
-        clip = _clip_of_length(clip, num_frames)
-    if cut_at_own_size:
-        short_side = round(views.short_side * size / views.size)
-        views = replace(views, short_side=short_side, size=size)
-    crop = evaluation.crop_fraction
-    return Reading(clip=clip, views=views, crop_fraction=crop, decoder=decoder, size=size)
-
-
-def _clip_of_length(clip: ClipSpec, num_frames: int) -> ClipSpec:
-    if clip.clip_len == 1:
-        return replace(clip, num_clips=num_frames)
-    if num_frames % clip.num_clips:
-        raise DataError(
-            f"--frames {num_frames} cannot be dealt out to the {clip.num_clips} pieces of a clip; "
-            f"give a multiple of {clip.num_clips}."
-        )
-    return replace(clip, clip_len=num_frames // clip.num_clips)
-
-
-def list_videos(source: Path) -> list[Path]:
+def list_videos(source: Path, data: DataSpec) -> list[ListedVideo]:
     """The videos of an index, of a text list, or the one video itself.
+
+    Those of an index are opened as everywhere else: none that is in quarantine is touched.
 
     Raises:
         DataError: If the file is missing, or lists no video.
     """
     if source.suffix in _INDEX_SUFFIXES:
         index = read_index(source)
-        paths = [index.path_of(entry) for entry in index.videos]
-    elif source.suffix in _LIST_SUFFIXES:
+        videos = [
+            ListedVideo(
+                path=index.path_of(entry).absolute(), open=partial(open_entry, index, entry, data)
+            )
+            for entry in index.videos
+        ]
+    else:
+        paths = [path.absolute() for path in _list_files(source)]
+        videos = [
+            ListedVideo(path=path, open=partial(open_video, path, data.decoder)) for path in paths
+        ]
+    if not videos:
+        raise DataError(f"{source} lists no video")
+    return videos
+
+
+def _list_files(source: Path) -> list[Path]:
+    if source.suffix in _LIST_SUFFIXES:
         try:
             text = source.read_bytes().decode("utf-8-sig", "surrogateescape")
         except OSError as error:
             raise DataError(f"the list {source} cannot be read: {error.strerror}") from error
         lines = [line.removesuffix("\r") for line in text.split("\n")]
-        paths = [source.parent / line for line in lines if line.strip()]
-    elif source.is_file():
-        paths = [source]
-    else:
+        return [source.parent / line for line in lines if line.strip()]
+    if not source.is_file():
         raise DataError(
             f"there is no file {source}. Give a video, a list of videos (.txt), a video index "
             "(.jsonl) or clips (.npy)."
         )
-    if not paths:
-        raise DataError(f"{source} lists no video")
-    return [path.absolute() for path in paths]
+    return [source]
 
 
 def _read_clips(source: Path, *, size: int | None, num_frames: int | None) -> NDArray[np.float32]:
@@ -257,18 +199,18 @@ def _stored_batches(clips: NDArray[np.float32], batch_size: int) -> Iterator[Ten
 
 
 def _video_batches(
-    reading: Reading, paths: Sequence[Path], batch_size: int, answers: _Answers
+    reading: Reading, videos: Sequence[ListedVideo], batch_size: int, answers: _Answers
 ) -> Iterator[Tensor]:
-    """Normalised clips of the readable videos in the order of the paths, as many as there are."""
+    """Normalised clips of the readable videos in the order of the list, as many as there are."""
     waiting: list[Tensor] = []
-    decoded = ordered_map(reading, paths, threads=DECODE_THREADS)
-    with progress("extracting", len(paths), unit="videos") as advance:
-        for path, clip in zip(paths, decoded, strict=True):
+    decoded = ordered_map(partial(_cut, reading), videos, threads=DECODE_THREADS)
+    with progress("extracting", len(videos), unit="videos") as advance:
+        for video, clip in zip(videos, decoded, strict=True):
             if isinstance(clip, str):
-                answers.failures[str(path)] = clip
-                say(f"unreadable, left out: {path}: {clip}")
+                answers.failures[str(video.path)] = clip
+                say(f"unreadable, left out: {video.path}: {clip}")
             else:
-                answers.paths.append(str(path))
+                answers.paths.append(str(video.path))
                 waiting.append(clip)
             if len(waiting) == batch_size:
                 yield normalize(torch.stack(waiting))
@@ -278,11 +220,19 @@ def _video_batches(
             yield normalize(torch.stack(waiting))
 
 
+def _cut(reading: Reading, video: ListedVideo) -> Tensor | str:
+    """The clip (T, 3, size, size) uint8 of a video, or the reason why there is none."""
+    try:
+        with video.open() as reader:
+            return reading.clips(reader)[0]
+    except UnreadableVideoError as error:
+        return error.reason
+
+
 @torch.inference_mode()
 def _answer(model: Recognizer, batches: Iterator[Tensor], answers: _Answers) -> None:
     device = next(model.parameters()).device
-    # float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
-    with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+    with plain_float32():
         for clips in batches:
             features, logits = model(clips.to(device))
             answers.features.append(features.float().cpu().numpy())

@@ -1,212 +1,225 @@
 """The training loop: one for teachers and students, with or without stored targets."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
-from math import inf, isfinite
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Final
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from common.console import Advance, progress, say
 from common.errors import StoppedShortError
 from common.rng import derived_seed
-from common.signals import preemptible
+from common.signals import StopRequest, stop_request
 from common.specs import TrainingSpec
-from common.video.view_ops import normalize
 from student_train.batches import Batch, Batches
-from student_train.live import LiveTeacher
-from student_train.optim import build_optimizer, set_learning_rate
-from student_train.run_folder import RunFolder, Stateful
+from student_train.figures import Figures
+from student_train.ranks import Ranks
+from student_train.run_folder import Place, RunFolder
+from student_train.run_log import LOG_STEPS, Log, open_log
 from student_train.schedule import learning_rate
-from student_train.task import Task, TaskOutput
+from student_train.stepper import DivergedError, Stepper
 
-_LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-MUCH_WAITING = 0.2
+MUCH_WAITING: Final = 0.2
 """Share of an epoch spent waiting for data above which it is worth a word."""
+SAVE_SECONDS: Final = 900.0
+"""A run that is killed loses at most this much, or an epoch if that is shorter."""
+
+Validate = Callable[[Stepper, Place, Log], None]
+"""Measures the network after an epoch, logs and keeps what is worth it."""
+Failed = Callable[[Stepper, Batch, Place, float, str], None]
+"""Keeps what is needed to compute the step again that a run could not go beyond."""
 
 
-def train(
-    task: Task,
-    batches: Batches,
-    spec: TrainingSpec,
-    run: RunFolder,
-    *,
-    device: torch.device,
-    live: LiveTeacher | None,
-) -> None:
-    """Train to the last epoch; a run that was stopped goes on after its last finished epoch.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """One run: what is trained, on what, and who is told."""
 
-    On one machine the resumed run ends with the same weights as one that was never stopped: order
-    and dropout come from (seed, epoch).
+    batches: Batches
+    """All epochs."""
+    spec: TrainingSpec
+    """How long and how."""
+    run: RunFolder
+    """Where states and log go."""
+    ranks: Ranks
+    """This process and the others."""
+    validate: Validate | None = None
+    """Called after every epoch, in every process."""
+    on_failure: Failed | None = None
+    """Called once before a diverged run ends."""
 
-    Args:
-        task: What is trained.
-        batches: All epochs.
-        spec: How long and how.
-        run: Where state and log go.
-        device: Where to train.
-        live: Teacher that answers in the step; None takes the targets of the batches.
+
+def train(stepper: Stepper, training: Training) -> Place:
+    """Train to the last epoch; a run that was stopped goes on with the very step it had come to.
+
+    On one CPU the resumed run ends with the same weights as one that was never stopped: order and
+    labels come from (seed, epoch), dropout from (seed, epoch, step, process).
+
+    Returns:
+        Where the run ended.
 
     Raises:
-        StoppedShortError: If the loss or its gradient is not finite.
-        PreemptedError: If a signal asked to stop; the last finished epoch is on disk.
+        StoppedShortError: If the loss or its gradient is not finite, or explodes.
+        PreemptedError: If a signal asked to stop; the last finished step is on disk.
     """
-    stepper = _Stepper(task.to(device), spec, device, live)
-    first = run.load_state(stepper.state)
-    if first:
-        say(f"{run.path}: going on after {first} finished epochs of {spec.epochs}")
+    spec, ranks, batches = training.spec, training.ranks, training.batches
+    place = training.run.load(stepper.task, stepper.state)
+    ranks.wait()  # before the first one changes what the others still read
+    if place.steps_done and ranks.is_first:
+        say(
+            f"{training.run.path}: going on after {place.epoch} of {spec.epochs} epochs and "
+            f"{place.step} of {batches.steps_per_epoch} steps"
+        )
     total = batches.clips_per_epoch * spec.epochs
-    done = batches.clips_per_epoch * first
-    told = False
+    done = batches.clips_per_epoch * place.epoch + batches.planned_clips(place.step)
+    with (
+        stop_request() as stop,
+        open_log(training.run.path, step=place.steps_done, writes=ranks.is_first) as log,
+        progress("training", total, unit="clips", done=done, shown=ranks.is_first) as advance,
+    ):
+        loop = _Loop(training, stepper, place, stop, log, advance)
+        for epoch in range(place.epoch, spec.epochs):
+            loop.epoch(epoch)
+    return place
 
-    def rate(epoch: int, number: int) -> float:
+
+@dataclass(slots=True)
+class _Loop:
+    training: Training
+    stepper: Stepper
+    place: Place
+    stop: StopRequest
+    log: Log
+    advance: Advance
+    told: bool = False
+    last_save: float = field(default_factory=time.monotonic)
+
+    def epoch(self, epoch: int) -> None:
+        """Train one epoch to its end, log it, save the run, measure it."""
+        training, place = self.training, self.place
+        figures = Figures(place.sums if training.ranks.is_first else {})
+        recent = Figures({})
+        self.stepper.task.train()
+        with closing(training.batches.epoch(epoch, first_step=place.step)) as in_order:
+            for batch, wait in _timed(self._seeded(in_order, epoch)):
+                for sums in (figures, recent):
+                    sums.waited(wait)
+                self._part(batch, figures, recent)
+                if batch.ends_step:
+                    recent = self._end_of_step(batch, figures, recent)
+        lr = self._rate(max(0, place.step - 1))
+        place.epoch, place.step, place.sums = epoch + 1, 0, {}
+        summary = figures.summary(training.ranks)
+        if not summary:
+            raise StoppedShortError(
+                f"There was not a single clip to train on in epoch {epoch}: no video could be "
+                "read, or no unit of the cache is finished. Run `reskd cache-teacher` again, or "
+                "mend the videos."
+            )
+        self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
+        self._save()
+        self._tell_about_waiting(epoch, summary["data_wait_share"])
+        if training.validate is not None:
+            training.validate(self.stepper, place, self.log)
+            self.stepper.task.train()
+
+    def _seeded(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        """Dropout must not depend on where the run was started: each step has its own seed."""
+        begins_step = True
+        for batch in batches:
+            if begins_step:
+                key = (self.training.spec.seed, "step", epoch, self.place.step)
+                torch.manual_seed(derived_seed(*key, self.training.ranks.rank))
+            begins_step = batch.ends_step
+            yield batch
+
+    def _part(self, batch: Batch, figures: Figures, recent: Figures) -> None:
+        try:
+            result = self.stepper.forward_backward(batch)
+        except DivergedError as error:
+            raise self._diverged(batch, str(error)) from error
+        if result is None:
+            return
+        loss = result.output.loss.item()
+        if figures.explodes(loss):
+            raise self._diverged(batch, f"The loss is {loss:.4g}, that of the epoch was far less")
+        for sums in (figures, recent):
+            sums.add(result)
+        clips_per_second, waiting = recent.pace()
+        self.advance(
+            len(batch) * self.training.ranks.world,
+            note=f"epoch {self.place.epoch}  loss {figures.mean('loss'):.3f}  "
+            f"lr {self._rate(self.place.step):.2g}  {clips_per_second:.0f} clips/s  "
+            f"waiting {waiting:.0%}",
+        )
+
+    def _end_of_step(self, batch: Batch, figures: Figures, recent: Figures) -> Figures:
+        """Update the weights; returns the figures that the coming steps add to."""
+        place, lr = self.place, self._rate(self.place.step)
+        try:
+            norm = self.stepper.step(lr)
+        except DivergedError as error:
+            raise self._diverged(batch, str(error)) from error
+        place.step, place.steps_done = place.step + 1, place.steps_done + 1
+        if place.steps_done % LOG_STEPS == 0:
+            summary = recent.summary(self.training.ranks)
+            if summary:
+                self.log.write(
+                    "step",
+                    epoch=place.epoch,
+                    step=place.steps_done,
+                    lr=lr,
+                    gradient_norm=norm,
+                    **summary,
+                )
+            recent = Figures({})
+        due = time.monotonic() - self.last_save > SAVE_SECONDS
+        stop, due = self.training.ranks.any(self.stop.made, due)
+        if stop or due:
+            place.sums = figures.totals(self.training.ranks)
+            self._save()
+            # The first process takes over what all have counted, as after a restart.
+            figures.start_from(place.sums if self.training.ranks.is_first else {})
+        if stop:
+            raise self.stop.error()
+        return recent
+
+    def _rate(self, step: int) -> float:
+        spec = self.training.spec
         return learning_rate(
             spec.optimizer.lr,
             spec.schedule,
-            epoch=epoch,
+            epoch=self.place.epoch,
             epochs=spec.epochs,
-            step=number,
-            steps_per_epoch=batches.steps_per_epoch,
+            step=step,
+            steps_per_epoch=self.training.batches.steps_per_epoch,
         )
 
-    with preemptible(), progress("training", total, unit="clips", done=done) as advance:
-        for epoch in range(first, spec.epochs):
-            torch.manual_seed(derived_seed(spec.seed, "epoch", epoch))
-            with closing(batches.epoch(epoch)) as in_order:
-                figures = _train_epoch(stepper, in_order, epoch, advance, partial(rate, epoch))
-            if figures["data_wait_share"] > MUCH_WAITING and not told:
-                told = True
-                say(
-                    f"{figures['data_wait_share']:.0%} of epoch {epoch} went into waiting for "
-                    f"data. To speed it up, {batches.how_to_speed_up}."
-                )
-            run.append_event({"phase": "train", "epoch": epoch, **figures})
-            run.save_state(stepper.state, epoch + 1)
+    def _save(self) -> None:
+        if self.training.ranks.is_first:
+            self.training.run.save(self.stepper.task, self.stepper.state, self.place)
+        self.last_save = time.monotonic()
 
+    def _tell_about_waiting(self, epoch: int, share: float) -> None:
+        if share > MUCH_WAITING and not self.told and self.training.ranks.is_first:
+            self.told = True
+            say(
+                f"{share:.0%} of epoch {epoch} went into waiting for data. To speed it up, "
+                f"{self.training.batches.how_to_speed_up}."
+            )
 
-class _Stepper:
-    """Optimiser steps, each from one batch or from several whose gradients are summed up."""
-
-    def __init__(
-        self, task: Task, spec: TrainingSpec, device: torch.device, live: LiveTeacher | None
-    ) -> None:
-        self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
-        # Small gradients vanish in float16; the scaler makes them large and undoes it.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=spec.precision == "float16")
-        self._autocast = _LOW_PRECISION.get(spec.precision)
-        self._clip_norm = spec.optimizer.clip_norm or inf
-        self._device, self._live = device, live
-
-    def forward_backward(self, batch: Batch) -> tuple[TaskOutput, Tensor]:
-        """Add the gradient of one batch, by its share of the step."""
-        clips = normalize(self._moved(batch.frames_BT3HW))
-        labels = self._moved(batch.labels)
-        targets = {name: self._moved(target) for name, target in self._targets(batch).items()}
-        low = self._autocast is not None
-        with torch.autocast(self._device.type, self._autocast, enabled=low):
-            output: TaskOutput = self.task(clips, labels, targets)
-        if not isfinite(output.loss.item()):
-            raise StoppedShortError(f"The loss is {_described(output)}")
-        self.scaler.scale(output.loss * batch.share).backward()
-        return output, labels
-
-    def step(self, lr: float) -> None:
-        """Update the weights and forget the gradients."""
-        set_learning_rate(self.optimizer, lr)
-        self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self.task.parameters(), self._clip_norm).item()
-        # Too large for float16 is no harm: the scaler leaves the step out and scales less.
-        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
-        if not isfinite(norm) and not overflow:  # before the step: the weights stay what they were
-            raise StoppedShortError(f"The gradient has norm {norm:.4g}")
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    @property
-    def state(self) -> dict[str, Stateful]:
-        """What has to be kept for a run that is to go on."""
-        return {"task": self.task, "optimizer": self.optimizer, "scaler": self.scaler}
-
-    def _targets(self, batch: Batch) -> dict[str, Tensor]:
-        if self._live is None:
-            return batch.targets
-        assert batch.clips_BT3HW is not None, "a live teacher needs clips of its size"
-        return self._live.targets(batch.clips_BT3HW)
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        # Only CUDA copies in order with what the batch's memory is used for next (slots.py).
-        return tensor.to(self._device, non_blocking=self._device.type == "cuda")
-
-
-def _described(output: TaskOutput) -> str:
-    parts = ", ".join(f"{name} {part.item():.4g}" for name, part in output.parts.items())
-    return f"{output.loss.item():.4g} ({parts})"
-
-
-def _train_epoch(
-    stepper: _Stepper,
-    batches: Iterator[Batch],
-    epoch: int,
-    advance: Advance,
-    rate: Callable[[int], float],
-) -> dict[str, Any]:
-    """One pass; returns the last learning rate, and the epoch's figures as means over clips."""
-    stepper.task.train()
-    sums: dict[str, float] = defaultdict(float)
-    step, lr, started = 0, rate(0), False
-    clips, waited, start = 0, 0.0, time.perf_counter()
-    for batch, wait in _timed(batches):
-        count = len(batch)
-        try:
-            if count:
-                output, labels = stepper.forward_backward(batch)
-                started, clips = True, clips + count
-                sums["loss"] += count * output.loss.item()
-                sums["train_top1"] += _hits(output.logits_BK, labels)
-                for name, part in output.parts.items():
-                    sums[name] += count * part.item()
-            if batch.ends_step:
-                lr = rate(step)
-                if started:
-                    stepper.step(lr)
-                step, started = step + 1, False
-        except StoppedShortError as error:
-            raise StoppedShortError(
-                f"{error} at epoch {epoch}, step {step}. The last finished epoch is on disk. "
-                "Lower the learning rate or a loss weight."
-            ) from error
-        waited += wait
-        if count:
-            advance(count, note=f"epoch {epoch}  loss {sums['loss'] / clips:.3f}")
-    if not clips:
-        raise StoppedShortError(
-            f"There was not a single clip to train on in epoch {epoch}: no video could be read, or "
-            "no unit of the cache is finished. Run `reskd cache-teacher` again, or mend the videos."
+    def _diverged(self, batch: Batch, problem: str) -> StoppedShortError:
+        place, training = self.place, self.training
+        kept = ""
+        if training.on_failure is not None:
+            training.on_failure(self.stepper, batch, place, self._rate(place.step), problem)
+            kept = " The batch and the weights it met are kept beside the run's states."
+        return StoppedShortError(
+            f"{problem} at epoch {place.epoch}, step {place.step}, videos "
+            f"{', '.join(map(str, batch.videos[:8]))}{', …' if len(batch) > 8 else ''}. The last "
+            f"finished epoch is on disk.{kept} Lower the learning rate or a loss weight."
         )
-    seconds = time.perf_counter() - start
-    return {
-        "lr": lr,
-        **{name: value / clips for name, value in sums.items()},
-        "clips": clips,
-        "seconds": seconds,
-        "clips_per_second": clips / seconds,
-        "data_wait_share": waited / seconds,
-    }
-
-
-def _hits(logits_BK: Tensor, labels: Tensor) -> float:
-    """Clips whose best class is the label, or one of them where there are several."""
-    best_B = logits_BK.argmax(1)
-    if labels.ndim == 1:
-        return (best_B == labels).sum().item()
-    return labels.gather(1, best_B[:, None]).sum().item()
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

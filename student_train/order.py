@@ -26,8 +26,11 @@ def cut_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
 
 
 def cut_parts(batch: Sequence[int], parts: int) -> list[list[int]]:
-    """A batch in at most that many consecutive parts, none empty, sizes at most one apart."""
-    count = min(parts, len(batch))
+    """A batch in at most that many consecutive parts, sizes at most one apart.
+
+    Only a batch that is empty itself has an empty part, one.
+    """
+    count = max(1, min(parts, len(batch)))
     edges = [len(batch) * part // count for part in range(count + 1)]
     return [list(batch[first:last]) for first, last in pairwise(edges)]
 

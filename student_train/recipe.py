@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from common.config import experiment_tree
 from common.distill.arrays import ArraySpec, Grid
@@ -13,6 +13,9 @@ from common.video.index import VideoIndex
 from student_train.live import LiveTeacher
 from teacher_cache.identity import cache_identity
 from teacher_cache.reader import CacheReader
+
+MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "channels_last")
+"""Fields of a training that may change while a run is stopped: they decide at most roundings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +91,7 @@ def recipe_digest(
     tree = experiment_tree(recipe.experiment)
     kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
     kept[recipe.role].pop("checkpoint", None)
-    for name in ("workers", "memory_gb"):  # they never change a result
+    for name in MAY_CHANGE:
         kept[recipe.role]["training"].pop(name)
     kept["views"].pop("count")  # what counts is the number of views that are trained on
     return digest(

@@ -1,118 +1,147 @@
 """What a training run leaves in its folder, beside the checkpoint (common/checkpoints.py).
 
 ```
-events.jsonl     one JSON object per finished epoch
-train_state.pt   network, optimiser, scaler and the next epoch; readable with weights_only=True
+states/000000420/   the run after 420 steps; the newest few are kept, each written whole
+    weights.safetensors   everything that is trained, the adapter included
+    state.pt              optimiser, scaler, average of the weights, place in the epoch; readable
+                          with weights_only=True
+best/               checkpoint of the best measurement so far
+events.jsonl        log (run_log.py), and tensorboard/
+failure/            the batch that ended the run, where one did (reproduce.py)
 ```
 """
 
 import io
-import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+import safetensors.torch
 import torch
+from torch import Tensor, nn
 
-from common.atomic_write import atomic_write
+from common.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
 from common.checkpoints import CONFIG_FILE
 from common.errors import DataError
+from student_train.run_log import EVENTS_FILE, TENSORBOARD_FOLDER
 
-EVENTS_FILE = "events.jsonl"
-STATE_FILE = "train_state.pt"
+STATES_FOLDER: Final = "states"
+BEST_FOLDER: Final = "best"
+FAILURE_FOLDER: Final = "failure"
+WEIGHTS_FILE: Final = "weights.safetensors"
+STATE_FILE: Final = "state.pt"
 
 
 class Stateful(Protocol):
-    """A part of a run that changes while it trains: network, optimiser, scaler."""
+    """A part of a run that changes while it trains: optimiser, scaler, average of the weights."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
+@dataclass(slots=True)
+class Place:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Epoch to go on with."""
+    step: int = 0
+    """Step of that epoch to go on with."""
+    steps_done: int = 0
+    """Optimiser steps since the start of the run."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Figures of the epoch so far, summed up over the clips of all processes."""
+
+
 class RunFolder:
-    """State and log of one run.
+    """States of one run.
 
     Args:
         path: The folder; made when first written to.
         recipe_sha256: Digest of everything that decides the run's result; a state saved by another
             recipe is refused.
+        keep: States to keep.
     """
 
-    def __init__(self, path: Path, recipe_sha256: str) -> None:
+    def __init__(self, path: Path, recipe_sha256: str, *, keep: int = 2) -> None:
         self.path = path
-        self._recipe = recipe_sha256
+        self._recipe, self._keep = recipe_sha256, keep
 
-    def save_state(self, parts: Mapping[str, Stateful], next_epoch: int) -> None:
-        """Replace the saved state, whole."""
-        buffer = io.BytesIO()
+    def save(self, weights: nn.Module, parts: Mapping[str, Stateful], place: Place) -> None:
+        """Add a state, whole or not at all, and remove the oldest above those to keep."""
+        folder = self.path / STATES_FOLDER / f"{place.steps_done:09d}"
+        if folder.exists():  # of a run that was stopped where it had begun
+            return
         state = {
             "recipe_sha256": self._recipe,
-            "next_epoch": next_epoch,
+            "place": asdict(place),
             "parts": {name: part.state_dict() for name, part in parts.items()},
         }
+        buffer = io.BytesIO()
         torch.save(state, buffer)
-        atomic_write(self.path / STATE_FILE, buffer.getbuffer())
+        tensors = {name: value.contiguous() for name, value in weights.state_dict().items()}
+        with atomic_folder(folder) as partial:
+            atomic_write(partial / WEIGHTS_FILE, safetensors.torch.save(tensors))
+            atomic_write(partial / STATE_FILE, buffer.getbuffer())
+        for old in [*self._states()[: -self._keep], *folder.parent.glob(f"*{PARTIAL_SUFFIX}")]:
+            shutil.rmtree(old)
 
-    def load_state(self, parts: Mapping[str, Stateful]) -> int:
-        """Fill in the saved state, if there is one.
+    def load(self, weights: nn.Module, parts: Mapping[str, Stateful]) -> Place:
+        """Fill in the newest state, if there is one.
 
         Returns:
-            The epoch to go on with; 0 for a new run.
+            Where to go on; the beginning for a new run.
 
         Raises:
-            DataError: If the folder holds the state of another recipe, a damaged one, or a
-                checkpoint from elsewhere.
+            DataError: If the folder holds states of another recipe, a damaged one, or a checkpoint
+                from elsewhere.
         """
-        path = self.path / STATE_FILE
-        if not path.exists():
+        states = self._states()
+        if not states:
             if (self.path / CONFIG_FILE).exists():
                 raise DataError(
                     f"{self.path} holds a checkpoint that was not trained here, and training would "
                     "replace it. Name another folder with --run, or give it up with --fresh."
                 )
-            return 0
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            recipe = state["recipe_sha256"]
-        except Exception as error:
-            # Of many kinds, and torch's own words recommend to load the file unsafely.
-            raise DataError(f"{path} is damaged; start over with --fresh.") from error
-        if recipe != self._recipe:
+            return Place()
+        state, tensors = _read_state(states[-1])
+        if state["recipe_sha256"] != self._recipe:
             raise DataError(
                 f"{self.path} holds a run of another recipe (experiment, cache or options differ). "
                 "Name another folder with --run, or start over in this one with --fresh."
             )
-        if len(self.events()) < state["next_epoch"]:
-            raise DataError(
-                f"{self.path / EVENTS_FILE} is shorter than the run it logs; it was edited or "
-                "removed. Put it back, or start over with --fresh."
-            )
+        weights.load_state_dict(tensors)
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-        return int(state["next_epoch"])
+        return Place(**state["place"])
 
     def clear(self) -> None:
         """Forget an earlier run and the checkpoint it left."""
-        for name in (CONFIG_FILE, STATE_FILE, EVENTS_FILE):
+        for name in (CONFIG_FILE, EVENTS_FILE):  # without the first it is no checkpoint any more
             (self.path / name).unlink(missing_ok=True)
+        for name in (STATES_FOLDER, BEST_FOLDER, FAILURE_FOLDER, TENSORBOARD_FOLDER):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def append_event(self, event: Mapping[str, Any]) -> None:
-        """Log one finished epoch; lines of the same or a later epoch, left by a killed run, go."""
-        earlier = [line for line in self.events() if line["epoch"] < event["epoch"]]
-        text = "".join(json.dumps(line) + "\n" for line in [*earlier, event])
-        atomic_write(self.path / EVENTS_FILE, text.encode())
-
-    def events(self) -> list[dict[str, Any]]:
-        """Finished epochs, in order."""
-        return read_events(self.path)
+    def _states(self) -> list[Path]:
+        """Whole states, the oldest first."""
+        folder = self.path / STATES_FOLDER
+        if not folder.is_dir():
+            return []
+        return sorted(path for path in folder.iterdir() if path.suffix != PARTIAL_SUFFIX)
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """The log of a run folder, one object per finished epoch; empty if there is none."""
-    path = folder / EVENTS_FILE
-    if not path.exists():
-        return []
+def _read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); start over with --fresh.") from error
+        state = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
+        tensors = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
+        Place(**state["place"])
+        state["recipe_sha256"], state["parts"]
+    except Exception as error:
+        # Of many kinds, and torch's own words recommend to load the file unsafely.
+        raise DataError(
+            f"The state {folder} is damaged. Remove this folder to go on from the state before it, "
+            "if there is one, or start over with --fresh."
+        ) from error
+    return state, tensors

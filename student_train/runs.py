@@ -19,15 +19,18 @@ from student_train.batches import Batches, FrameSource, StoredFrames
 from student_train.decoded_frames import DecodedFrames
 from student_train.labels import Labels
 from student_train.live import LiveTeacher
-from student_train.loop import train
+from student_train.loop import Training, train
 from student_train.open_cache import holds_frames, open_cache
+from student_train.ranks import Ranks
 from student_train.recipe import Answers, Recipe, arrays_needed, recipe_digest
-from student_train.run_folder import RunFolder, read_events
+from student_train.run_folder import RunFolder
+from student_train.run_log import read_events
+from student_train.stepper import Stepper
 from student_train.task import Task
 
 
 def train_teacher(
-    experiment: Experiment, run: Path, *, device: torch.device, max_bad: float, fresh: bool
+    experiment: Experiment, run: Path, *, ranks: Ranks, max_bad: float, fresh: bool
 ) -> dict[str, Any]:
     """Train the experiment's teacher on big frames, from labels alone.
 
@@ -54,7 +57,7 @@ def train_teacher(
     index = read_index(experiment.data.index)
     answers = Answers()
     source = _decoded_frames(recipe, index, answers, max_bad)
-    return _train(recipe, index, source, answers, run, device=device, fresh=fresh)
+    return _train(recipe, index, source, answers, run, ranks=ranks, fresh=fresh)
 
 
 def train_student(
@@ -64,7 +67,7 @@ def train_student(
     cache: Path | None,
     teacher: Literal["cached", "live"],
     distill: bool,
-    device: torch.device,
+    ranks: Ranks,
     max_bad: float,
     fresh: bool,
     allow_incomplete: bool,
@@ -79,7 +82,7 @@ def train_student(
             views, which otherwise are drawn as a cache of views.count views would hold them.
         teacher: `live` computes the teacher's answers in every step instead of reading them.
         distill: False keeps the cross entropy alone.
-        device: Where to train.
+        ranks: This process and, under torchrun, the others.
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run in the same folder.
         allow_incomplete: Train on the finished units of an unfinished cache.
@@ -109,7 +112,7 @@ def train_student(
     index = read_index(experiment.data.index)
     live = None
     if teacher == "live":
-        live = LiveTeacher(experiment, index, names=arrays_needed(losses), device=device)
+        live = LiveTeacher(experiment, index, names=arrays_needed(losses), device=ranks.device)
     reader = None
     if cache is not None:
         reader = open_cache(
@@ -125,7 +128,7 @@ def train_student(
         source = StoredFrames(reader)
     else:
         source = _decoded_frames(recipe, index, answers, max_bad)
-    return _train(recipe, index, source, answers, run, device=device, fresh=fresh)
+    return _train(recipe, index, source, answers, run, ranks=ranks, fresh=fresh)
 
 
 def _without_teacher(losses: LossSpec, *, cross_entropy: float) -> LossSpec:
@@ -174,7 +177,7 @@ def _train(
     answers: Answers,
     run: Path,
     *,
-    device: torch.device,
+    ranks: Ranks,
     fresh: bool,
 ) -> dict[str, Any]:
     entries = index.split(recipe.experiment.data.train_split)
@@ -185,9 +188,11 @@ def _train(
         size=recipe.size,
     )
     task = _build_task(recipe, index, answers)
-    folder = RunFolder(run, recipe_digest(recipe, index, source.videos, answers))
-    if fresh:
+    digest = recipe_digest(recipe, index, source.videos, answers)
+    folder = RunFolder(run, digest, keep=recipe.training.keep)
+    if fresh and ranks.is_first:
         folder.clear()
+    ranks.wait()
     batches = Batches(
         source,
         Labels(
@@ -202,18 +207,21 @@ def _train(
         batch_size=recipe.training.batch_size,
         accumulation=recipe.training.accumulation,
         seed=recipe.training.seed,
-        device=device,
+        ranks=ranks,
     )
-    train(task, batches, recipe.training, folder, device=device, live=answers.live)
-    save_checkpoint(
-        run,
-        task.model,
-        role=recipe.role,
-        spec=recipe.model,
-        size=recipe.size,
-        classes=index.classes,
-        experiment=experiment_tree(recipe.experiment),
-    )
+    stepper = Stepper(task, recipe.training, ranks, answers.live)
+    train(stepper, Training(batches=batches, spec=recipe.training, run=folder, ranks=ranks))
+    if ranks.is_first:
+        save_checkpoint(
+            run,
+            stepper.model,
+            role=recipe.role,
+            spec=recipe.model,
+            size=recipe.size,
+            classes=index.classes,
+            experiment=experiment_tree(recipe.experiment),
+        )
+    ranks.wait()
     return _summary(recipe, run)
 
 

@@ -13,6 +13,7 @@ from common.importers.folder import import_folder
 from common.models.registry import build_model
 from common.specs import Experiment
 from common.video.index import read_index, write_index
+from student_train.ranks import Ranks
 from teacher_cache.engine import run_cache_teacher
 from teacher_cache.job import RunOptions
 from teacher_cache.plan import plan_cache
@@ -22,6 +23,7 @@ CLASS_NAMES = ("climb", "dive", "jump", "run", "throw")
 MODEL = "{backbone: test_resnet, backbone_args: {output_stride: 16}, dropout: 0.2}"
 OPTIMIZER = "{name: adamw, lr: 0.003, weight_decay: 0.01}"
 CPU = torch.device("cpu")
+ALONE = Ranks(CPU)
 
 
 class TinyCache(NamedTuple):

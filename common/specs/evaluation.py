@@ -19,6 +19,9 @@ class EvaluationSpec:
 
     metric: Literal["top1", "mean_average_precision"] = "top1"
     """The figure that is named first; all of them are measured."""
+    interval: Positive = 5
+    """Training measures itself after every so many epochs, on one clip x the centre crop, and as
+    stated below at its end."""
     batch_size: Positive = 16
     """Clips per forward pass; a video with more of them is answered in parts."""
     clips: Positive = 1

@@ -103,12 +103,23 @@ class TrainingSpec:
     scales the loss so that small gradients survive."""
     labels: LabelSpec = field(default_factory=LabelSpec)
     """What the labels ask for."""
+    ema_decay: ProperFraction | None = None
+    """Also keep a moving average of the weights with this decay per step, and measure and save
+    that one; null keeps none."""
+    sync_batchnorm: bool = False
+    """BatchNorm over the clips of all processes instead of each one's own; GPUs only."""
+    compile: bool = False
+    """Let torch.compile make the network faster; changes roundings."""
+    channels_last: bool = False
+    """Keep 2D layers in the memory order that GPUs are fastest with; changes roundings."""
     seed: NotNegative = 0
     """Key of initialisation, order of videos, drawn labels and dropout."""
     workers: NotNegative = 0
     """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
     memory_gb: Weight = 0.0
     """Decoded videos that each of these processes keeps, in GB. Never changes a result."""
+    keep: Positive = 2
+    """Saved states that are kept, the newest ones."""
 
     def __post_init__(self) -> None:
         if self.accumulation > self.batch_size:

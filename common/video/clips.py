@@ -1,6 +1,7 @@
 """From an open video to clips: a frame is decoded and resized once, however many views use it."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -8,6 +9,10 @@ from torch import Tensor
 from common.video.reader import VideoReader
 from common.video.view_ops import crop_and_resize, resize_short_side
 from common.video.view_params import ViewParams
+
+
+SLICE_BYTES: Final = 512 * 1024**2
+"""Frames of source size that are held at once: a video of many views has thousands in 1080p."""
 
 
 def cut_clips(video: VideoReader, views: Sequence[ViewParams], *, size: int) -> Tensor:
@@ -26,8 +31,17 @@ def cut_clips(video: VideoReader, views: Sequence[ViewParams], *, size: int) -> 
     """
     wanted = sorted({index for view in views for index in view.frame_indices})
     place = {index: position for position, index in enumerate(wanted)}
-    frames = torch.from_numpy(video.frames(wanted))
-    small = resize_short_side(frames, views[0].frame_height, views[0].frame_width)
+    at_once = max(1, SLICE_BYTES // (video.height * video.width * 3))
+    small = torch.cat(
+        [
+            resize_short_side(
+                torch.from_numpy(video.frames(wanted[first : first + at_once])),
+                views[0].frame_height,
+                views[0].frame_width,
+            )
+            for first in range(0, len(wanted), at_once)
+        ]
+    )
     return torch.stack(
         [
             crop_and_resize(small[[place[index] for index in view.frame_indices]], view, size)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from common.rng import keyed_generator
 from common.specs import ClipSpec, ViewSpec
-from common.video.sampling import frame_indices, test_offsets, train_offsets
+from common.video.sampling import frame_indices, train_offsets
 
 OK: Final = 0
 """Status of a view that can be replayed."""
@@ -208,49 +208,6 @@ def draw_view(
         height=crop_height,
         width=crop_width,
         flip=bool(rng.random() < views.flip_probability),
-        frame_height=frame_height,
-        frame_width=frame_width,
-    )
-
-
-def centre_view(
-    *,
-    clip: ClipSpec,
-    views: ViewSpec,
-    crop_fraction: float,
-    num_frames: int,
-    height: int,
-    width: int,
-) -> ViewParams:
-    """The one view evaluation takes: middles of the segments, centre square, no flip.
-
-    Args:
-        clip: Number, length and step of the pieces.
-        views: Gives the short side.
-        crop_fraction: Side of the square over the short side, in (0, 1].
-        num_frames: N, frames of the source video.
-        height: Rows of the source video.
-        width: Columns of the source video.
-
-    Returns:
-        A square of round(short_side * crop_fraction) pixels (halves to even, at least 1), moved up
-        and left by half a pixel where it cannot be centred.
-
-    Raises:
-        ValueError: If the source has no frames or no pixels, or the square exceeds the frame.
-
-    Source: ResKD reference, SampleFrames in test mode, Resize, CenterCrop.
-    """
-    frame_height, frame_width = short_side_size(height, width, views.short_side)
-    side = max(1, round(views.short_side * crop_fraction))
-    offsets = test_offsets(num_frames, clip=clip)
-    return ViewParams(
-        frame_indices=tuple(frame_indices(offsets, num_frames=num_frames, clip=clip).tolist()),
-        top=(frame_height - side) // 2,
-        left=(frame_width - side) // 2,
-        height=side,
-        width=side,
-        flip=False,
         frame_height=frame_height,
         frame_width=frame_width,
     )

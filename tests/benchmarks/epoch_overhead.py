@@ -37,7 +37,8 @@ from common.console import emit, say
 from common.importers.folder import import_folder
 from common.specs import Experiment
 from common.video.index import read_index, write_index
-from student_train.run_folder import read_events
+from student_train.ranks import Ranks
+from student_train.run_log import read_events
 from student_train.runs import train_student
 from teacher_cache.engine import open_or_create
 from teacher_cache.identity import cache_identity
@@ -50,6 +51,7 @@ from tests.video_files import write_video
 
 Way = Literal["labels", "cached", "live", "decode"]
 CPU = torch.device("cpu")
+ALONE = Ranks(CPU)
 ROUNDS = 5
 BATCH = 4
 BIG, TINY = "resnet50", "test_resnet"
@@ -134,7 +136,7 @@ class Trials:
             cache=cache,
             teacher="live" if way == "live" else "cached",
             distill=way in ("cached", "live"),
-            device=CPU,
+            ranks=ALONE,
             max_bad=0.0,
             fresh=True,
             allow_incomplete=False,

@@ -19,7 +19,7 @@ from student_train.decoded_frames import DecodedFrames
 from student_train.labels import Labels
 from student_train.order import epoch_order
 from teacher_cache.reader import CacheReader
-from tests.tiny_experiment import CPU, TinyCache, cut_off
+from tests.tiny_experiment import ALONE, TinyCache, cut_off
 
 SIZE, VIEWS, SEED = 24, 3, 5
 TARGETS = ("features", "feature_residual", "logits")
@@ -67,7 +67,7 @@ class Opened:
             batch_size=4,
             accumulation=accumulation,
             seed=SEED,
-            device=CPU,
+            ranks=ALONE,
         )
 
     def rows(self, name: str, view: int, videos: list[int]) -> Tensor:
@@ -92,6 +92,7 @@ def _copies(batches: Iterable[Batch]) -> list[Batch]:
         Batch(
             batch.frames_BT3HW.clone(),
             batch.labels,
+            batch.videos,
             {name: target.clone() for name, target in batch.targets.items()},
             batch.clips_BT3HW,
             batch.share,

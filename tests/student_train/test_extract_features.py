@@ -15,12 +15,14 @@ from common.cli import main
 from common.config import experiment_tree, load_experiment
 from common.errors import DataError
 from common.models.registry import build_model
-from common.specs import ClipSpec, ModelSpec
+from common.specs import ClipSpec, EvaluationSpec, ModelSpec
 from common.video.index import read_index
+from common.video.quarantine import BadVideo, quarantine_file, write_quarantine
 from common.video.reader import open_video
+from common.video.test_views import evaluation_views, num_views, teacher_size
 from common.video.view_ops import apply, normalize, shrink
-from common.video.view_params import centre_view
-from student_train.extract_features import USUAL_CLIPS, extract_features, reading_of
+from student_train.extract_features import extract_features
+from student_train.reading import USUAL_CLIPS, Reading, reading_of
 from tests.common.models.test_tsn import REFERENCE, largest_error, reference_weights
 from tests.tiny_experiment import CPU, cut_off
 
@@ -87,10 +89,10 @@ def test_videos_of_an_index_are_read_as_in_evaluation(
         written["paths"], written["features"], written["logits"], strict=True
     ):
         with open_video(Path(path), "pyav") as video:
-            params = centre_view(
+            (params,) = evaluation_views(
                 clip=experiment.clip,
                 views=experiment.views,
-                crop_fraction=0.875,
+                evaluation=EvaluationSpec(),
                 num_frames=video.num_frames,
                 height=video.height,
                 width=video.width,
@@ -143,14 +145,39 @@ def test_reading_without_experiment_shrinks_a_student_s_frames_from_the_teacher_
     tmp_path: Path,
 ) -> None:
     info = read_checkpoint_info(checkpoint(tmp_path, size=112))
-    student = reading_of(info, size=None, num_frames=None, source="x")
-    assert (student.views.short_side, student.views.size, student.size) == (256, 224, 112)
+    student = reading_of(info, None, size=None, num_frames=None)
+    assert sides(student) == (256, 224, 224, 112)
     assert student.clip == ClipSpec(num_clips=8)
-    teacher = reading_of(replace(info, role="teacher"), size=None, num_frames=16, source="x")
-    assert (teacher.views.short_side, teacher.views.size, teacher.size) == (128, 112, 112)
+    teacher = reading_of(replace(info, role="teacher"), None, size=None, num_frames=16)
+    assert sides(teacher) == (128, 112, 112, 112)
     assert teacher.clip == ClipSpec(num_clips=16)
-    large = reading_of(info, size=448, num_frames=None, source="x")
-    assert (large.views.short_side, large.views.size, large.size) == (512, 448, 448)
+    large = reading_of(info, None, size=448, num_frames=None)
+    assert sides(large) == (512, 448, 448, 448)
+
+
+def sides(reading: Reading) -> tuple[int, int, int, int]:
+    """Short side, crop, frames that the crop becomes, frames of the network; of a square video."""
+    (view,) = evaluation_views(
+        clip=reading.clip,
+        views=reading.views,
+        evaluation=reading.evaluation,
+        num_frames=9,
+        height=60,
+        width=60,
+    )
+    cut = teacher_size(reading.views, reading.evaluation)
+    return view.frame_height, view.height, cut, reading.size
+
+
+def test_reading_with_experiment_is_one_view_of_its_protocol(
+    tiny_experiment: Path, tmp_path: Path
+) -> None:
+    info = read_checkpoint_info(checkpoint(tmp_path, tiny_experiment))
+    protocol = "{clips: 2, twice: true, crops: 3, crop_fraction: 1.0, short_side: 64, size: 56}"
+    tiny_experiment.write_text(tiny_experiment.read_text() + f"evaluation: {protocol}\n")
+    reading = reading_of(info, load_experiment(str(tiny_experiment)), size=None, num_frames=None)
+    assert num_views(reading.evaluation) == 1
+    assert sides(reading) == (64, 64, 56, 28)  # 24 px of 48 px frames grow to 28 of 56
 
 
 @pytest.mark.parametrize(
@@ -168,7 +195,7 @@ def test_clips_without_experiment_are_those_of_the_recipes(
 ) -> None:
     info = read_checkpoint_info(checkpoint(tmp_path))
     info = replace(info, model=replace(info.model, recognizer=recognizer))
-    assert reading_of(info, size=None, num_frames=frames, source="x").clip == clip
+    assert reading_of(info, None, size=None, num_frames=frames).clip == clip
 
 
 def test_every_recognizer_has_usual_clips() -> None:
@@ -177,9 +204,24 @@ def test_every_recognizer_has_usual_clips() -> None:
 
 def test_options_win_over_the_experiment(tiny_experiment: Path, tmp_path: Path) -> None:
     info = read_checkpoint_info(checkpoint(tmp_path, tiny_experiment))
-    reading = reading_of(info, size=48, num_frames=5, source="x")
-    assert (reading.size, reading.views.size, reading.clip.num_frames) == (48, 48, 5)
-    assert reading.decoder == "pyav"
+    experiment = load_experiment(str(tiny_experiment))
+    reading = reading_of(info, experiment, size=48, num_frames=5)
+    assert sides(reading) == (48, 42, 48, 48)
+    assert reading.clip.num_frames == 5
+
+
+def test_videos_of_an_index_in_quarantine_are_not_touched(
+    tiny_experiment: Path, tmp_path: Path
+) -> None:
+    index_path = tiny_experiment.parent / "index.jsonl"
+    index = read_index(index_path)
+    bad = BadVideo(id=index.videos[1].id, path="x", verdict="hang", message="no end")
+    write_quarantine(quarantine_file(index_path), [bad])
+    result = extract(checkpoint(tmp_path / "run", tiny_experiment), index_path, tmp_path / "o.npz")
+    assert (result["clips"], result["failed"]) == (len(index.videos) - 1, 1)
+    (path,) = result["failures"]
+    assert path == str(index.path_of(index.videos[1]))
+    assert "hang: no end" in result["failures"][path]
 
 
 @pytest.mark.parametrize(

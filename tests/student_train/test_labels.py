@@ -11,9 +11,9 @@ import torch
 from common.config import load_experiment
 from common.video.index import VideoEntry, read_index, write_index
 from student_train.labels import Labels
-from student_train.run_folder import read_events
+from student_train.run_log import read_events
 from student_train.runs import train_teacher
-from tests.tiny_experiment import CPU
+from tests.tiny_experiment import ALONE
 
 ENTRIES = [
     VideoEntry(id=name, path=name, labels=labels, split="train", num_frames=9, fps=25.0)
@@ -67,7 +67,7 @@ def test_teacher_learns_from_videos_of_several_labels(
     write_index(file, replace(index, videos=tuple(videos)))
     options = f"teacher.training.labels={{kind: {kind}, smoothing: 0.1, class_weights: balanced}}"
     experiment = load_experiment(str(tiny_experiment), [options, "teacher.training.epochs=8"])
-    train_teacher(experiment, tmp_path / "run", device=CPU, max_bad=0.0, fresh=False)
+    train_teacher(experiment, tmp_path / "run", ranks=ALONE, max_bad=0.0, fresh=False)
     events = read_events(tmp_path / "run")
     assert len(events) == 8
     assert events[-1]["loss"] < events[0]["loss"]

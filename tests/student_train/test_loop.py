@@ -1,5 +1,6 @@
 """tests/student_train/test_loop.py: runs that stop in any way and go on end as if never stopped."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from common.atomic_write import atomic_write
 from common.checkpoints import WEIGHTS_FILE
 from common.cli import main
 from common.config import load_experiment
@@ -22,16 +25,20 @@ from common.errors import DataError, PreemptedError, StoppedShortError
 from common.models.registry import build_model
 from common.specs import TrainingSpec
 from common.video.index import read_index
-from student_train import loop
+from student_train import loop, run_folder
 from student_train.batches import Batch, Batches, StoredFrames
 from student_train.labels import Labels
-from student_train.loop import train
-from student_train.run_folder import EVENTS_FILE, STATE_FILE, RunFolder, Stateful, read_events
+from student_train.loop import Training, train
+from student_train.run_folder import STATE_FILE, Place, RunFolder, Stateful
+from student_train.run_log import EVENTS_FILE, read_events
+from student_train.stepper import Stepper
 from student_train.task import Task
 from teacher_cache.reader import CacheReader
-from tests.tiny_experiment import CPU, TinyCache
+from tests.tiny_experiment import ALONE, TinyCache
 
 EPOCHS = 3
+STEPS = 2
+"""Per epoch."""
 
 
 class InterruptedBatches(Batches):
@@ -40,8 +47,8 @@ class InterruptedBatches(Batches):
     epoch_of_event: int | None = None
     event: Callable[[Batch], None]
 
-    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        with closing(super().epoch(epoch)) as batches:
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
+        with closing(super().epoch(epoch, first_step=first_step)) as batches:
             for number, batch in enumerate(batches):
                 if number == 1 and epoch == self.epoch_of_event:
                     self.epoch_of_event = None
@@ -68,7 +75,7 @@ class Trainer:
             batch_size=self.spec.batch_size,
             accumulation=self.spec.accumulation,
             seed=self.spec.seed,
-            device=CPU,
+            ranks=ALONE,
         )
 
     def start(self, run: Path, batches: Batches | None = None, *, recipe: str = "this") -> Task:
@@ -81,8 +88,13 @@ class Trainer:
             teacher_channels=96,
             teacher_grid=(3, 3),
         )
-        folder = RunFolder(run, recipe)
-        train(task, batches or self.batches(), self.spec, folder, device=CPU, live=None)
+        training = Training(
+            batches=batches or self.batches(),
+            spec=self.spec,
+            run=RunFolder(run, recipe, keep=self.spec.keep),
+            ranks=ALONE,
+        )
+        train(Stepper(task, self.spec, ALONE, None), training)
         return task
 
     def interrupted(self, epoch: int, event: Callable[[Batch], None]) -> Batches:
@@ -107,8 +119,18 @@ def _assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
     assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
 
 
-def _saved_epochs(run: Path) -> int:
-    return int(torch.load(run / STATE_FILE, weights_only=True)["next_epoch"])
+def _states(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "states").iterdir())
+
+
+def _newest_state(run: Path) -> Path:
+    return run / "states" / _states(run)[-1] / STATE_FILE
+
+
+def _saved(run: Path) -> dict[str, Any]:
+    """The newest state."""
+    state: dict[str, Any] = torch.load(_newest_state(run), weights_only=True)
+    return state
 
 
 def _timeless_events(run: Path) -> list[tuple[float, ...]]:
@@ -172,7 +194,9 @@ def test_train_on_signal_of_a_scheduler_stops_clean_and_goes_on(
 
     with pytest.raises(PreemptedError, match=number.name):
         trainer.start(tmp_path / "run", trainer.interrupted(1, send))
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [EVENTS_FILE, STATE_FILE]
+    place = _saved(tmp_path / "run")["place"]
+    # The signal came before the second step of epoch 1, which was finished and saved.
+    assert (place["epoch"], place["step"], place["steps_done"]) == (1, 2, 2 + STEPS)
     never_stopped.assert_same_end(trainer, tmp_path / "run")
 
 
@@ -182,18 +206,73 @@ def test_train_killed_between_event_and_state_logs_that_epoch_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save = RunFolder.save_state
+    save = RunFolder.save
 
-    def die_at_second(self: RunFolder, parts: Mapping[str, Stateful], next_epoch: int) -> None:
-        if next_epoch == 2:
+    def die_at_second(
+        self: RunFolder, weights: nn.Module, parts: Mapping[str, Stateful], place: Place
+    ) -> None:
+        if place.epoch == 2:
             raise KeyboardInterrupt
-        save(self, parts, next_epoch)
+        save(self, weights, parts, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_state", die_at_second)
+        patch.setattr(RunFolder, "save", die_at_second)
         with pytest.raises(KeyboardInterrupt):
             trainer.start(tmp_path / "run")
     assert [event["epoch"] for event in read_events(tmp_path / "run")] == [0, 1]
+    never_stopped.assert_same_end(trainer, tmp_path / "run")
+
+
+def test_train_on_first_ctrl_c_finishes_the_step_and_on_second_stops_at_once(
+    trainer: Trainer, never_stopped: NeverStopped, tmp_path: Path
+) -> None:
+    def interrupt(times: int) -> Callable[[Batch], None]:
+        def send(batch: Batch) -> None:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return send
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.start(tmp_path / "run", trainer.interrupted(1, interrupt(1)))
+    assert _states(tmp_path / "run") == [f"{STEPS:09d}", f"{STEPS + 2:09d}"]
+    never_stopped.assert_same_end(trainer, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.start(tmp_path / "other", trainer.interrupted(1, interrupt(2)))
+    assert _states(tmp_path / "other") == [f"{STEPS:09d}"]
+
+
+def test_states_are_kept_up_to_a_number_and_one_that_was_torn_is_not_seen(
+    trainer: Trainer, never_stopped: NeverStopped, tmp_path: Path
+) -> None:
+    trainer.spec = replace(trainer.spec, keep=1)
+    with pytest.raises(PreemptedError):
+        trainer.start(tmp_path / "run", trainer.interrupted(2, _preempt))
+    assert _states(tmp_path / "run") == [f"{2 * STEPS:09d}"]
+    torn = tmp_path / "run" / "states" / "000000005.77.partial"
+    torn.mkdir()
+    never_stopped.assert_same_end(trainer, tmp_path / "run")
+    assert _states(tmp_path / "run") == [f"{3 * STEPS:09d}"]
+
+
+def test_full_disk_while_saving_leaves_the_state_before_and_goes_on(
+    trainer: Trainer,
+    never_stopped: NeverStopped,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = atomic_write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == STATE_FILE and f"{2 * STEPS:09d}" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "atomic_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            trainer.start(tmp_path / "run")
+    assert _states(tmp_path / "run") == [f"{STEPS:09d}"]
     never_stopped.assert_same_end(trainer, tmp_path / "run")
 
 
@@ -201,10 +280,10 @@ def test_train_event_holds_the_figures_of_its_epoch(trainer: Trainer, tmp_path: 
     trainer.start(tmp_path / "run")
     events = read_events(tmp_path / "run")
     assert [event["lr"] for event in events] == pytest.approx([0.003, 0.00225, 0.00075])
-    optimizer = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["parts"]["optimizer"]
+    optimizer = _saved(tmp_path / "run")["parts"]["optimizer"]
     assert optimizer["param_groups"][0]["lr"] == events[-1]["lr"]
     for event in events:
-        assert event["phase"] == "train"
+        assert event["step"] == STEPS * (event["epoch"] + 1)
         assert event["clips"] == 9
         expected = event["cross_entropy"] + 10 * event["feature_mse"]
         assert event["loss"] == pytest.approx(expected)
@@ -263,7 +342,7 @@ def test_train_with_loss_not_finite_stops_with_exit_code_5_and_keeps_the_last_ep
     ) as stop:
         trainer.start(tmp_path / "run", trainer.interrupted(1, spoil))
     assert stop.value.exit_code == 5
-    assert _saved_epochs(tmp_path / "run") == 1
+    assert _saved(tmp_path / "run")["place"]["epoch"] == 1
     never_stopped.assert_same_end(trainer, tmp_path / "run")
 
 
@@ -280,10 +359,10 @@ def test_train_in_folder_of_another_recipe_refuses_and_leaves_it(
     trainer: Trainer, tmp_path: Path
 ) -> None:
     trainer.start(tmp_path / "run")
-    state = (tmp_path / "run" / STATE_FILE).read_bytes()
+    state = _newest_state(tmp_path / "run").read_bytes()
     with pytest.raises(DataError, match=r"another recipe.*--fresh"):
         trainer.start(tmp_path / "run", recipe="other")
-    assert (tmp_path / "run" / STATE_FILE).read_bytes() == state
+    assert _newest_state(tmp_path / "run").read_bytes() == state
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty", "other"])
@@ -292,13 +371,13 @@ def test_train_with_damaged_state_names_it_and_the_mend(
 ) -> None:
     trainer.spec = replace(trainer.spec, epochs=1)
     trainer.start(tmp_path / "run")
-    state = tmp_path / "run" / STATE_FILE
+    state = _newest_state(tmp_path / "run")
     if damage == "other":
         torch.save([1, 2], state)
     else:
         whole = state.read_bytes()
         state.write_bytes({"cut": whole[: len(whole) // 2], "noise": b"x" * 999}.get(damage, b""))
-    with pytest.raises(DataError, match=r"train_state\.pt is damaged; .*--fresh"):
+    with pytest.raises(DataError, match=r"states/\d+ is damaged\. Remove .*--fresh"):
         trainer.start(tmp_path / "run")
 
 
@@ -365,7 +444,7 @@ def test_train_in_float16_scales_the_loss_and_ends_near_float32(
     one, other = (read_events(tmp_path / name)[-1] for name in ("full", "half"))
     assert other["loss"] != one["loss"]
     assert other["loss"] == pytest.approx(one["loss"], rel=0.2)
-    parts = torch.load(tmp_path / "half" / STATE_FILE, weights_only=True)["parts"]
+    parts = _saved(tmp_path / "half")["parts"]
     assert parts["scaler"]["scale"] > 1
     assert {value.dtype for value in full.parameters()} == {torch.float32}
 
@@ -379,5 +458,5 @@ def test_train_in_float16_leaves_out_a_step_that_overflows(
     trainer.experiment = replace(trainer.experiment, student=replace(student, losses=losses))
     trainer.spec = replace(trainer.spec, precision="float16")
     trainer.start(tmp_path / "run")
-    parts = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["parts"]
+    parts = _saved(tmp_path / "run")["parts"]
     assert 1 <= parts["scaler"]["scale"] < 65536

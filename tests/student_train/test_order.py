@@ -44,6 +44,7 @@ def test_stored_view_over_epochs_goes_round() -> None:
 
 
 def test_cut_parts_of_any_count_keeps_every_clip_in_order_and_none_empty() -> None:
+    assert cut_parts([], 3) == [[]]
     for count in range(1, 9):
         for parts in range(1, 12):
             cut = cut_parts(range(count), parts)

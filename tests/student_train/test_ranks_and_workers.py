@@ -18,7 +18,7 @@ from student_train.labels import Labels
 from student_train.order import epoch_order
 from teacher_cache.reader import CacheReader
 from tests.student_train.rank_rows import NAMES, rows_of, send_rows
-from tests.tiny_experiment import CPU, TinyCache, cut_off
+from tests.tiny_experiment import ALONE, TinyCache, cut_off
 
 VIEW = 1
 
@@ -105,7 +105,7 @@ def test_replayed_batches_with_workers_equal_those_without(
             num_views=3,
             batch_size=2,
             seed=5,
-            device=CPU,
+            ranks=ALONE,
         )
         copies = []
         for epoch in range(2):

@@ -16,12 +16,12 @@ from common.errors import CacheError, DataError, ExperimentError, StoppedShortEr
 from common.video.index import VideoEntry, VideoIndex, read_index, write_index
 from student_train import runs
 from student_train.open_cache import open_cache
-from student_train.run_folder import read_events
+from student_train.run_log import read_events
 from teacher_cache.layout import commit_key
 from teacher_cache.manifest import read_manifest, write_manifest
 from tests.student_train.edit_cache import edit_identity, set_identity
 from tests.teacher_cache.handling import extend
-from tests.tiny_experiment import CPU, TinyCache, make_tiny_cache, save_random_teacher
+from tests.tiny_experiment import ALONE, TinyCache, make_tiny_cache, save_random_teacher
 
 ONE_EPOCH = "student.training.epochs=1"
 
@@ -49,7 +49,7 @@ class Student:
             cache=self.cache,
             teacher=teacher,
             distill=distill,
-            device=CPU,
+            ranks=ALONE,
             max_bad=0.0,
             fresh=fresh,
             allow_incomplete=allow_incomplete,
@@ -450,7 +450,7 @@ def test_train_student_returns_the_facts_of_its_run(student: Student) -> None:
 
 def _train_teacher(experiment: Path, run: Path, *overrides: str) -> dict[str, Any]:
     resolved = load_experiment(str(experiment), overrides)
-    return runs.train_teacher(resolved, run, device=CPU, max_bad=0.0, fresh=False)
+    return runs.train_teacher(resolved, run, ranks=ALONE, max_bad=0.0, fresh=False)
 
 
 def test_train_teacher_trains_on_big_frames_from_labels(

@@ -13,7 +13,6 @@ from common.specs import ClipSpec, ViewSpec
 from common.video import view_params
 from common.video.view_params import (
     ViewParams,
-    centre_view,
     columns,
     draw_view,
     failed_row,
@@ -287,51 +286,6 @@ def test_drawn_view_of_one_key_keeps_its_values(crop: Crop, expected: list[int])
     # Frozen: another order of draws would give other views for the seeds of existing caches.
     views = replace(VIEWS, crop=crop)
     assert drawn(views=views).to_row().tolist() == expected
-
-
-def test_centre_view_of_known_source_matches_hand_values() -> None:
-    params = centre_view(
-        clip=ClipSpec(num_clips=4),
-        views=VIEWS,
-        crop_fraction=0.875,
-        num_frames=10,
-        height=240,
-        width=320,
-    )
-    assert params == ViewParams(
-        frame_indices=(1, 3, 6, 8),
-        top=16,
-        left=58,  # 117 columns are free; the odd one goes to the right
-        height=224,
-        width=224,
-        flip=False,
-        frame_height=256,
-        frame_width=341,
-    )
-
-
-@settings(deadline=None)
-@given(
-    height=SIDES,
-    width=SIDES,
-    short_side=st.integers(224, 300),
-    crop_fraction=st.floats(1e-6, 1),
-)
-def test_centre_view_of_any_source_is_a_square_inside_the_frame(
-    height: int, width: int, short_side: int, crop_fraction: float
-) -> None:
-    params = centre_view(
-        clip=CLIP,
-        views=replace(VIEWS, short_side=short_side),
-        crop_fraction=crop_fraction,
-        num_frames=30,
-        height=height,
-        width=width,
-    )
-    assert params.height == params.width
-    assert abs(params.height - short_side * crop_fraction) <= 1
-    assert 0 <= params.frame_height - params.height - 2 * params.top <= 1
-    assert 0 <= params.frame_width - params.width - 2 * params.left <= 1
 
 
 def test_views_of_video_without_frames_are_refused() -> None:

@@ -1,0 +1,139 @@
+"""Accuracies: pure functions of class scores and labels.
+
+Everywhere, of N videos and K classes:
+
+- scores_NK: finite scores (N, K), larger is likelier; one row per video.
+- targets_NK: bool (N, K), the labels; a video may have several, and then any of them is right.
+- answered_N: bool (N,); False marks a video that could not be read. It counts as answered wrongly.
+  Its scores must be there and should be 0, the least that a probability can be.
+
+torchmetrics 1.9 says something else in places, which is why it is a check in the tests only. Its
+average precision merges ties as here, but counts a class without positives as 0, refuses a single
+class, and takes any score outside [0, 1] (a mean of probabilities may round to just above 1) as a
+sign to squash all of them by a sigmoid in float32, which makes new ties. Its macro accuracy is
+`mean_class_accuracy` with `count_predicted`. Its accuracies know one label per video, and of equal
+scores it prefers the first class.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def top_k(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    *,
+    k: int,
+    answered_N: NDArray[np.bool_],
+) -> float:
+    """Share of the videos with one of their labels among the k highest scores.
+
+    Of equal scores that of the later class is the higher, as in a stable ascending sort.
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+
+    Source: ResKD reference, top_k_accuracy; its sort is not stable beyond 16 classes.
+    """
+    _check(scores_NK, targets_NK, answered_N)
+    last = scores_NK.shape[1] - 1
+    own_NK = np.where(targets_NK, scores_NK, -np.inf)
+    best_N1 = last - own_NK[:, ::-1].argmax(axis=1)[:, np.newaxis]  # the later of equal ones
+    score_N1 = np.take_along_axis(scores_NK, best_N1, axis=1)
+    later_NK = np.arange(last + 1) > best_N1
+    above_N = ((scores_NK > score_N1) | ((scores_NK == score_N1) & later_NK)).sum(axis=1)
+    return float(((above_N < k) & answered_N & targets_NK.any(axis=1)).mean())
+
+
+def mean_class_accuracy(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    *,
+    answered_N: NDArray[np.bool_],
+    count_predicted: bool = False,
+) -> float:
+    """Mean over classes of the share of a class's videos that are answered rightly.
+
+    A video with several labels belongs to each of these classes, and is right in all of them if the
+    answer is any of its labels. Of equal scores the first class is the answer.
+
+    Args:
+        scores_NK: See above.
+        targets_NK: See above.
+        answered_N: See above.
+        count_predicted: Also count, as 0, classes that no video has but some answer names. So the
+            reference does; the usual mean is over the classes that occur.
+
+    Returns:
+        Accuracy in [0, 1]; nan where no class counts.
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+
+    Source: ResKD reference, mean_class_accuracy (with count_predicted).
+    """
+    _check(scores_NK, targets_NK, answered_N)
+    answers_N = scores_NK.argmax(axis=1)
+    right_N = np.take_along_axis(targets_NK, answers_N[:, np.newaxis], axis=1)[:, 0] & answered_N
+    videos_K = targets_NK.sum(axis=0)
+    right_K = (targets_NK & right_N[:, np.newaxis]).sum(axis=0)
+    counted_K = videos_K > 0
+    if count_predicted:
+        counted_K[answers_N[answered_N]] = True
+    if not counted_K.any():
+        return float("nan")
+    return float((right_K[counted_K] / np.maximum(videos_K[counted_K], 1)).mean())
+
+
+def mean_average_precision(scores_NK: NDArray[np.floating], targets_NK: NDArray[np.bool_]) -> float:
+    """Mean over classes of the area under precision against recall, as a sum of steps.
+
+    Videos of equal score in a class pass the threshold together. A class without a video is left
+    out of the mean. Unreadable videos have no place of their own here: with score 0 they come last.
+
+    Returns:
+        mAP in [0, 1], a fraction; nan where no class has a video.
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+
+    Source: ResKD reference, mean_average_precision; equals scikit-learn's average_precision_score
+    on the classes that occur. The AR-Net family's mAP does not merge ties and counts a class
+    without videos as 0.
+    """
+    _check(scores_NK, targets_NK, np.ones(len(scores_NK), dtype=np.bool_))
+    occurring = np.flatnonzero(targets_NK.any(axis=0))
+    if not len(occurring):
+        return float("nan")
+    return float(
+        np.mean([_average_precision(scores_NK[:, k], targets_NK[:, k]) for k in occurring])
+    )
+
+
+def _average_precision(scores_N: NDArray[np.floating], targets_N: NDArray[np.bool_]) -> float:
+    """Of one class that has a video: the sum of precision times the recall gained with it."""
+    order_N = np.argsort(-scores_N, kind="stable")
+    # Last place of every run of equal scores: the only places where a threshold can cut.
+    ends = np.flatnonzero(np.append(np.diff(scores_N[order_N]) != 0, True))
+    found = np.cumsum(targets_N[order_N])[ends]
+    gained = np.diff(found, prepend=0) / found[-1]
+    return float((gained * found / (ends + 1)).sum())
+
+
+def _check(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    answered_N: NDArray[np.bool_],
+) -> None:
+    shapes = scores_NK.shape, targets_NK.shape, answered_N.shape
+    if scores_NK.ndim != 2 or 0 in scores_NK.shape or shapes[1:] != (shapes[0], shapes[0][:1]):
+        raise ValueError(
+            f"scores and targets must be (N, K) and answered (N,), none of them empty, got shapes "
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    if targets_NK.dtype != np.bool_ or answered_N.dtype != np.bool_:
+        raise ValueError(
+            f"targets and answered must be bool, got {targets_NK.dtype} and {answered_N.dtype}"
+        )
+    if not np.isfinite(scores_NK).all():
+        raise ValueError("scores must be finite; some are infinite or not a number")

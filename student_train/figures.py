@@ -1,0 +1,92 @@
+"""What is counted while a network trains: losses, hits, time, over the clips of all processes."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torch import Tensor
+
+from student_train.ranks import Ranks
+from student_train.stepper import PartResult
+
+EXPLODED: Final = 1000.0
+"""A loss so many times the mean of its epoch will not come back."""
+_ENOUGH_PARTS: Final = 20
+"""Parts of steps that make a mean to compare with."""
+
+
+class Figures:
+    """Sums over the clips of this process, from which the means of an epoch or some steps are made.
+
+    Args:
+        before: Sums to go on from.
+    """
+
+    def __init__(self, before: Mapping[str, float]) -> None:
+        self.start_from(before)
+
+    def start_from(self, before: Mapping[str, float]) -> None:
+        """Forget what was counted and go on from other sums."""
+        self._sums: dict[str, float] = defaultdict(float, before)
+        self._start = time.perf_counter() - self._sums.pop("seconds", 0.0)
+
+    def waited(self, seconds: float) -> None:
+        """Count seconds without data."""
+        self._sums["waited"] += seconds
+
+    def add(self, result: PartResult) -> None:
+        """Count one part of a step."""
+        output, labels = result
+        count = len(labels)
+        self._sums["parts"] += 1
+        self._sums["clips"] += count
+        self._sums["loss"] += count * output.loss.item()
+        self._sums["train_top1"] += _hits(output.logits_BK, labels)
+        for name, part in output.parts.items():
+            self._sums[name] += count * part.item()
+
+    def mean(self, name: str) -> float:
+        """Mean over the clips of this process so far."""
+        return self._sums[name] / max(1.0, self._sums["clips"])
+
+    def pace(self) -> tuple[float, float]:
+        """Clips per second of this process, and the share of its time without data."""
+        seconds = max(1e-9, time.perf_counter() - self._start)
+        return self._sums["clips"] / seconds, self._sums["waited"] / seconds
+
+    def explodes(self, loss: float) -> bool:
+        """Whether a loss is far beyond those so far, of which there must be some."""
+        enough = self._sums["parts"] >= _ENOUGH_PARTS
+        return enough and loss > EXPLODED * self.mean("loss")
+
+    def totals(self, ranks: Ranks) -> dict[str, float]:
+        """Sums over all processes, to go on from or to save; seconds are the mean of them."""
+        own = {**self._sums, "seconds": (time.perf_counter() - self._start) / ranks.world}
+        names = sorted({name for known in ranks.all_of(sorted(own)) for name in known})
+        sums = ranks.totals([own.get(name, 0.0) for name in names])
+        return dict(zip(names, sums, strict=True))
+
+    def summary(self, ranks: Ranks) -> dict[str, Any]:
+        """Means over the clips of all processes; empty where there were none."""
+        totals = self.totals(ranks)
+        clips, seconds = totals.pop("clips", 0.0), totals.pop("seconds")
+        if not clips:
+            return {}
+        waited = totals.pop("waited", 0.0) / ranks.world
+        totals.pop("parts")
+        return {
+            **{name: value / clips for name, value in totals.items()},
+            "clips": int(clips),
+            "seconds": seconds,
+            "clips_per_second": clips / seconds,
+            "data_wait_share": waited / seconds,
+        }
+
+
+def _hits(logits_BK: Tensor, labels: Tensor) -> float:
+    """Clips whose best class is the label, or one of them where there are several."""
+    best_B = logits_BK.argmax(1)
+    if labels.ndim == 1:
+        return (best_B == labels).sum().item()
+    return labels.gather(1, best_B[:, None]).sum().item()

@@ -1,0 +1,117 @@
+"""What a run says about itself while it trains: JSON Lines for programs, TensorBoard for eyes.
+
+`events.jsonl`, one object per line. Every line has `event`, `epoch`, and `step`, the steps done
+since the start of the run:
+
+| event | when | further fields |
+|---|---|---|
+| step | every LOG_STEPS steps | lr, gradient_norm; of these steps the same as of an epoch |
+| epoch | at its end | lr, loss, its unweighted parts, train_top1, clips, seconds, |
+| | | clips_per_second, data_wait_share |
+| validation | as evaluation.interval says | which (`current`; at the end `last`, `best`) and the |
+| | | figures of `reskd evaluate` |
+
+A run that is stopped and goes on leaves no line twice: what was logged after the state it goes on
+from is dropped.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from common.atomic_write import atomic_write
+from common.errors import DataError
+
+EVENTS_FILE: Final = "events.jsonl"
+TENSORBOARD_FOLDER: Final = "tensorboard"
+LOG_STEPS: Final = 20
+"""Steps between two lines about steps."""
+
+
+class Log(Protocol):
+    """Somewhere to write events to."""
+
+    def write(self, event: str, *, epoch: int, step: int, **figures: Any) -> None: ...
+
+
+class RunLog:
+    """The open log of a run."""
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        """Go on after a step; later lines, left by a run that was killed, go."""
+        # Imported here: it takes a second.
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / EVENTS_FILE
+        kept = [line for line in _lines(path) if line["step"] <= step]
+        atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(folder / TENSORBOARD_FOLDER, purge_step=step + 1)
+
+    def write(self, event: str, *, epoch: int, step: int, **figures: Any) -> None:
+        """Add one line, on disk at once, and its numbers to TensorBoard."""
+        figures = {name: _json_value(value) for name, value in figures.items()}
+        line = {"event": event, "epoch": epoch, "step": step, **figures}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        prefix = "/".join(filter(None, (event, figures.get("which"))))
+        for name, value in figures.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{prefix}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        self._board.close()
+
+
+class _NoLog:
+    def write(self, event: str, *, epoch: int, step: int, **figures: Any) -> None:
+        """Forget it."""
+
+
+@contextmanager
+def open_log(folder: Path, *, step: int, writes: bool) -> Iterator[Log]:
+    """The log of a run folder, from a step on; one that forgets everything if it does not write."""
+    if not writes:
+        yield _NoLog()
+        return
+    log = RunLog(folder, step=step)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def read_events(folder: Path, event: str = "epoch") -> list[dict[str, Any]]:
+    """The lines of one kind in a run folder's log, in order; none where there is no log.
+
+    Raises:
+        DataError: If the log is damaged.
+    """
+    return [line for line in _lines(folder / EVENTS_FILE) if line["event"] == event]
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no word for a mean over nothing."""
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    # A killed run may leave half a line, never more.
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    lines = []
+    for number, text in enumerate(whole, start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or not {"event", "epoch", "step"} <= line.keys():
+            raise DataError(f"line {number} of {path} is no event; start over with --fresh.")
+        lines.append(line)
+    return lines

@@ -1,0 +1,205 @@
+"""Optimiser steps: precision, gradients of several parts and processes, clipping, averaging."""
+
+from contextlib import AbstractContextManager, nullcontext
+from math import inf, isfinite
+from typing import Any, Final, NamedTuple
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from common.errors import ExperimentError
+from common.models.recognizer import Recognizer
+from common.specs import TrainingSpec
+from common.video.view_ops import normalize
+from student_train.batches import Batch
+from student_train.live import LiveTeacher
+from student_train.optim import build_optimizer, set_learning_rate
+from student_train.ranks import Ranks
+from student_train.run_folder import Stateful
+from student_train.task import Task, TaskOutput
+
+_LOW_PRECISION: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class DivergedError(Exception):
+    """The loss or its gradient is not finite, or far beyond what it was."""
+
+
+class PartResult(NamedTuple):
+    """What computing one part of a step gave."""
+
+    output: TaskOutput
+    labels: Tensor
+    """On the device."""
+
+
+class Stepper:
+    """A task that takes optimiser steps, each from one or several parts and processes.
+
+    The loss of a part counts by its share of the clips of the whole step, so a step comes to the
+    same however it is cut, BatchNorm apart. Processes exchange gradients once per step.
+
+    Args:
+        task: What is trained; moved to the device.
+        spec: How.
+        ranks: This process and the others.
+        live: Teacher that answers in the step; None takes the targets of the batches.
+
+    Raises:
+        ExperimentError: If BatchNorm over all processes is asked for on CPUs.
+    """
+
+    def __init__(
+        self, task: Task, spec: TrainingSpec, ranks: Ranks, live: LiveTeacher | None
+    ) -> None:
+        task = task.to(ranks.device)
+        if spec.channels_last:
+            _use_channels_last(task)
+        if spec.sync_batchnorm and ranks.world > 1:
+            if ranks.device.type != "cuda":
+                raise ExperimentError(
+                    "training.sync_batchnorm needs GPUs: torch's layer for it has no CPU version. "
+                    "Set it to false, or raise the clips per process."
+                )
+            task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
+        if spec.compile:
+            task.compile()
+        self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
+        # Small gradients vanish in float16; the scaler makes them large and undoes it.
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.precision == "float16")
+        self.average = (
+            None if spec.ema_decay is None else ModelEmaV3(task.model, decay=spec.ema_decay)
+        )
+        self._spec, self._ranks, self._live = spec, ranks, live
+        self._shared: DistributedDataParallel | None = None
+        if ranks.world > 1:
+            # Each process keeps the statistics of its own BatchNorm; the first one's are saved.
+            self._shared = DistributedDataParallel(
+                _TaskOrNothing(task),
+                device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+                broadcast_buffers=False,
+            )
+
+    @property
+    def model(self) -> Recognizer:
+        """The network to measure and to save: the average of the weights where one is kept."""
+        averaged: Recognizer = self.task.model if self.average is None else self.average.module
+        return averaged
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """What has to be kept beside the task's weights for a run that is to go on."""
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.average is None else {**parts, "average": self.average}
+
+    def forward_backward(self, batch: Batch) -> PartResult | None:
+        """Add the gradient of one part of a step; None for one without clips.
+
+        Raises:
+            DivergedError: If the loss is not finite.
+        """
+        if self._nothing_to_do(batch):
+            if self._shared is not None and batch.ends_step:
+                self._shared(None).backward()
+            return None
+        clips = normalize(self._moved(batch.frames_BT3HW))
+        labels = self._moved(batch.labels)
+        targets = {name: self._moved(target) for name, target in self._targets(batch).items()}
+        with self._exchange(batch.ends_step):
+            with self._precision():
+                output: TaskOutput = (self._shared or self.task)(clips, labels, targets)
+            if not isfinite(output.loss.item()):
+                raise DivergedError(f"The loss is {described(output)}")
+            # Gradients are averaged over processes; shares add up to 1 over all of them.
+            loss = output.loss * (batch.share * self._ranks.world)
+            self.scaler.scale(loss).backward()
+        return PartResult(output, labels)
+
+    def step(self, lr: float) -> float:
+        """Update the weights and forget the gradients.
+
+        Returns:
+            L2 norm of the whole gradient before clipping.
+
+        Raises:
+            DivergedError: If it is not finite; the weights stay what they were.
+        """
+        set_learning_rate(self.optimizer, lr)
+        self.scaler.unscale_(self.optimizer)
+        clip_norm = self._spec.optimizer.clip_norm or inf
+        norm = clip_grad_norm_(self.task.parameters(), clip_norm).item()
+        # Too large for float16 is no harm: the scaler leaves the step out and scales less.
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        if not isfinite(norm) and not overflow:
+            raise DivergedError(f"The gradient has norm {norm:.4g}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.task.model)
+        return norm
+
+    def _exchange(self, ends_step: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients with the last part of a step, not with those before it."""
+        return nullcontext() if self._shared is None or ends_step else self._shared.no_sync()
+
+    def _nothing_to_do(self, batch: Batch) -> bool:
+        """Without clips; with BatchNorm over all processes also if another one has none."""
+        empty = not len(batch)
+        together = self._spec.sync_batchnorm and self._ranks.world > 1
+        return self._ranks.any(empty)[0] if together else empty
+
+    def _precision(self) -> AbstractContextManager[None]:
+        dtype = _LOW_PRECISION.get(self._spec.precision)
+        return torch.autocast(self._ranks.device.type, dtype, enabled=dtype is not None)
+
+    def _targets(self, batch: Batch) -> dict[str, Tensor]:
+        if self._live is None:
+            return batch.targets
+        assert batch.clips_BT3HW is not None, "a live teacher needs clips of its size"
+        return self._live.targets(batch.clips_BT3HW)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        # Only CUDA copies in order with what the batch's memory is used for next (slots.py).
+        cuda = self._ranks.device.type == "cuda"
+        return tensor.to(self._ranks.device, non_blocking=cuda)
+
+
+class _TaskOrNothing(nn.Module):
+    """A task for several processes: each has to hand in a gradient of every weight, or others wait.
+
+    One that has no clips for a step hands in zeros, and so does a classifier that no loss uses.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, clips: Tensor | None, *batch: Any) -> Any:
+        """What the task returns, or without clips a zero that every weight has a part in."""
+        if clips is None:
+            return self._zero()
+        output: TaskOutput = self.task(clips, *batch)
+        if self.task.trains_classifier:
+            return output
+        return output._replace(loss=output.loss + self._zero())
+
+    def _zero(self) -> Tensor:
+        trained = [weight for weight in self.task.parameters() if weight.requires_grad]
+        return torch.stack([weight.flatten()[0] * 0.0 for weight in trained]).sum()
+
+
+def described(output: TaskOutput) -> str:
+    """Value and unweighted parts of a loss, for a person."""
+    parts = ", ".join(f"{name} {part.item():.4g}" for name, part in output.parts.items())
+    return f"{output.loss.item():.4g} ({parts})"
+
+
+def _use_channels_last(module: nn.Module) -> None:
+    """Only weights of 2D layers have that order."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
