@@ -137,13 +137,42 @@ def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
             f"The weights in {folder / WEIGHTS_FILE} are not those that {CONFIG_FILE} beside it "
             "names: one of the two was replaced or damaged. Write the checkpoint again."
         )
-    spec = replace(info.model, pretrained=False)  # nothing to download, the weights are here
+    spec = replace(info.model, pretrained=False, start=None)  # the weights are here
     model = build_model(spec, num_classes=len(info.classes))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise DataError(f"The weights in {folder} do not fit its model: {error}") from error
     return model.eval(), info
+
+
+def start_from(model: Recognizer, spec: ModelSpec) -> None:
+    """Fill a fresh network with the weights of the checkpoint directory `spec.start`, if any.
+
+    Everything is taken, except a classifier of another number of classes.
+
+    Raises:
+        DataError: If the checkpoint is missing, damaged, or another network.
+    """
+    if spec.start is None:
+        return
+    source, info = load_checkpoint(spec.start)
+    own, state = model.state_dict(), source.state_dict()
+    fresh = {f"classifier.{name}" for name in ("weight", "bias")}
+    taken = {
+        name: value
+        for name, value in state.items()
+        if name not in fresh or (name in own and own[name].shape == value.shape)
+    }
+    differing = [name for name in own if name in taken and own[name].shape != taken[name].shape]
+    missing = own.keys() - taken.keys() - fresh
+    if differing or missing or taken.keys() - own.keys():
+        raise DataError(
+            f"model.start {spec.start} holds {info.model.recognizer} {info.model.backbone} "
+            f"{info.model.backbone_args}, whose weights are not those of {spec.recognizer} "
+            f"{spec.backbone} {spec.backbone_args}. Name a checkpoint of that network."
+        )
+    model.load_state_dict(taken, strict=False)
 
 
 def _read_json(path: Path) -> Any:

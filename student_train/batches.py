@@ -7,6 +7,7 @@ frames are not stored do worker processes decode videos (decoded_frames.py).
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import ceil
 from typing import NamedTuple, Protocol
 
 import torch
@@ -182,7 +183,9 @@ class Batches:
         world = self._ranks.world
         shares = cut_parts(step, world)
         own = shares[self._ranks.rank] if self._ranks.rank < len(shares) else []
-        parts = cut_parts(own, self._accumulation)
+        # A short step has fewer parts, not smaller ones, which would be hard on BatchNorm.
+        part_clips = ceil(self._batch_size / (world * self._accumulation))
+        parts = cut_parts(own, min(self._accumulation, ceil(len(own) / part_clips)))
         missing = self._accumulation - len(parts) if world > 1 else 0
         return [[] for _ in range(missing)] + parts
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
+from common.checkpoints import read_checkpoint_info
 from common.config import experiment_tree
 from common.distill.arrays import ArraySpec, Grid
 from common.distill.targets import ARRAYS_OF_LOSS
@@ -93,6 +94,9 @@ def recipe_digest(
     kept[recipe.role].pop("checkpoint", None)
     for name in MAY_CHANGE:
         kept[recipe.role]["training"].pop(name)
+    if recipe.model.start is not None:  # what it holds counts, not where it lies
+        start = read_checkpoint_info(recipe.model.start)
+        kept[recipe.role]["model"]["start"] = start.weights_sha256
     kept["views"].pop("count")  # what counts is the number of views that are trained on
     return digest(
         {

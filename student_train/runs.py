@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from common.checkpoints import save_checkpoint
+from common.checkpoints import save_checkpoint, start_from
 from common.config import experiment_tree
 from common.distill.label_loss import class_weights
 from common.distill.targets import ARRAYS_OF_LOSS
@@ -231,6 +231,7 @@ def _build_task(recipe: Recipe, index: VideoIndex, answers: Answers) -> Task:
     weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)
     torch.manual_seed(derived_seed(recipe.training.seed, "init"))
     model = build_model(recipe.model, num_classes=num_classes)
+    start_from(model, recipe.model)
     if not recipe.losses.feature_mse:
         return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
     arrays = {array.name: array for array in answers.arrays(recipe.losses)}

@@ -15,7 +15,12 @@ Identity = dict[str, Any]
 
 
 def cache_identity(
-    experiment: Experiment, index: VideoIndex, *, split: str, weights_sha256: str | None
+    experiment: Experiment,
+    index: VideoIndex,
+    *,
+    split: str,
+    weights_sha256: str | None,
+    with_pixels: bool = True,
 ) -> Identity:
     """Everything that decides what the teacher said.
 
@@ -29,10 +34,14 @@ def cache_identity(
             agreement metrics only: no student may learn from them.
         weights_sha256: Digest of the teacher's weights; None where only a comparison with a cache
             is wanted and the weights are not at hand.
+        with_pixels: Tell who makes the pixels; without it field `decoder` is empty, for a
+            comparison that leaves it out.
+
+    Raises:
+        DataError: If data.frames is no frame store, or one without some of the videos.
     """
     # Imported here: reading and checking a cache needs neither decoders nor torch.
     from common.distill.teacher import BATCH_GROUP
-    from common.video.reader import decoder_identity
     from common.video.view_ops import PREPROCESSING_VERSION
 
     views = asdict(experiment.views)
@@ -46,7 +55,7 @@ def cache_identity(
             "model": {
                 key: value
                 for key, value in asdict(experiment.teacher.model).items()
-                if key not in ("pretrained", "dropout", "drop_path")  # they shape training
+                if key not in ("pretrained", "start", "dropout", "drop_path")  # shape training
             },
         },
         "clip": asdict(experiment.clip),
@@ -58,9 +67,20 @@ def cache_identity(
             "classes": list(index.classes),  # before the digest, which differs with them
             "digest": index.digest(split),
         },
-        "decoder": decoder_identity(experiment.data.decoder),
+        "decoder": _pixels_identity(experiment, index, split) if with_pixels else {},
         "preprocessing": PREPROCESSING_VERSION,
     }
+
+
+def _pixels_identity(experiment: Experiment, index: VideoIndex, split: str) -> dict[str, str]:
+    """Who makes the pixels: decoders by version, or the very frames that a store keeps."""
+    if experiment.data.frames is not None:
+        from common.frame_store.store import store_identity
+
+        return store_identity(experiment.data.frames, [video.id for video in index.split(split)])
+    from common.video.reader import decoder_identity
+
+    return decoder_identity(experiment.data.decoder)
 
 
 def first_difference(

@@ -136,7 +136,7 @@ def _wanted_spec(options: ImportOptions, role: Role) -> ModelSpec | None:
     plan = (
         options.experiment.teacher if role == "teacher" else options.experiment.required_student()
     )
-    planned = replace(plan.model, pretrained=False)
+    planned = replace(plan.model, pretrained=False, start=None)
     if named and (named.recognizer, named.backbone) != (planned.recognizer, planned.backbone):
         raise DataError(
             f"--model {options.model} contradicts the {role} of the experiment, "

@@ -214,7 +214,9 @@ def decide(candidate: Candidate, wanted: ModelSpec | None) -> ModelSpec:
         if candidate.recognizers == ("swin3d",) and candidate.of_images:
             raise DataError(f"it holds {found}. Say --model {name} to start that network from it.")
         return _spec(candidate.recognizers[0], candidate.backbone)
-    if wanted.recognizer in candidate.recognizers and wanted.backbone == candidate.backbone:
+    # A timm name may go on with the weights it was pretrained by: resnet50.tv_in1k.
+    network = wanted.backbone.partition(".")[0]
+    if wanted.recognizer in candidate.recognizers and network == candidate.backbone:
         return wanted
     fitting = [short_name(recognizer, candidate.backbone) for recognizer in candidate.recognizers]
     raise DataError(

@@ -23,6 +23,9 @@ class DataSpec:
     """Split of the index that `evaluate` measures."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """`auto` is decord where it is installed and opens the file, else PyAV."""
+    frames: Path | None = None
+    """Frame store that is read instead of the videos, made by `reskd dataset extract-frames`. Clips
+    are then cut from the kept frames as if they were the video. null opens the videos."""
     max_bad: Fraction = 0.005
     """Share of videos that may be unreadable before a command stops with exit code 5."""
 

@@ -1,6 +1,7 @@
 """The networks."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
@@ -22,6 +23,9 @@ class ModelSpec:
     """Further arguments of timm.create_model or of torchvision's model, such as output_stride."""
     pretrained: bool = False
     """Start from the weights timm or torchvision has under that name."""
+    start: Path | None = None
+    """Checkpoint directory of such a network to start from, as `reskd import-checkpoint` or an
+    earlier run wrote it; its classifier is taken where the classes are as many. null: none."""
     dropout: ProperFraction = 0.5
     """Dropout before the classifier."""
     drop_path: ProperFraction = 0.0
@@ -29,6 +33,8 @@ class ModelSpec:
     A teacher that answers never skips any."""
 
     def __post_init__(self) -> None:
+        if self.start is not None and self.pretrained:
+            raise ValueError("pretrained and start both name weights to start from; keep one")
         for name in ("drop_path_rate", "stochastic_depth_prob"):
             if self.drop_path and name in self.backbone_args:
                 raise ValueError(f"drop_path and backbone_args.{name} say the same; keep one")

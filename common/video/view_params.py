@@ -195,9 +195,7 @@ def draw_view(
     offsets = train_offsets(num_frames, clip=clip, rng=rng)
     frame_height, frame_width = short_side_size(height, width, views.short_side)
     if views.crop == "multi_scale":
-        box = _multi_scale_box(
-            frame_height, frame_width, scales=views.scales, size=views.size, rng=rng
-        )
+        box = _multi_scale_box(frame_height, frame_width, scales=views.scales, rng=rng)
     else:
         box = _random_resized_box(frame_height, frame_width, rng=rng)
     top, left, crop_height, crop_width = box
@@ -214,16 +212,17 @@ def draw_view(
 
 
 def _multi_scale_box(
-    frame_height: int, frame_width: int, *, scales: tuple[float, ...], size: int, rng: Generator
+    frame_height: int, frame_width: int, *, scales: tuple[float, ...], rng: Generator
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width): one of few sides, at one of 13 fixed positions.
 
     Sides whose scales are not neighbours in `scales` are not paired, which bounds the distortion
     of squeezing the box into a square.
 
-    Source: ResKD reference, MultiScaleCrop with max_wh_scale_gap 1 and num_fixed_crops 13.
+    Source: ResKD reference, MultiScaleCrop with max_wh_scale_gap 1 and num_fixed_crops 13. Its rule
+    that a side within 2 pixels of input_size becomes that never applies in the published recipes.
     """
-    sides = [_multi_scale_side(min(frame_height, frame_width), scale, size) for scale in scales]
+    sides = [max(1, int(min(frame_height, frame_width) * scale)) for scale in scales]
     pairs = _side_pairs(sides)
     height, width = pairs[rng.integers(len(pairs))]
     right, down = _POSITIONS[rng.integers(len(_POSITIONS))]
@@ -231,12 +230,6 @@ def _multi_scale_box(
     top = down * ((frame_height - height) // 4)
     left = right * ((frame_width - width) // 4)
     return top, left, height, width
-
-
-def _multi_scale_side(short_side: int, scale: float, size: int) -> int:
-    """Side of a crop in pixels; one almost as wanted is exactly as wanted and needs no resize."""
-    side = max(1, int(short_side * scale))
-    return size if abs(side - size) < 3 else side
 
 
 def _side_pairs(sides: list[int]) -> list[tuple[int, int]]:

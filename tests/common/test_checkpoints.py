@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common.checkpoints import (
     load_checkpoint,
     read_checkpoint_info,
     save_checkpoint,
+    start_from,
     weights_digest,
 )
 from common.errors import DataError
@@ -217,3 +219,35 @@ def test_digest_is_of_these_bytes() -> None:
     content = b"a|torch.float32|(2, 3)|" + struct.pack("<6f", *range(6))
     content += b"b|torch.int64|()|" + struct.pack("<q", 7) + b"c|torch.float32|(0,)|"
     assert weights_digest(STATE) == sha256(content).hexdigest()
+
+
+def test_start_from_takes_every_weight_and_the_classifier_of_as_many_classes(saved: Path) -> None:
+    state, _ = load_checkpoint(saved)
+    spec = replace(SPEC, start=saved)
+    model = build_model(spec, num_classes=len(CLASSES))
+    start_from(model, spec)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state.state_dict()[name]), name
+
+    other = build_model(spec, num_classes=2)
+    fresh = other.state_dict()["classifier.weight"].clone()
+    start_from(other, spec)
+    assert torch.equal(other.state_dict()["classifier.weight"], fresh)
+    assert torch.equal(
+        other.state_dict()["backbone.model.conv1.0.weight"],
+        state.state_dict()["backbone.model.conv1.0.weight"],
+    )
+
+
+def test_start_from_another_network_names_both(saved: Path) -> None:
+    spec = replace(SPEC, backbone="resnet18", backbone_args={}, start=saved)
+    model = build_model(spec, num_classes=2)
+    with pytest.raises(DataError, match=r"holds tsn test_resnet .* not those of tsn"):
+        start_from(model, spec)
+    with pytest.raises(DataError, match="not a checkpoint directory"):
+        start_from(model, replace(spec, start=saved / "absent"))
+
+
+def test_start_and_pretrained_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="both name weights"):
+        ModelSpec(pretrained=True, start=tmp_path)
