@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from click import Command
 from click.testing import CliRunner
 
 from teacher_cache.layout import Layout
-from tests.benchmarks import decode_once, epoch_overhead, store_read, store_write
+from tests.benchmarks import (
+    decode_once,
+    epoch_overhead,
+    frame_access,
+    recipes,
+    store_read,
+    store_write,
+)
 from tests.benchmarks.timing import interleaved, ratio
 
 BENCHMARKS = sorted(
@@ -80,6 +88,12 @@ def test_decode_once_with_a_short_video_gives_equal_clips(tmp_path: Path) -> Non
     _require_numbers(result["2"])
 
 
+def test_frame_access_with_a_short_video_reads_the_same_frames(tmp_path: Path) -> None:
+    result = frame_access.compare(tmp_path, num_videos=1, num_frames=9, clips=1, rounds=1)
+    assert set(frame_access.RATIOS) <= set(result)
+    _require_numbers(result)
+
+
 def test_epoch_overhead_with_a_tiny_teacher_runs_in_all_ways(tmp_path: Path) -> None:
     file = epoch_overhead.make_experiment(
         tmp_path, teacher="test_resnet", num_videos=4, num_frames=9
@@ -88,3 +102,13 @@ def test_epoch_overhead_with_a_tiny_teacher_runs_in_all_ways(tmp_path: Path) -> 
         file, student="test_resnet", ways=epoch_overhead.WAYS, epochs=2, rounds=1
     )
     _require_numbers({way: trials.ratio(way, "labels") for way in epoch_overhead.WAYS})
+
+
+def test_recipes_with_a_tiny_network_goes_through_every_command(tmp_path: Path) -> None:
+    big = recipes.FAMILIES["tsn"]
+    tiny = replace(big, teacher={"backbone": "test_resnet"}, student={"backbone": "test_resnet"})
+    result = recipes.run_family(tmp_path / "tsn", tiny, recipes.make_videos(tmp_path), steps=2)
+    _require_numbers({**result["seconds"], **result["top1"], **result["difference"]})
+    assert result["losses"]["first"].keys() == {"loss", "cross_entropy", "feature_mse"}
+    assert [len(curve) for curve in result["curves"].values()] == [2, 2]
+    assert "difference live" in recipes.as_table({"tsn": result, "load": [0.0, 0.0]})

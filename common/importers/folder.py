@@ -10,29 +10,21 @@ unreadable video stops the import or stays in the index as one of 0 frames.
 
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
-from itertools import combinations
+from hashlib import sha256
 from pathlib import Path
 
 from common.errors import DataError
+from common.importers.copies import copies_across
+from common.importers.file_kinds import CONTAINERS, is_video
+from common.importers.messages import listing, names
+from common.importers.probe_journal import ProbeJournal
+from common.importers.probing import Progress, probe_all
 from common.video.index import VideoEntry, VideoIndex
-from common.video.reader import Decoder, UnreadableVideoError, open_video
+from common.video.reader import Decoder
 
 SPLITS = ("train", "val", "test")
-CONTAINERS = (
-    "3g2 3gp asf avi divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpe mpeg mpg mts mxf nut ogm "
-    "ogv qt rm rmvb ts vob webm wmv y4m"
-)
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in CONTAINERS.split())
-LISTED = 10
-"""Longest list of names in a message."""
-
-Progress = Callable[[int, int], None]
-"""Called with the videos done and the videos in all."""
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +48,6 @@ class FolderScan:
     videos: tuple[FoundVideo, ...]
     skipped: tuple[str, ...]
     """Files in class folders whose suffix is not one of a video, relative to `directory`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Probe:
-    """What opening a video told."""
-
-    num_frames: int = 0
-    fps: float = 0.0
-    problem: str | None = None
 
 
 def import_folder(
@@ -113,8 +96,8 @@ def scan_folder(directory: Path, *, val_fraction: float) -> FolderScan:
         for split, parent in parents.items()
         for folder in _class_folders(parent)
     }
-    videos = {key: [file for file in files if _is_video(file)] for key, files in found.items()}
-    skipped = [file for files in found.values() for file in files if not _is_video(file)]
+    videos = {key: [file for file in files if is_video(file.name)] for key, files in found.items()}
+    skipped = [file for files in found.values() for file in files if not is_video(file.name)]
     _refuse_empty(directory, videos)
     by_class = {
         key: sorted(file.relative_to(directory).as_posix() for file in files)
@@ -144,6 +127,7 @@ def build_index(
     decoder: Decoder = "auto",
     allow_unreadable: bool = False,
     workers: int | None = None,
+    journal: ProbeJournal | None = None,
     progress: Progress | None = None,
 ) -> VideoIndex:
     """Open every video, and decode its last frame, to learn its length.
@@ -154,18 +138,19 @@ def build_index(
         allow_unreadable: Keep a video that cannot be read, with 0 frames and a warning in the log,
             so that it counts as failed later.
         workers: Threads; as many as processors when None.
+        journal: What an earlier import learnt, if it was stopped.
         progress: Told after each video, in this thread.
 
     Raises:
         DataError: If videos are unreadable and that is not allowed.
     """
     paths = {video.id: scan.directory / video.id for video in scan.videos}
-    probes = _probe_all(paths, decoder, workers or os.cpu_count() or 1, progress)
+    probes = probe_all(paths, decoder=decoder, jobs=workers, progress=progress, journal=journal)
     problems = {id_: probes[id_].problem for id_ in paths if probes[id_].problem is not None}
     if problems and not allow_unreadable:
         raise DataError(
             f"{len(problems)} of {len(paths)} videos in {scan.directory} cannot be read:\n"
-            + _listing(f"{id_}: {problem}" for id_, problem in problems.items())
+            + listing(f"{id_}: {problem}" for id_, problem in problems.items())
             + "\nMend or remove them; or give --allow-unreadable, which keeps them in the index "
             "as failed videos, so that they are counted and never silently dropped"
         )
@@ -197,14 +182,14 @@ def _split_folders(directory: Path) -> dict[str, Path]:
     if len(named) == len(folders):
         if named and "train" not in named:
             raise DataError(
-                f"{directory} holds {_names(named)} and no `train`; add {directory}/train"
+                f"{directory} holds {names(named)} and no `train`; add {directory}/train"
             )
         return named
     # A class may well be called `train`; only with folders inside can it be meant as a split.
     if ambiguous := [name for name, folder in named.items() if _subfolders(folder)]:
         others = [folder.name for folder in folders if folder.name not in named]
         raise DataError(
-            f"{directory} holds splits ({_names(ambiguous)}) and class folders ({_names(others)}) "
+            f"{directory} holds splits ({names(ambiguous)}) and class folders ({names(others)}) "
             "side by side, so the class of a video is not clear; move the class folders into the "
             "splits, or import one of the two alone"
         )
@@ -212,11 +197,11 @@ def _split_folders(directory: Path) -> dict[str, Path]:
 
 
 def _class_folders(parent: Path) -> list[Path]:
-    loose = [child.name for child in _visible(parent) if child.is_file() and _is_video(child)]
+    loose = [child.name for child in _visible(parent) if child.is_file() and is_video(child.name)]
     if loose:
         raise DataError(
             f"{len(loose)} videos lie in {parent} itself, outside any class folder, so they have "
-            f"no class: {_names(loose)}. Move them into the folder of their class"
+            f"no class: {names(loose)}. Move them into the folder of their class"
         )
     folders = _subfolders(parent)
     if not folders:
@@ -231,7 +216,7 @@ def _refuse_empty(directory: Path, videos: Mapping[tuple[str, str], Sequence[Pat
     empty = ["/".join(filter(None, key)) for key, files in videos.items() if not files]
     if empty:
         raise DataError(
-            f"{len(empty)} class folders in {directory} hold no videos: {_names(empty)}. Put "
+            f"{len(empty)} class folders in {directory} hold no videos: {names(empty)}. Put "
             f"videos there or remove the folders; known suffixes are {CONTAINERS}"
         )
 
@@ -241,7 +226,7 @@ def _refuse_untrained(by_class: Mapping[tuple[str, str], Sequence[str]]) -> None
     if untrained := sorted({class_name for _, class_name in by_class} - trained):
         raise DataError(
             f"{len(untrained)} classes have no folder in `train`, so nothing could learn them: "
-            f"{_names(untrained)}. Add training videos or remove these classes from the other "
+            f"{names(untrained)}. Add training videos or remove these classes from the other "
             "splits"
         )
 
@@ -253,7 +238,7 @@ def _divide(
     lonely = [class_name for (_, class_name), ids in by_class.items() if len(ids) == 1]
     if val_fraction and lonely:
         raise DataError(
-            f"class {_names(lonely)} has one video; a split into `train` and `val` needs at least "
+            f"class {names(lonely)} has one video; a split into `train` and `val` needs at least "
             "two of each class. Add videos, or put DIR/train and DIR/val, or give --val 0"
         )
     divided: dict[tuple[str, str], list[str]] = {}
@@ -271,48 +256,14 @@ def _refuse_copies(scan: FolderScan) -> None:
 
     Names say nothing here: many folders number the videos of each split from 1.
     """
-    by_size: defaultdict[int, list[FoundVideo]] = defaultdict(list)
-    for video in scan.videos:
-        by_size[(scan.directory / video.id).stat().st_size].append(video)
-    for size, videos in by_size.items():
-        # Empty files are equal too, but a broken video is what they will be reported as.
-        if size == 0 or len({video.split for video in videos}) == 1:
-            continue
-        hashes = {video.id: _hash(scan.directory / video.id) for video in videos}
-        for one, other in combinations(videos, 2):
-            if one.split != other.split and hashes[one.id] == hashes[other.id]:
-                raise DataError(
-                    f"the same video is in two splits (`{one.split}` and `{other.split}`): "
-                    f"{one.id} and {other.id} have the same bytes. The measured accuracy would be "
-                    "that of videos seen in training; remove one of the two"
-                )
-
-
-def _probe_all(
-    paths: Mapping[str, Path], decoder: Decoder, workers: int, progress: Progress | None
-) -> dict[str, _Probe]:
-    probes: dict[str, _Probe] = {}
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="probe")
-    try:
-        jobs = {pool.submit(_probe, path, decoder): id_ for id_, path in paths.items()}
-        for job in as_completed(jobs):
-            probes[jobs[job]] = job.result()
-            if progress is not None:
-                progress(len(probes), len(paths))
-    finally:
-        # Interrupted, the videos not yet begun are not opened any more.
-        pool.shutdown(cancel_futures=True)
-    return probes
-
-
-def _probe(path: Path, decoder: Decoder) -> _Probe:
-    try:
-        with open_video(path, decoder) as video:
-            # Opening decodes the first frame; a file that ends early fails at the last.
-            video.frames([video.num_frames - 1])
-            return _Probe(num_frames=video.num_frames, fps=video.fps)
-    except UnreadableVideoError as error:
-        return _Probe(problem=error.reason)
+    split_of = {scan.directory / video.id: video.split for video in scan.videos}
+    for one, other in copies_across(split_of):
+        one_id, other_id = (path.relative_to(scan.directory).as_posix() for path in (one, other))
+        raise DataError(
+            f"the same video is in two splits (`{split_of[one]}` and `{split_of[other]}`): "
+            f"{one_id} and {other_id} have the same bytes. The measured accuracy would be "
+            "that of videos seen in training; remove one of the two"
+        )
 
 
 def _visible(folder: Path) -> Iterator[Path]:
@@ -326,30 +277,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     """All visible files below a folder; links to folders inside it are not followed."""
     files: list[Path] = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, files_here in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
+        files += [Path(parent, name) for name in files_here if not name.startswith(".")]
     return files
-
-
-def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _hash(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").digest()
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(_shortened(names))
-
-
-def _listing(lines: Iterable[str]) -> str:
-    return "\n".join(f"  {line}" for line in _shortened(lines))
-
-
-def _shortened(names: Iterable[str]) -> list[str]:
-    names = list(names)
-    rest = len(names) - LISTED
-    return names[:LISTED] + ([f"and {rest} more"] if rest > 0 else [])

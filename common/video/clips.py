@@ -10,7 +10,6 @@ from common.video.reader import VideoReader
 from common.video.view_ops import crop_and_resize, resize_short_side
 from common.video.view_params import ViewParams
 
-
 SLICE_BYTES: Final = 512 * 1024**2
 """Frames of source size that are held at once: a video of many views has thousands in 1080p."""
 

@@ -1,0 +1,1 @@
+"""Annotation formats of the field: pure parsers from text to rows, one file each."""
