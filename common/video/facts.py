@@ -10,7 +10,8 @@ x265 without closed ones), in AVI with B-frames, in FLV and in MPEG program and 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ from numpy.typing import NDArray
 
 from common.errors import DataError
 
+DURATION_TAG = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+"""As Matroska's writers put the length of a stream: hours, minutes, seconds."""
+
+STREAMED = frozenset({"mpeg", "mpegts"})
+"""Containers that may begin anywhere."""
+
 
 class UnreadableVideoError(DataError):
     """A video, or a frame of it, that cannot be decoded."""
@@ -41,6 +48,14 @@ class UnreadableVideoError(DataError):
         return type(self), (self.path, self.decoder, self.reason)
 
 
+class NoVideoStreamError(UnreadableVideoError):
+    """A file that holds no pictures, such as a sound recording."""
+
+
+class CutOffVideoError(UnreadableVideoError):
+    """A file that ends, or is damaged, before the frames that its header promises."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFacts:
     """What a file holds, from its packets and its first frame."""
@@ -53,6 +68,10 @@ class VideoFacts:
     """Presentation time to frame number; None where the file does not tell them reliably."""
     misread_by_decord: str | None
     """Why decord would return wrong frames without saying so; None where it is right."""
+    shortfall: str | None
+    """What the header promises beyond what is there; None if nothing. Headers err in sound files
+    too (a last frame that is shown for long, frames that were never coded), so this alone does not
+    make a video unreadable."""
 
 
 class _Packet(NamedTuple):
@@ -65,22 +84,46 @@ class _Packet(NamedTuple):
     """Of a key frame: nothing after it refers to frames before it."""
 
 
+class _Header(NamedTuple):
+    """What the beginning of a file says about the rest; zeros where it does not."""
+
+    formats: Sequence[str]
+    """FFmpeg's names of the container."""
+    num_frames: int
+    seconds: float
+    """End of the last frame."""
+    fps: float
+
+
 def inspect(path: Path, decoder: str) -> VideoFacts:
     """Count the frames, map their times and look at the first one."""
     packets: list[_Packet] = []
+    num_coded, end = 0, 0
     with opened(path, decoder) as (container, stream):
         is_avc = _is_avc(stream.codec_context)
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 promised = f" (its header promises {stream.frames})" if stream.frames else ""
-                raise UnreadableVideoError(
+                raise CutOffVideoError(
                     path, decoder, f"it is cut off or damaged after {len(packets)} frames{promised}"
                 )
+            num_coded += packet.size > 0
+            if packet.pts is not None:
+                end = max(end, packet.pts + (packet.duration or 0))
             if packet.size and not packet.is_discard:
                 is_clean = not (packet.is_keyframe and is_avc) or _has_idr(bytes(packet))
                 packets.append(_Packet(packet.pts, packet.is_keyframe, is_clean))
         formats = container.format.name.split(",")
         reorders = bool(stream.codec_context.has_b_frames)
+        header = _Header(
+            formats=formats,
+            num_frames=stream.frames,
+            seconds=_promised_seconds(stream),
+            fps=float(stream.average_rate or 0),
+        )
+        end_seconds = float(end * (stream.time_base or 0))
+    packets = _decodable(formats, packets)
+    shortfall = _shortfall(path, decoder, header, num_coded=num_coded, end_seconds=end_seconds)
     if not packets:
         raise UnreadableVideoError(path, decoder, "it holds no frames")
     with opened(path, decoder) as (container, stream):
@@ -92,10 +135,54 @@ def inspect(path: Path, decoder: str) -> VideoFacts:
             num_frames=len(packets),
             height=height,
             width=width,
-            fps=float(stream.average_rate or 0),
+            fps=header.fps,
             position_of=_positions(formats, packets),
             misread_by_decord=_misread_by_decord(formats, packets, reorders=reorders),
+            shortfall=shortfall,
         )
+
+
+def _promised_seconds(stream: VideoStream) -> float:
+    """End of the last frame according to the header, in seconds; 0.0 where it does not say."""
+    # Matroska tells it for a stream in a tag alone; what it says of the whole file may be sound.
+    if match := DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, match.groups())
+        return hours * 3600 + minutes * 60 + seconds
+    return 0.0
+
+
+def _shortfall(
+    path: Path, decoder: str, header: _Header, *, num_coded: int, end_seconds: float
+) -> str | None:
+    if num_coded < header.num_frames and "mp4" in header.formats:
+        # A table of all frames: what it lists beyond the end of the file is lost. But a sound file
+        # may leave frames out by its edit list.
+        with opened(path, decoder, {"ignore_editlist": "1"}) as (container, stream):
+            num_coded = sum(packet.size > 0 for packet in container.demux(stream))
+        if num_coded < header.num_frames:
+            promised = f"its header promises {header.num_frames}"
+            raise CutOffVideoError(
+                path, decoder, f"it is cut off after {num_coded} frames ({promised})"
+            )
+        return None
+    if num_coded < header.num_frames:
+        return f"its header promises {header.num_frames} frames and {num_coded} are there"
+    if header.seconds - end_seconds > 0.5 / (header.fps or 1):
+        return f"its header promises {header.seconds:.2f} s, its frames end at {end_seconds:.2f} s"
+    return None
+
+
+def _decodable(formats: Sequence[str], packets: list[_Packet]) -> list[_Packet]:
+    """Without what nothing can be made of: a recording off the air begins between key frames."""
+    if not STREAMED.intersection(formats):
+        return packets
+    first = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
+    start = packets[first].time
+    return [
+        packet
+        for packet in packets[first:]
+        if start is None or packet.time is None or packet.time >= start
+    ]
 
 
 def _positions(formats: Sequence[str], packets: Sequence[_Packet]) -> dict[int, int] | None:
@@ -110,7 +197,7 @@ def _positions(formats: Sequence[str], packets: Sequence[_Packet]) -> dict[int, 
 def _misread_by_decord(
     formats: Sequence[str], packets: Sequence[_Packet], *, reorders: bool
 ) -> str | None:
-    if misread := {"flv", "mpeg", "mpegts"}.intersection(formats):
+    if misread := {"flv", *STREAMED}.intersection(formats):
         return f"decord seeks to wrong frames in this format, {misread.pop()}"
     if "avi" in formats:
         return "decord seeks to wrong frames in AVI files with B-frames" if reorders else None
@@ -145,14 +232,19 @@ def _has_idr(packet: bytes) -> bool:
 
 
 @contextmanager
-def opened(path: Path, decoder: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(
+    path: Path, decoder: str, options: Mapping[str, str] | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file's main video stream; FFmpeg's errors leave as UnreadableVideoError."""
     try:
-        # Absolute, because FFmpeg takes "a:b.mp4" for a protocol called "a".
-        with av.open(os.fspath(path.absolute())) as container:
+        # Absolute, because FFmpeg takes "a:b.mp4" for a protocol called "a". Titles in old codes
+        # are no reason to refuse a video.
+        with av.open(
+            os.fspath(path.absolute()), metadata_errors="replace", options=dict(options or {})
+        ) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream):
-                raise UnreadableVideoError(path, decoder, "it has no video stream")
+                raise NoVideoStreamError(path, decoder, "it has no video stream")
             # Many videos are decoded side by side; threads of one would only get in the way.
             stream.codec_context.thread_count = 1
             yield container, stream
@@ -161,12 +253,24 @@ def opened(path: Path, decoder: str) -> Iterator[tuple[InputContainer, VideoStre
         raise UnreadableVideoError(path, decoder, reason) from error
 
 
-def upright(frame: VideoFrame, converter: VideoReformatter) -> NDArray[np.uint8]:
+def upright(
+    frame: VideoFrame, converter: VideoReformatter, shape: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """(H, W, 3) RGB, turned by the rotation that the container asks players to show.
 
     One converter for all frames of a video halves the time: it is costly to set up.
+
+    Args:
+        frame: As decoded.
+        converter: Of this video.
+        shape: Height and width to bring it to, after the turn, where the size changes within a
+            video; None leaves it.
     """
-    pixels = converter.reformat(frame, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
     quarter_turns, rest = divmod(frame.rotation, 90)
+    height, width = shape or (None, None)
+    if quarter_turns % 2 and not rest:
+        height, width = width, height
+    converted = converter.reformat(frame, width=width, height=height, format="rgb24")
+    pixels = converted.to_ndarray().astype(np.uint8, copy=False)
     # Like decord: a slanted picture, which no camera makes, is left as it is.
     return pixels if rest else np.rot90(pixels, quarter_turns)

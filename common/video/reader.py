@@ -17,25 +17,31 @@ What else was measured on decord 0.6.0, its last release (2022):
 - One of its loops has no bound. A call that outlasts DECODE_LIMIT_SECONDS is given up; its thread
   cannot be ended and keeps one core busy until the process ends.
 
+A picture whose size changes within a video is brought to the size of the first, as decord and
+players do.
+
 PyAV decodes from the first frame up to the last one asked for. Seeking would be faster in long
 videos and is exact in most files only.
 """
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from common.errors import DataError
@@ -45,6 +51,7 @@ __all__ = [
     "AutoReader",
     "Decoder",
     "DecordReader",
+    "FileReader",
     "PyAVReader",
     "UnreadableVideoError",
     "VideoReader",
@@ -107,8 +114,8 @@ class VideoReader(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-class _Reader:
-    """What the readers share: the facts of the file and the checks around decoding."""
+class FileReader:
+    """What the readers of video files share: the facts and the checks around decoding."""
 
     decoder: ClassVar[str]
 
@@ -116,6 +123,11 @@ class _Reader:
         """Read the packets and the first frame; `facts` are those of an earlier reader."""
         self.path = path
         self._facts = facts or inspect(path, self.decoder)
+
+    @property
+    def facts(self) -> VideoFacts:
+        """What the file holds."""
+        return self._facts
 
     @property
     def num_frames(self) -> int:
@@ -169,30 +181,78 @@ class _Reader:
         return UnreadableVideoError(self.path, self.decoder, reason)
 
 
-class PyAVReader(_Reader):
+class _Damage:
+    """Whether the frame just decoded can be trusted.
+
+    What refers to a damaged picture, or to one that was lost, is damaged; a sound key frame shown
+    later starts afresh.
+    """
+
+    def __init__(self) -> None:
+        self.is_present = False
+        self.because = ""
+        self._lost: float | None = None
+        """Presentation time of the last packet that the decoder refused."""
+
+    def decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        """All frames that come out: a packet that the decoder refuses does not end the video."""
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.InvalidDataError as error:
+                self.is_present, self.because = True, f" ({error.strerror})"
+                self._lost = inf if packet.pts is None else packet.pts
+
+    def judge(self, frame: VideoFrame, *, may_mend: bool) -> None:
+        """Look at the next frame."""
+        later = self._lost is None or (frame.pts is not None and frame.pts > self._lost)
+        afresh = may_mend and frame.key_frame and later
+        self.is_present = frame.is_corrupt or (self.is_present and not afresh)
+
+
+class PyAVReader(FileReader):
     """Decodes from the first frame up to the last one asked for."""
 
     decoder = "pyav"
 
+    def walk(self) -> Iterator[int]:
+        """Decode all frames in turn and keep none: yields the number of each sound one.
+
+        Raises:
+            UnreadableVideoError: At the first that is damaged; missing ones show at the end.
+        """
+        converter = VideoReformatter()
+        for position, frame in self._sound_frames(range(self.num_frames)):
+            upright(frame, converter, (self.height, self.width))
+            yield position
+
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
-        wanted = {position: row for row, position in enumerate(positions)}
+        row_of = {position: row for row, position in enumerate(positions)}
         pixels = np.empty((len(positions), self.height, self.width, 3), dtype=np.uint8)
-        damaged, converter = False, VideoReformatter()
+        converter = VideoReformatter()
+        for position, frame in self._sound_frames(positions):
+            pixels[row_of[position]] = upright(frame, converter, (self.height, self.width))
+        return pixels
+
+    def _sound_frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames at these positions, in the order of the decoder."""
+        wanted, damage = set(positions), _Damage()
         with opened(self.path, self.decoder) as (container, stream):
-            for count, frame in enumerate(container.decode(stream)):
-                # What refers to a damaged picture is damaged; a sound key frame starts afresh.
+            for count, frame in enumerate(damage.decode(container, stream)):
                 # Where frames are merely counted, a lost one would shift all that follow.
-                afresh = frame.key_frame and self._facts.position_of is not None
-                damaged = frame.is_corrupt or (damaged and not afresh)
-                row = wanted.pop(self._position(count, frame), None)
-                if row is None:
+                damage.judge(frame, may_mend=self._facts.position_of is not None)
+                position = self._position(count, frame)
+                if position not in wanted:
                     continue
-                if damaged:
-                    raise self._unreadable(f"frame {positions[row]} is damaged")
-                pixels[row] = self._upright(frame, converter)
+                if damage.is_present:
+                    raise self._unreadable(f"frame {position} is damaged{damage.because}")
+                wanted.remove(position)
+                yield position, frame
                 if not wanted:
-                    return pixels
-        raise self._unreadable(f"frame {min(wanted)} did not come out of the decoder")
+                    return
+        raise self._unreadable(
+            f"frame {min(wanted)} did not come out of the decoder{damage.because}"
+        )
 
     def _position(self, count: int, frame: VideoFrame) -> int:
         position_of = self._facts.position_of
@@ -200,17 +260,8 @@ class PyAVReader(_Reader):
             return count
         return -1 if frame.pts is None else position_of.get(frame.pts, -1)
 
-    def _upright(self, frame: VideoFrame, converter: VideoReformatter) -> NDArray[np.uint8]:
-        pixels = upright(frame, converter)
-        if pixels.shape[:2] != (self.height, self.width):
-            raise self._unreadable(
-                f"the picture changes from {self.height}x{self.width} to "
-                f"{pixels.shape[0]}x{pixels.shape[1]} (height x width)"
-            )
-        return pixels
 
-
-class DecordReader(_Reader):
+class DecordReader(FileReader):
     """Opens a fresh decord reader per call; refuses the files decord is known to misread."""
 
     decoder = "decord"
@@ -244,7 +295,7 @@ class DecordReader(_Reader):
             del reader
 
 
-class AutoReader(_Reader):
+class AutoReader(FileReader):
     """decord, and PyAV for what decord does not decode."""
 
     decoder = "decord, pyav"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -16,9 +17,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 
 from common.errors import DataError
 from common.video import reader
+from common.video.facts import CutOffVideoError, inspect
 from common.video.reader import (
     Decoder,
     UnreadableVideoError,
@@ -177,6 +180,204 @@ def test_frames_hidden_by_edit_list_do_not_count(clip: Path, tmp_path: Path) -> 
 def test_frames_of_tiny_picture_have_three_channels(tmp_path: Path, decoder: Decoder) -> None:
     path = write_video(tmp_path / "tiny.mp4", numbered_frames(4, 16, 16))
     assert read(path, decoder, [1, 2]).shape == (2, 16, 16, 3)
+
+
+FORMATS: list[tuple[str, str, str, int, int]] = [
+    # file, codec, pixels, height, width
+    ("h264.mp4", "libx264", "yuv420p", 80, 96),
+    ("odd.mp4", "libx264", "yuv444p", 81, 97),
+    ("odd.mov", "qtrle", "rgb24", 81, 97),
+    ("tiny.mp4", "libx264", "yuv420p", 32, 36),
+    ("grey.mkv", "ffv1", "gray", 80, 96),
+    ("grey10.mkv", "ffv1", "gray10le", 80, 96),
+    ("ten_bits.mp4", "libx264", "yuv420p10le", 80, 96),
+    ("alpha.webm", "libvpx-vp9", "yuva420p", 80, 96),
+    ("alpha.mov", "prores_ks", "yuva444p10le", 80, 96),
+    ("palette.gif", "gif", "rgb8", 80, 96),
+    ("each_alone.avi", "mjpeg", "yuvj420p", 80, 96),
+    ("open_groups.mp4", "mpeg4", "yuv420p", 80, 96),
+    ("stream.ts", "libx264", "yuv420p", 80, 96),
+    ("flash.flv", "libx264", "yuv420p", 80, 96),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt", "height", "width"), FORMATS)
+@pytest.mark.parametrize("decoder", ALL)
+def test_reader_of_any_format_gives_the_written_frames_or_refuses(
+    tmp_path: Path, decoder: Decoder, name: str, codec: str, pix_fmt: str, height: int, width: int
+) -> None:
+    # qmax: coarser, MPEG-4 takes a frame's grey for its neighbour's.
+    options: dict[str, Any] = {"qmax": "2"} if codec == "mpeg4" else {}
+    written = numbered_frames(12, height, width)
+    path = write_video(tmp_path / name, written, codec=codec, pix_fmt=pix_fmt, **options)
+    indices = [11, 0, 5, 5]
+    with open_video(path, decoder) as video:
+        assert (video.num_frames, video.height, video.width) == (12, height, width)
+        try:
+            frames = video.frames(indices)
+        except UnreadableVideoError:
+            assert decoder == "decord"
+            return
+    assert frames.shape == (4, height, width, 3)
+    assert frames.dtype == np.uint8
+    assert frame_numbers(frames) == indices
+    # Which way is up, and no colour where there was none.
+    assert frames[0, : height // 2 - 8, : width // 2 - 8].mean() < 4
+    assert np.ptp(frames.mean(axis=(1, 2)), axis=1).max() < 8
+
+
+def write_at(path: Path, times_ms: Sequence[int], **options: str) -> Path:
+    """Numbered frames shown at the given times."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12, options={"bf": "2", **options})
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 80, 96, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for picture, time in zip(numbered_frames(len(times_ms)), times_ms, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(
+    "times_ms",
+    [
+        [10 * i * i for i in range(1, 25)],
+        [40 * i for i in range(20)] + [20_000 + 40 * i for i in range(4)],
+        [50_000 + 83 * i for i in range(24)],
+    ],
+    ids=["slower", "pause", "late"],
+)
+@pytest.mark.parametrize("decoder", ALL)
+def test_frames_of_variable_rate_are_counted_not_timed(
+    tmp_path: Path, decoder: Decoder, times_ms: list[int], name: str
+) -> None:
+    path = write_at(tmp_path / name, times_ms)
+    with open_video(path, decoder) as video:
+        assert video.num_frames == len(times_ms)
+        indices = [0, 23, 7, 19, 20]
+        try:
+            assert frame_numbers(video.frames(indices)) == indices
+        except UnreadableVideoError:
+            assert decoder == "decord"
+
+
+@pytest.mark.parametrize("name", ["one.mp4", "one.mkv", "one.avi", "one.gif"])
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_reader_of_one_frame_gives_it_as_often_as_asked(
+    tmp_path: Path, decoder: Decoder, name: str
+) -> None:
+    codec, pix_fmt = ("gif", "rgb8") if name.endswith("gif") else ("mpeg4", "yuv420p")
+    path = write_video(tmp_path / name, numbered_frames(21)[20:], codec=codec, pix_fmt=pix_fmt)
+    with open_video(path, decoder) as video:
+        assert video.num_frames == 1
+        assert frame_numbers(video.frames([0, 0])) == [20, 20]
+        with pytest.raises(UnreadableVideoError, match="has 1 frames"):
+            video.frames([1])
+
+
+def test_frames_after_a_change_of_size_have_the_first_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.h264"
+    parts = [
+        write_video(tmp_path / f"{size}.h264", numbered_frames(9, size, 96)) for size in (80, 160)
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_video(path) as video:
+        assert (video.num_frames, video.height, video.width) == (18, 80, 96)
+        frames = video.frames([8, 17])
+    assert frames.shape == (2, 80, 96, 3)
+    assert frame_numbers(frames) == [8, 8]
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("b.ts", "mpeg2video")])
+def test_reader_of_recording_that_begins_between_key_frames_starts_with_the_first(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    # qmax: coarser, MPEG-2 takes a frame's grey for its neighbour's.
+    options: dict[str, Any] = {"g": "12", "bf": "2", "qmax": "2"}
+    path = write_video(tmp_path / name, numbered_frames(N), fps=25, codec=codec, **options)
+    with av.open(str(path)) as container:
+        starts = [packet.pos or 0 for packet in container.demux(video=0)]
+    content = path.read_bytes()
+    # The tables of the stream lie before its first frame.
+    path.write_bytes(content[: starts[0]] + content[starts[4] :])
+    with open_video(path) as video:
+        frames = video.frames(range(video.num_frames))
+        numbers = frame_numbers(frames)
+        assert numbers == list(range(numbers[0], N))
+        assert numbers[0] > 0
+        assert len(numbers) == video.num_frames
+
+
+def test_open_video_with_a_title_that_is_not_utf8_reads_it(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "titled.mkv"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        target.metadata["title"] = "cafe XX"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    content = path.read_bytes()
+    assert b"cafe XX" in content
+    path.write_bytes(content.replace(b"cafe XX", b"caf\xe9 \xff\xfe"))
+    assert frame_numbers(read(path, "pyav", [7])) == [7]
+
+
+def test_frames_behind_a_packet_that_is_refused_come_from_the_next_key_frame(
+    tmp_path: Path,
+) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered_frames(N), g="12", bf="2")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos or 0, packet.pts) for packet in container.demux(video=0)]
+    start, time = packets[14]
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">i", content, start, 1 << 30)  # a length far beyond the packet
+    path.write_bytes(content)
+    lost = sorted(pts for _, pts in packets if pts is not None).index(time or 0)
+    assert 12 < lost < 24
+    assert frame_numbers(read(path, "pyav", [11, 24, N - 1])) == [11, 24, N - 1]
+    with pytest.raises(UnreadableVideoError, match=r"frame \d+ .*\(Invalid data"):
+        read(path, "pyav", [lost])
+    walked: list[int] = []
+    with open_video(path, "pyav") as video:
+        assert isinstance(video, reader.PyAVReader)
+        with pytest.raises(UnreadableVideoError, match="frame"):
+            walked.extend(video.walk())
+    assert {0, 11} <= set(walked)
+    assert lost not in walked
+
+
+def test_walk_of_a_sound_video_visits_every_frame_once(clip: Path) -> None:
+    assert sorted(reader.PyAVReader(clip).walk()) == list(range(N))
+
+
+@pytest.mark.parametrize("decoder", ALL)
+@pytest.mark.parametrize("num_kept", [1, 20, N - 1])
+def test_open_video_of_file_cut_between_frames_tells_what_is_missing(
+    clip: Path, tmp_path: Path, decoder: Decoder, num_kept: int
+) -> None:
+    with av.open(str(clip)) as container:
+        ends = [(packet.pos or 0) + packet.size for packet in container.demux(video=0)]
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(clip.read_bytes()[: ends[num_kept - 1]])
+    with pytest.raises(CutOffVideoError, match=rf"after {num_kept} frames .*promises 36"):
+        open_video(path, decoder)
+
+
+def test_shortfall_of_cut_matroska_is_told_and_of_a_whole_one_is_none(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mkv", numbered_frames(N), g="9")
+    assert inspect(whole, "pyav").shortfall is None
+    with av.open(str(whole)) as container:
+        ends = [(packet.pos or 0) + packet.size for packet in container.demux(video=0)]
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: ends[24]])
+    shortfall = inspect(cut, "pyav").shortfall
+    assert shortfall is not None
+    assert shortfall.startswith("its header promises 3.00 s, its frames end at 2.")
 
 
 @pytest.mark.parametrize("decoder", ALL)
