@@ -3,8 +3,8 @@
 from common.frame_store.folders import IMAGE_SUFFIXES
 
 CONTAINERS = (
-    "3g2 3gp asf avi avif divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpe mpeg mpg mts mxf nut ogm "
-    "ogv qt rm rmvb ts vob webm wmv y4m"
+    "3g2 3gp asf avi avif divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpe mpeg mpg mts mxf nut "
+    "ogm ogv qt rm rmvb ts vob webm wmv y4m"
 )
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in CONTAINERS.split())
 
