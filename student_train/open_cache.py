@@ -44,10 +44,15 @@ def open_cache(
         weights = read_checkpoint_info(experiment.teacher.checkpoint).weights_sha256
     else:
         say(f"no teacher in {experiment.teacher.checkpoint}: trusting the cache's record of it")
+    pixels_needed = views_only or not holds_frames(reader)
     wanted = cache_identity(
-        experiment, index, split=experiment.data.train_split, weights_sha256=weights
+        experiment,
+        index,
+        split=experiment.data.train_split,
+        weights_sha256=weights,
+        with_pixels=pixels_needed,  # else a frame store need not be here either
     )
-    ignore = () if views_only or not holds_frames(reader) else ("decoder",)
+    ignore = () if pixels_needed else ("decoder",)
     difference = first_difference(reader.manifest.identity, wanted, ignore=ignore)
     if difference is None and not views_only:
         difference = _target_difference(experiment, reader)
