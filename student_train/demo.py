@@ -73,15 +73,15 @@ def run_seed(folder: Path, seed: int) -> dict[str, Any]:
     runs = {model: folder / model for model in MODELS}
 
     _reskd("dataset", "import", "folder", folder / "videos", "--out", index)
-    trained = {"teacher": _reskd("train-teacher", experiment)}
+    # Each network is measured below, so not while it trains as well.
+    trained = {"teacher": _reskd("train-teacher", experiment, "--no-validate")}
     stored = _reskd("cache-teacher", experiment, "--cache", cache)
     _reskd("cache", "verify", cache)
-    student = ("train-student", experiment, "--cache", cache, "--run")
+    student = ("train-student", experiment, "--cache", cache, "--no-validate", "--run")
+    longer = f"student.training.epochs={long_epochs}"
     trained["distilled"] = _reskd(*student, runs["distilled"])
     trained["plain"] = _reskd(*student, runs["plain"], "--no-distill")
-    trained["plain_long"] = _reskd(
-        *student, runs["plain_long"], "--no-distill", "-o", f"student.training.epochs={long_epochs}"
-    )
+    trained["plain_long"] = _reskd(*student, runs["plain_long"], "--no-distill", "-o", longer)
     measured = {model: _reskd("evaluate", runs[model]) for model in MODELS}
     kept = ("top1", "top5", "size", "gmacs", "clips_per_second", "videos", "run")
     result: dict[str, Any] = {

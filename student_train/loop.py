@@ -16,7 +16,7 @@ from common.specs import TrainingSpec
 from student_train.batches import Batch, Batches
 from student_train.figures import Figures
 from student_train.ranks import Ranks
-from student_train.run_folder import Place, RunFolder
+from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
 from student_train.run_log import LOG_STEPS, Log, open_log
 from student_train.schedule import learning_rate
 from student_train.stepper import DivergedError, Stepper
@@ -26,10 +26,10 @@ MUCH_WAITING: Final = 0.2
 SAVE_SECONDS: Final = 900.0
 """A run that is killed loses at most this much, or an epoch if that is shorter."""
 
-Validate = Callable[[Stepper, Place, Log], None]
-"""Measures the network after an epoch, logs and keeps what is worth it."""
-Failed = Callable[[Stepper, Batch, Place, float, str], None]
-"""Keeps what is needed to compute the step again that a run could not go beyond."""
+AfterEpoch = Callable[[Stepper, Place, Log], None]
+"""Measures the network, logs and keeps what is worth it."""
+OnFailure = Callable[[Stepper, Batch, Place, str], None]
+"""Keeps what is needed to compute the step again that a run could not go beyond, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,10 +44,10 @@ class Training:
     """Where states and log go."""
     ranks: Ranks
     """This process and the others."""
-    validate: Validate | None = None
-    """Called after every epoch, in every process."""
-    on_failure: Failed | None = None
-    """Called once before a diverged run ends."""
+    after_epoch: AfterEpoch | None = None
+    """Called after every epoch, in every process; once more where a run goes on from there."""
+    on_failure: OnFailure | None = None
+    """Called once before a run ends that has diverged."""
 
 
 def train(stepper: Stepper, training: Training) -> Place:
@@ -79,6 +79,8 @@ def train(stepper: Stepper, training: Training) -> Place:
         progress("training", total, unit="clips", done=done, shown=ranks.is_first) as advance,
     ):
         loop = _Loop(training, stepper, place, stop, log, advance)
+        if place.epoch and not place.step and training.after_epoch is not None:
+            training.after_epoch(stepper, place, log)  # it may have been stopped in there
         for epoch in range(place.epoch, spec.epochs):
             loop.epoch(epoch)
     return place
@@ -120,9 +122,8 @@ class _Loop:
         self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
         self._save()
         self._tell_about_waiting(epoch, summary["data_wait_share"])
-        if training.validate is not None:
-            training.validate(self.stepper, place, self.log)
-            self.stepper.task.train()
+        if training.after_epoch is not None:
+            training.after_epoch(self.stepper, place, self.log)
 
     def _seeded(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
         """Dropout must not depend on where the run was started: each step has its own seed."""
@@ -213,12 +214,13 @@ class _Loop:
         place, training = self.place, self.training
         kept = ""
         if training.on_failure is not None:
-            training.on_failure(self.stepper, batch, place, self._rate(place.step), problem)
-            kept = " The batch and the weights it met are kept beside the run's states."
+            training.on_failure(self.stepper, batch, place, problem)
+            folder = training.run.path / FAILURE_FOLDER
+            kept = f" What it was computed from is kept: python -m student_train.reproduce {folder}"
         return StoppedShortError(
             f"{problem} at epoch {place.epoch}, step {place.step}, videos "
             f"{', '.join(map(str, batch.videos[:8]))}{', …' if len(batch) > 8 else ''}. The last "
-            f"finished epoch is on disk.{kept} Lower the learning rate or a loss weight."
+            f"finished epoch is on disk. Lower the learning rate or a loss weight.{kept}"
         )
 
 

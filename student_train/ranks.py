@@ -1,6 +1,8 @@
 """The processes of one training run: one, or as many as torchrun started.
 
-    torchrun --nproc-per-node N --no-python reskd train-student ...
+    torchrun --nproc-per-node N --no-python -- reskd train-student ...
+
+The `--` keeps torchrun from taking `--run` for an option of its own.
 
 Every process sees the same experiment and the same order of clips and takes its part of each step,
 so what is trained on never depends on how many there are. What they tell each other beside

@@ -107,7 +107,7 @@ class Stepper:
             return None
         clips = normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels)
-        targets = {name: self._moved(target) for name, target in self._targets(batch).items()}
+        targets = {name: self._moved(target) for name, target in self.targets(batch).items()}
         with self._exchange(batch.ends_step):
             with self._precision():
                 output: TaskOutput = (self._shared or self.task)(clips, labels, targets)
@@ -156,7 +156,8 @@ class Stepper:
         dtype = _LOW_PRECISION.get(self._spec.precision)
         return torch.autocast(self._ranks.device.type, dtype, enabled=dtype is not None)
 
-    def _targets(self, batch: Batch) -> dict[str, Tensor]:
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """What the teacher says about a batch, stored or asked now."""
         if self._live is None:
             return batch.targets
         assert batch.clips_BT3HW is not None, "a live teacher needs clips of its size"

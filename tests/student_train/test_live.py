@@ -61,6 +61,7 @@ def train(tiny_experiment: Path, tmp_path: Path) -> Train:
             teacher=teacher,
             distill=distill,
             ranks=ALONE,
+            validate=False,
             max_bad=max_bad,
             fresh=False,
             allow_incomplete=False,

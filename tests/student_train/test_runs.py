@@ -14,7 +14,7 @@ from common.checkpoints import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint, read_
 from common.config import load_experiment
 from common.errors import CacheError, DataError, ExperimentError, StoppedShortError
 from common.video.index import VideoEntry, VideoIndex, read_index, write_index
-from student_train import runs
+from student_train import runs, training_run
 from student_train.open_cache import open_cache
 from student_train.run_log import read_events
 from teacher_cache.layout import commit_key
@@ -50,6 +50,7 @@ class Student:
             teacher=teacher,
             distill=distill,
             ranks=ALONE,
+            validate=False,
             max_bad=0.0,
             fresh=fresh,
             allow_incomplete=allow_incomplete,
@@ -430,7 +431,7 @@ def test_fresh_run_that_stops_leaves_no_older_checkpoint(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "train", stop)
+    monkeypatch.setattr(training_run, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         student("run", "student.training.seed=1", fresh=True)
     with pytest.raises(DataError, match="not a checkpoint directory"):
@@ -450,7 +451,7 @@ def test_train_student_returns_the_facts_of_its_run(student: Student) -> None:
 
 def _train_teacher(experiment: Path, run: Path, *overrides: str) -> dict[str, Any]:
     resolved = load_experiment(str(experiment), overrides)
-    return runs.train_teacher(resolved, run, ranks=ALONE, max_bad=0.0, fresh=False)
+    return runs.train_teacher(resolved, run, ranks=ALONE, validate=False, max_bad=0.0, fresh=False)
 
 
 def test_train_teacher_trains_on_big_frames_from_labels(

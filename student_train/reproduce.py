@@ -1,0 +1,157 @@
+"""The step that ended a run, kept whole, and computed again to see where it goes wrong.
+
+    python -m student_train.reproduce RUN/failure
+
+```
+failure/
+    step.json             what happened, where, the experiment, the labels' videos
+    tensors.safetensors   the weights the step met (weights.*), its frames, labels and targets
+```
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from common.atomic_write import atomic_write
+from common.console import emit, say
+from common.errors import DataError, ReskdError
+from common.models.registry import build_model
+from common.rng import derived_seed
+from common.specs import LabelSpec, LossSpec, ModelSpec
+from common.video.view_ops import normalize
+from student_train.batches import Batch
+from student_train.run_folder import Place
+from student_train.stepper import Stepper, described
+from student_train.task import Task
+
+STEP_FILE: Final = "step.json"
+TENSORS_FILE: Final = "tensors.safetensors"
+_WEIGHTS: Final = "weights."
+_TARGETS: Final = "targets."
+
+
+def save_failure(
+    folder: Path,
+    stepper: Stepper,
+    batch: Batch,
+    place: Place,
+    *,
+    problem: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """Keep one part of a step.
+
+    Args:
+        folder: Where to; files of an earlier failure are replaced.
+        stepper: With the weights that the step met.
+        batch: The part.
+        place: Epoch and step.
+        problem: What was wrong.
+        facts: Model, losses and whatever else describes the run, as JSON values.
+    """
+    tensors = {_WEIGHTS + name: value for name, value in stepper.task.state_dict().items()}
+    tensors |= {_TARGETS + name: value for name, value in stepper.targets(batch).items()}
+    tensors |= {"frames": batch.frames_BT3HW, "labels": batch.labels}
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    if stepper.task.class_weights_K is not None:
+        whole["class_weights"] = stepper.task.class_weights_K.cpu()
+    step = {"problem": problem, "epoch": place.epoch, "step": place.step, **facts}
+    step["teacher_grid"] = stepper.task.teacher_grid
+    step["videos"] = batch.videos
+    atomic_write(folder / TENSORS_FILE, safetensors.torch.save(whole))
+    atomic_write(folder / STEP_FILE, json.dumps(step, indent=1, default=str).encode())
+
+
+def reproduce(folder: Path) -> dict[str, Any]:
+    """Compute the kept part of a step again, on the CPU in float32.
+
+    Returns:
+        `problem`, `loss` (as text, with its parts), `gradient_norm`, `first_not_finite` (name of
+        the first layer that returns something not finite, or None), `not_finite` (names of kept
+        tensors that are not finite to begin with).
+
+    Raises:
+        DataError: If the folder holds no such step.
+    """
+    step, tensors = _read(folder)
+    model = build_model(ModelSpec(**step["model"]), num_classes=step["num_classes"])
+    targets = _with_prefix(tensors, _TARGETS)
+    grid = step["teacher_grid"]
+    task = Task(
+        model,
+        LossSpec(**step["losses"]),
+        labels=LabelSpec(**step["labels"]),
+        class_weights_K=tensors.get("class_weights"),
+        teacher_channels=targets["features"].shape[2] if "features" in targets else None,
+        teacher_grid=None if grid is None else (grid[0], grid[1]),
+    )
+    task.load_state_dict(_with_prefix(tensors, _WEIGHTS))
+    strange: list[str] = []
+    for name, module in task.named_modules():
+        module.register_forward_hook(_note_strange(name, strange))
+    torch.manual_seed(derived_seed(step["seed"], "step", step["epoch"], step["step"], 0))
+    output = task.train()(normalize(tensors["frames"]), tensors["labels"], targets)
+    output.loss.backward()
+    gradients = [p.grad.norm() for p in task.parameters() if p.grad is not None]
+    return {
+        "problem": step["problem"],
+        "videos": step["videos"],
+        "loss": described(output),
+        "gradient_norm": torch.stack(gradients).norm().item(),
+        "first_not_finite": strange[0] if strange else None,
+        "not_finite": [name for name, value in tensors.items() if not _is_finite(value)],
+    }
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        step = json.loads((folder / STEP_FILE).read_text(encoding="utf-8"))
+        return step, safetensors.torch.load((folder / TENSORS_FILE).read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{folder} holds no step that ended a run: {error}") from error
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def _note_strange(name: str, strange: list[str]) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if isinstance(first, Tensor) and not _is_finite(first):
+            strange.append(name)
+
+    return hook
+
+
+def main() -> int:
+    """Print what `reproduce` finds about the folder named on the command line."""
+    if len(sys.argv) != 2:
+        say("Usage: python -m student_train.reproduce RUN/failure")
+        return 2
+    try:
+        emit(reproduce(Path(sys.argv[1])), as_json=True, text="")
+    except ReskdError as error:
+        say(f"Error: {error}")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""One training run from its recipe to a checkpoint: build, train, measure, save."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.checkpoints import save_checkpoint, start_from
+from common.config import experiment_tree
+from common.console import say
+from common.distill.label_loss import class_weights
+from common.models.recognizer import Recognizer
+from common.models.registry import build_model, complexity
+from common.rng import derived_seed
+from common.video.index import VideoIndex
+from student_train.batches import Batch, Batches, FrameSource
+from student_train.labels import Labels
+from student_train.loop import Training, train
+from student_train.ranks import Ranks
+from student_train.recipe import Answers, Recipe, recipe_digest
+from student_train.reproduce import save_failure
+from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
+from student_train.run_log import open_log, read_events
+from student_train.stepper import Stepper
+from student_train.task import Task
+from student_train.validation import Validation
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a run learns from."""
+
+    index: VideoIndex
+    """Videos and classes."""
+    source: FrameSource
+    """Frames of its training split."""
+    answers: Answers
+    """What a teacher says about them."""
+
+
+def run_training(
+    recipe: Recipe, data: TrainingData, run: Path, *, ranks: Ranks, fresh: bool, validate: bool
+) -> dict[str, Any]:
+    """Train a network and write its checkpoint directory.
+
+    Args:
+        recipe: Which network, how.
+        data: What it learns from.
+        run: Folder of the run.
+        ranks: This process and the others.
+        fresh: Forget an earlier run in the same folder.
+        validate: Measure it, where the index has data.val_split.
+
+    Returns:
+        Facts about the finished run, for JSON.
+    """
+    complexity(  # refuses frames the model cannot take, before a video is opened
+        recipe.model,
+        num_classes=len(data.index.classes),
+        num_frames=recipe.experiment.clip.num_frames,
+        size=recipe.size,
+    )
+    task = _build_task(recipe, data)
+    digest = recipe_digest(recipe, data.index, data.source.videos, data.answers)
+    folder = RunFolder(run, digest, keep=recipe.training.keep)
+    if fresh and ranks.is_first:
+        folder.clear()
+    ranks.wait()
+
+    def save(path: Path, model: Recognizer) -> None:
+        save_checkpoint(
+            path,
+            model,
+            role=recipe.role,
+            spec=recipe.model,
+            size=recipe.size,
+            classes=data.index.classes,
+            experiment=experiment_tree(recipe.experiment),
+        )
+
+    def keep_failure(stepper: Stepper, batch: Batch, place: Place, problem: str) -> None:
+        facts = _facts(recipe, len(data.index.classes))
+        save_failure(run / FAILURE_FOLDER, stepper, batch, place, problem=problem, facts=facts)
+
+    validation = None
+    if validate and _can_validate(recipe, data.index):
+        validation = Validation(recipe=recipe, index=data.index, ranks=ranks, folder=run, save=save)
+    stepper = Stepper(task, recipe.training, ranks, data.answers.live)
+    training = Training(
+        batches=_batches(recipe, data, ranks),
+        spec=recipe.training,
+        run=folder,
+        ranks=ranks,
+        after_epoch=None if validation is None else validation.after_epoch,
+        on_failure=keep_failure,
+    )
+    place = train(stepper, training)
+    if ranks.is_first:
+        save(run, stepper.model)
+    ranks.wait()
+    measured: dict[str, Any] = {}
+    if validation is not None:
+        with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
+            measured = validation.at_end(stepper.model, place, log)
+    return _summary(recipe, run) | ({"validation": measured} if measured else {})
+
+
+def _can_validate(recipe: Recipe, index: VideoIndex) -> bool:
+    split = recipe.experiment.data.val_split
+    if split in index.split_names():
+        return True
+    say(f"The index has no split {split!r} (data.val_split), so the run is not measured.")
+    return False
+
+
+def _batches(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Batches:
+    entries = data.index.split(recipe.experiment.data.train_split)
+    training = recipe.training
+    labels = Labels(
+        entries,
+        num_classes=len(data.index.classes),
+        kind=training.labels.kind,
+        seed=training.seed,
+    )
+    return Batches(
+        data.source,
+        labels,
+        targets=[array.name for array in data.answers.stored_arrays(recipe.losses)],
+        reader=data.answers.reader,
+        num_views=data.answers.num_views(recipe),
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        seed=training.seed,
+        ranks=ranks,
+    )
+
+
+def _build_task(recipe: Recipe, data: TrainingData) -> Task:
+    labels, num_classes = recipe.training.labels, len(data.index.classes)
+    entries = data.index.split(recipe.experiment.data.train_split)
+    weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)
+    torch.manual_seed(derived_seed(recipe.training.seed, "init"))
+    model = build_model(recipe.model, num_classes=num_classes)
+    start_from(model, recipe.model)
+    if not recipe.losses.feature_mse:
+        return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
+    arrays = {array.name: array for array in data.answers.arrays(recipe.losses)}
+    return Task(
+        model,
+        recipe.losses,
+        labels=labels,
+        class_weights_K=weights,
+        teacher_channels=arrays["features"].row_shape[1],
+        teacher_grid=data.answers.teacher_grid,
+    )
+
+
+def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
+    """What a step needs beside its tensors to be computed again."""
+    return {
+        "experiment": recipe.experiment.name,
+        "role": recipe.role,
+        "model": {**asdict(recipe.model), "pretrained": False, "start": None},
+        "num_classes": num_classes,
+        "losses": asdict(recipe.losses),
+        "labels": asdict(recipe.training.labels),
+        "seed": recipe.training.seed,
+    }
+
+
+def _summary(recipe: Recipe, run: Path) -> dict[str, Any]:
+    events = read_events(run)
+    seconds = sorted(event["seconds"] for event in events)
+    return {
+        "run": str(run),
+        "role": recipe.role,
+        "epochs": len(events),
+        "seconds_per_epoch": seconds[len(seconds) // 2],
+        "loss": events[-1]["loss"],
+        "train_top1": events[-1]["train_top1"],
+        "data_wait_share": events[-1]["data_wait_share"],
+    }
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """The facts about a finished run for a person."""
+    lines = [
+        f"{summary['role']} trained: {summary['run']}",
+        (
+            f"{summary['epochs']} epochs of {summary['seconds_per_epoch']:.1f} s, last loss "
+            f"{summary['loss']:.4f}, training top-1 {summary['train_top1']:.3f}, "
+            f"{summary['data_wait_share']:.0%} of the time waiting for data"
+        ),
+    ]
+    for which, figures in summary.get("validation", {}).items():
+        lines.append(
+            f"{which} network (epoch {figures['of_epoch']}): {figures['metric']} "
+            f"{figures[figures['metric']]:.4f}, {figures['videos']} videos, {figures['protocol']}"
+        )
+    return "\n".join(lines)
