@@ -33,11 +33,7 @@ class FrameBackbone(nn.Module):
             # Channels last: convolutions run up to half as fast again on CPU and GPU alike.
             self.model.to(memory_format=torch.channels_last)
         except Exception as error:  # timm refuses arguments with whatever comes to hand
-            hint = (
-                "\nWhere its weights cannot be fetched, set pretrained: false."
-                if pretrained
-                else ""
-            )
+            hint = _where_weights_go(name, args) if pretrained else ""
             raise ExperimentError(
                 f"timm cannot make {name} as a feature map with pretrained: {pretrained} and "
                 f"backbone_args: {args}: {type(error).__name__}: {error}{hint}"
@@ -65,3 +61,17 @@ def _stage_names(model: Any) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     named = (stage.get("module") for stage in getattr(model, "feature_info", ()))
     return tuple(name for name in named if name in modules)
+
+
+def _where_weights_go(name: str, args: dict[str, Any]) -> str:
+    """What to do where weights cannot be fetched: which file is wanted, and who reads it."""
+    tag = args.get("pretrained_cfg")
+    full_name = f"{name}.{tag}" if isinstance(tag, str) else name
+    config = timm.get_pretrained_cfg(full_name)
+    source = "its weights" if config is None else f"model.safetensors of timm/{full_name}"
+    if config is not None and not isinstance(tag, str) and config.tag:
+        source += f".{config.tag}"
+    return (
+        f"\nWhere its weights cannot be fetched, download {source} elsewhere and name the file: "
+        "backbone_args: {pretrained_cfg_overlay: {file: PATH}}. Or set pretrained: false."
+    )

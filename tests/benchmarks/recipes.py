@@ -154,10 +154,10 @@ def run_family(folder: Path, family: Family, index: Path, *, steps: int = STEPS)
     experiment, cache = write_experiment(folder, family, index, steps=steps), folder / "cache"
     runs = {name: folder / name for name in ("cached", "live", "threads")}
     command = Commands()
-    student = ("train-student", experiment, "--run")
+    student = ("train-student", experiment, "--no-validate", "--run")
     from_cache = ("--cache", cache)
 
-    command("train_teacher", "train-teacher", experiment)
+    command("train_teacher", "train-teacher", experiment, "--no-validate")
     command("cache_teacher", "cache-teacher", experiment, *from_cache)
     command("verify", "cache", "verify", cache)
     command("train_student", *student, runs["cached"], *from_cache)

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from common.errors import ExperimentError
@@ -297,3 +299,24 @@ def test_resnet50_answers_as_the_reference(
     norms = np.linalg.norm(features.reshape(len(features), -1), axis=1)
     assert largest_error(norms, expected[f"{case}/feat/norm"]) <= 1e-5
     assert largest_error(output.logits_BK.numpy(), expected[f"{case}/logits"]) <= 1e-5
+
+
+def test_weights_that_cannot_be_fetched_name_the_file_and_where_to_put_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(ExperimentError, match=r"timm/resnet50\.tv_in1k elsewhere.*file: PATH"):
+        FrameBackbone("resnet50", pretrained=True, args={"pretrained_cfg": "tv_in1k"})
+    with pytest.raises(ExperimentError, match=r"timm/resnet50\.a1_in1k elsewhere"):
+        FrameBackbone("resnet50", pretrained=True, args={})
+
+
+def test_weights_fetched_by_hand_are_read_from_the_file_that_is_named(tmp_path: Path) -> None:
+    wanted = timm.create_model("test_resnet", pretrained=False).state_dict()
+    save_file(wanted, tmp_path / "model.safetensors")
+    overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "model.safetensors")}}
+    backbone = FrameBackbone("test_resnet", pretrained=True, args=overlay)
+    assert torch.equal(backbone.model.state_dict()["conv1.0.weight"], wanted["conv1.0.weight"])
