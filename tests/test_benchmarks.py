@@ -18,6 +18,7 @@ from tests.benchmarks import (
     recipes,
     store_read,
     store_write,
+    train_step,
 )
 from tests.benchmarks.timing import interleaved, ratio
 
@@ -112,3 +113,10 @@ def test_recipes_with_a_tiny_network_goes_through_every_command(tmp_path: Path) 
     assert result["losses"]["first"].keys() == {"loss", "cross_entropy", "feature_mse"}
     assert [len(curve) for curve in result["curves"].values()] == [2, 2]
     assert "difference live" in recipes.as_table({"tsn": result, "load": [0.0, 0.0]})
+
+
+def test_train_step_compares_the_loop_with_a_bare_one(capsys: pytest.CaptureFixture[str]) -> None:
+    part = train_step.measure("test_resnet", clips=2, frames=1, size=32, steps=2, rounds=2)
+    assert len(part["overheads"]) == 2
+    assert all(overhead > -1 for overhead in part["overheads"])
+    assert "training: 4/4 clips" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""What the training loop costs beside the arithmetic of a step.
+
+    python -m tests.benchmarks.train_step --json
+
+The same student takes the same steps twice in turns: through `train` (order, labels, learning rate,
+figures, log, stop requests) with data in memory, and through the shortest loop PyTorch allows:
+forward, backward, clip, step. `overhead` is the time of the loop over the bare one, minus 1; median
+of the pairs. States are not saved.
+"""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import click
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from common.console import emit
+from common.models.registry import build_model
+from common.specs import LabelSpec, LossSpec, ModelSpec, OptimizerSpec, TrainingSpec
+from common.video.view_ops import normalize
+from student_train.batches import Batch, Batches
+from student_train.decoded_frames import LoadedBatch
+from student_train.loop import Training, train
+from student_train.ranks import Ranks
+from student_train.run_folder import RunFolder
+from student_train.stepper import Stepper
+from student_train.task import Task
+from tests.benchmarks.timing import interleaved, load, ratio
+
+SPEC = TrainingSpec(epochs=1, optimizer=OptimizerSpec(lr=1e-3))
+CPU = torch.device("cpu")
+
+
+class InMemory:
+    """Batches that are there already."""
+
+    stored: Sequence[str] = ()
+    how_to_speed_up = "nothing"
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self.videos = range(sum(map(len, batches)))
+
+    def read(self, batches: list[list[int]], epoch: int) -> Generator[LoadedBatch, None, None]:
+        """The same clips whatever the order is."""
+        for videos, batch in zip(batches, self.batches, strict=True):
+            yield LoadedBatch(videos, batch.frames_BT3HW)
+
+
+class SameLabels:
+    """Labels of `InMemory`."""
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self.labels = labels
+
+    def of(self, videos: Sequence[int], *, epoch: int) -> torch.Tensor:
+        """One after the other."""
+        return self.labels[: len(videos)]
+
+
+class Unsaved(RunFolder):
+    """Saving is a matter of disks and of how often, not of a step."""
+
+    def save(self, *_: Any) -> None:
+        """Do nothing."""
+
+
+def make_task(backbone: str, seed: int = 0) -> Task:
+    """A student of 10 classes that learns from labels alone."""
+    torch.manual_seed(seed)
+    model = build_model(ModelSpec(backbone=backbone), num_classes=10)
+    return Task(model, LossSpec(feature_mse=0.0), labels=LabelSpec())
+
+
+def through_the_loop(backbone: str, batches: list[Batch], folder: Path) -> None:
+    """One epoch as `train` runs it, its log included."""
+    ranks = Ranks(CPU)
+    source = Batches(
+        InMemory(batches),
+        SameLabels(batches[0].labels),  # type: ignore[arg-type]
+        targets=(),
+        reader=None,
+        num_views=None,
+        batch_size=len(batches[0]),
+        seed=0,
+        ranks=ranks,
+    )
+    stepper = Stepper(make_task(backbone), SPEC, ranks, None)
+    train(stepper, Training(batches=source, spec=SPEC, run=Unsaved(folder, ""), ranks=ranks))
+
+
+def bare(backbone: str, batches: list[Batch]) -> None:
+    """The same steps with nothing around them."""
+    task = make_task(backbone).train()
+    optimizer = torch.optim.SGD(task.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    for batch in batches:
+        logits = task.model(normalize(batch.frames_BT3HW)).logits_BK
+        loss = cross_entropy(logits, batch.labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_grad_norm_(task.parameters(), 20.0)
+        optimizer.step()
+
+
+def measure(backbone: str, *, clips: int, frames: int, size: int, steps: int, rounds: int) -> Any:
+    """Both in turns."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (clips, frames, 3, size, size)
+    labels = torch.randint(10, (clips,), generator=generator)
+    batches = [
+        Batch(torch.randint(256, shape, generator=generator, dtype=torch.uint8), labels)
+        for _ in range(steps)
+    ]
+    with TemporaryDirectory() as folder:
+        seconds = interleaved(
+            {
+                "loop": lambda run: through_the_loop(backbone, batches, run),
+                "bare": lambda _: bare(backbone, batches),
+            },
+            lambda: Path(mkdtemp(dir=folder)),
+            rounds=rounds,
+        )
+    pairs = zip(seconds["loop"], seconds["bare"], strict=True)
+    return {
+        "backbone": backbone,
+        "step": f"{clips} clips of {frames} frames, {size} px",
+        "steps": steps,
+        "overhead": ratio(seconds, "loop", "bare") - 1,
+        "overheads": [ours / theirs - 1 for ours, theirs in pairs],
+        "load": load(),
+    }
+
+
+def run(*, rounds: int = 5) -> dict[str, Any]:
+    """A real student, and a tiny one whose step leaves the loop nowhere to hide."""
+    return {
+        "resnet50": measure("resnet50", clips=4, frames=4, size=112, steps=10, rounds=rounds),
+        "test_resnet": measure("test_resnet", clips=8, frames=4, size=32, steps=100, rounds=rounds),
+    }
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def main(rounds: int, as_json: bool) -> None:
+    """Measure the overhead of the training loop."""
+    result = run(rounds=rounds)
+    text = "\n".join(f"{name}: {part['overhead']:+.1%}" for name, part in result.items())
+    emit(result, as_json=as_json, text=text)
+
+
+if __name__ == "__main__":
+    main()
