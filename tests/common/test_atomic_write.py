@@ -8,7 +8,7 @@ from stat import S_ISDIR
 
 import pytest
 
-from common.atomic_write import PARTIAL_SUFFIX, atomic_write
+from common.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,22 @@ def test_atomic_write_on_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         atomic_write(tmp_path / "file", chunks())
     assert caught.value.filename == str(tmp_path / "file")
+
+
+def test_folder_gets_its_name_only_when_it_is_filled(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "deep" / "state") as partial:
+        atomic_write(partial / "a", b"1")
+        assert not (tmp_path / "deep" / "state").exists()
+    assert (tmp_path / "deep" / "state" / "a").read_bytes() == b"1"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state"]
+
+
+def test_folder_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        with atomic_folder(folder) as partial:
+            atomic_write(partial / "a", b"1")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fill(tmp_path / "state")
+    assert list(tmp_path.iterdir()) == []
