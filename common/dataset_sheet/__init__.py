@@ -1,0 +1,1 @@
+"""A contact sheet of an index: what teacher and student see of some videos of each class."""
