@@ -25,8 +25,11 @@ COMMANDS = {
     "cache-teacher": "teacher_cache.cli:cache_teacher",
     "cache": "teacher_cache.cli:cache",
     "train-student": "student_train.cli:train_student",
-    "evaluate": "student_train.cli:evaluate",
+    "evaluate": "student_train.cli_evaluate:evaluate",
     "extract-features": "student_train.cli:extract_features",
+    "predict": "student_train.cli_deploy:predict",
+    "export": "student_train.cli_deploy:export",
+    "benchmark": "student_train.cli_deploy:benchmark",
     "import-checkpoint": "common.checkpoint_import.cli:import_checkpoint",
 }
 

@@ -6,6 +6,7 @@ states/000000420/   the run after 420 steps; the newest few are kept, each writt
     state.pt              optimiser, scaler, average of the weights, place in the epoch; readable
                           with weights_only=True
 best/               checkpoint of the best measurement so far
+README.md           model card (common/model_card.py), in best/ as well
 events.jsonl        log (run_log.py), and tensorboard/
 failure/            the batch that ended the run, where one did (reproduce.py)
 ```

@@ -15,6 +15,7 @@ from common.models.registry import build_model, complexity
 from common.rng import derived_seed
 from common.video.index import VideoIndex
 from student_train.batches import Batch, Batches, FrameSource
+from student_train.cards import write_cards
 from student_train.labels import Labels
 from student_train.loop import Training, train
 from student_train.ranks import Ranks
@@ -103,6 +104,8 @@ def run_training(
     if validation is not None:
         with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
             measured = validation.at_end(stepper.model, place, log)
+    if ranks.is_first:
+        write_cards(run, recipe, data.answers, measured)
     return _summary(recipe, run) | ({"validation": measured} if measured else {})
 
 

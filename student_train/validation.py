@@ -23,6 +23,7 @@ LOGGED: Final = (
     "top5",
     "mean_class_accuracy",
     "mean_average_precision",
+    "split",
     "videos",
     "failed",
     "protocol",

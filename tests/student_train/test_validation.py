@@ -12,6 +12,7 @@ from common.errors import PreemptedError
 from common.video.index import read_index, write_index
 from student_train import runs, validation
 from student_train.run_log import read_events
+from teacher_cache.reader import CacheReader
 from tests.tiny_experiment import ALONE, TinyCache
 
 INTERVAL = 2
@@ -66,6 +67,11 @@ def test_run_is_measured_as_often_as_asked_and_the_best_network_is_kept(
     assert summary["validation"]["best"]["of_epoch"] == 3
     assert summary["validation"]["last"]["top1"] == 0.55
     assert load_checkpoint(tmp_path / "run" / "best")[1].role == "student"
+    cards = [(tmp_path / "run" / name).read_text() for name in ("README.md", "best/README.md")]
+    fingerprint = CacheReader(tiny_cache.cache).manifest.fingerprint
+    assert all(fingerprint in card for card in cards)
+    for card, top1 in zip(cards, ("0.5500", "0.7500"), strict=True):
+        assert f"| top-1 | {top1} |" in card
 
     again = _train(tiny_cache, tmp_path / "run")
     assert measure.values == []
