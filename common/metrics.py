@@ -26,7 +26,18 @@ def top_k(
     k: int,
     answered_N: NDArray[np.bool_],
 ) -> float:
-    """Share of the videos with one of their labels among the k highest scores.
+    """Share of the videos with one of their labels among the k highest scores, see `top_k_hits`."""
+    return float(top_k_hits(scores_NK, targets_NK, k=k, answered_N=answered_N).mean())
+
+
+def top_k_hits(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    *,
+    k: int,
+    answered_N: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Whether one of a video's labels is among its k highest scores, (N,).
 
     Of equal scores that of the later class is the higher, as in a stable ascending sort.
 
@@ -42,7 +53,8 @@ def top_k(
     score_N1 = np.take_along_axis(scores_NK, best_N1, axis=1)
     later_NK = np.arange(last + 1) > best_N1
     above_N = ((scores_NK > score_N1) | ((scores_NK == score_N1) & later_NK)).sum(axis=1)
-    return float(((above_N < k) & answered_N & targets_NK.any(axis=1)).mean())
+    hits_N: NDArray[np.bool_] = (above_N < k) & answered_N & targets_NK.any(axis=1)
+    return hits_N
 
 
 def mean_class_accuracy(
@@ -72,14 +84,12 @@ def mean_class_accuracy(
 
     Source: ResKD reference, mean_class_accuracy (with count_predicted).
     """
-    _check(scores_NK, targets_NK, answered_N)
-    answers_N = scores_NK.argmax(axis=1)
-    right_N = np.take_along_axis(targets_NK, answers_N[:, np.newaxis], axis=1)[:, 0] & answered_N
+    right_N = right_answers(scores_NK, targets_NK, answered_N=answered_N)
     videos_K = targets_NK.sum(axis=0)
     right_K = (targets_NK & right_N[:, np.newaxis]).sum(axis=0)
     counted_K = videos_K > 0
     if count_predicted:
-        counted_K[answers_N[answered_N]] = True
+        counted_K[scores_NK.argmax(axis=1)[answered_N]] = True
     if not counted_K.any():
         return float("nan")
     return float((right_K[counted_K] / np.maximum(videos_K[counted_K], 1)).mean())
@@ -101,13 +111,41 @@ def mean_average_precision(scores_NK: NDArray[np.floating], targets_NK: NDArray[
     on the classes that occur. The AR-Net family's mAP does not merge ties and counts a class
     without videos as 0.
     """
+    values_K = average_precisions(scores_NK, targets_NK)
+    occurring_K = targets_NK.any(axis=0)
+    return float(np.mean(values_K[occurring_K])) if occurring_K.any() else float("nan")
+
+
+def average_precisions(
+    scores_NK: NDArray[np.floating], targets_NK: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """What `mean_average_precision` is the mean of: (K,), nan for a class without a video.
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+    """
     _check(scores_NK, targets_NK, np.ones(len(scores_NK), dtype=np.bool_))
-    occurring = np.flatnonzero(targets_NK.any(axis=0))
-    if not len(occurring):
-        return float("nan")
-    return float(
-        np.mean([_average_precision(scores_NK[:, k], targets_NK[:, k]) for k in occurring])
-    )
+    values_K = np.full(scores_NK.shape[1], np.nan)
+    for k in np.flatnonzero(targets_NK.any(axis=0)):
+        values_K[k] = _average_precision(scores_NK[:, k], targets_NK[:, k])
+    return values_K
+
+
+def right_answers(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    *,
+    answered_N: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Whether the answer, of equal scores the first class, is one of the labels, (N,).
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+    """
+    _check(scores_NK, targets_NK, answered_N)
+    answers_N1 = scores_NK.argmax(axis=1)[:, np.newaxis]
+    right_N: NDArray[np.bool_] = np.take_along_axis(targets_NK, answers_N1, axis=1)[:, 0]
+    return right_N & answered_N
 
 
 def _average_precision(scores_N: NDArray[np.floating], targets_N: NDArray[np.bool_]) -> float:

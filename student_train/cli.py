@@ -1,4 +1,4 @@
-"""`reskd train-teacher`, `train-student`, `evaluate`, `extract-features` and `demo`."""
+"""`reskd train-teacher`, `train-student`, `extract-features` and `demo`."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,15 @@ from common.cli_options import (
 
 folder_path = click.Path(path_type=Path, file_okay=False)
 fresh_option = click.option("--fresh", is_flag=True, help="Forget an earlier run in this folder.")
+validate_option = click.option(
+    "--validate/--no-validate",
+    default=True,
+    show_default=True,
+    help="Measure on data.val_split every evaluation.interval epochs and at the end.",
+)
+compile_option = click.option(
+    "--compile", "compiled", is_flag=True, help="Let torch.compile make the network faster."
+)
 plan_option = click.option(
     "--plan", "plan_only", is_flag=True, help="Print counts and arithmetic; train nothing."
 )
@@ -27,6 +36,8 @@ plan_option = click.option(
 @max_bad_option
 @device_option
 @fresh_option
+@validate_option
+@compile_option
 @plan_option
 @json_option
 def train_teacher(
@@ -36,19 +47,23 @@ def train_teacher(
     max_bad: float | None,
     device: str,
     fresh: bool,
+    validate: bool,
+    compiled: bool,
     plan_only: bool,
     as_json: bool,
 ) -> None:
     """Train the teacher of EXPERIMENT on big frames, from labels alone.
 
-    Interrupted and called again, it goes on after the last finished epoch.
+    Interrupted and called again, it goes on with the very step it had come to. Several processes:
+    torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`).
     """
     from common.config import load_experiment
     from common.console import emit
     from student_train import plan, runs
     from student_train.ranks import joined_ranks
+    from student_train.training_run import summary_text
 
-    resolved = load_experiment(experiment, overrides)
+    resolved = load_experiment(experiment, [*overrides, *_compiled("teacher", compiled)])
     if plan_only:
         planned = plan.plan_training(resolved, "teacher")
         emit(planned, as_json=as_json, text=plan.plan_text(planned))
@@ -60,9 +75,10 @@ def train_teacher(
             ranks=ranks,
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
+            validate=validate,
         )
         if ranks.is_first:
-            emit(summary, as_json=as_json, text=runs.summary_text(summary))
+            emit(summary, as_json=as_json, text=summary_text(summary))
 
 
 @click.command("train-student")
@@ -82,6 +98,8 @@ def train_teacher(
 @max_bad_option
 @device_option
 @fresh_option
+@validate_option
+@compile_option
 @plan_option
 @json_option
 def train_student(
@@ -95,6 +113,8 @@ def train_student(
     max_bad: float | None,
     device: str,
     fresh: bool,
+    validate: bool,
+    compiled: bool,
     plan_only: bool,
     as_json: bool,
 ) -> None:
@@ -103,7 +123,8 @@ def train_student(
     With --no-distill it learns from labels alone: on the stored frames if --cache is given, else on
     freshly decoded views. With --teacher live no cache is needed: the teacher sees the same views,
     decoded anew, in every step, which is the control for what stored answers are worth.
-    Interrupted and called again, it goes on after the last finished epoch.
+    Interrupted and called again, it goes on with the very step it had come to. Several processes:
+    torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`).
     """
     if teacher == "live" and no_distill:
         raise click.UsageError(
@@ -113,8 +134,9 @@ def train_student(
     from common.console import emit
     from student_train import plan, runs
     from student_train.ranks import joined_ranks
+    from student_train.training_run import summary_text
 
-    resolved = load_experiment(experiment, overrides)
+    resolved = load_experiment(experiment, [*overrides, *_compiled("student", compiled)])
     if plan_only:
         planned = plan.plan_training(resolved, "student", teacher=teacher)
         emit(planned, as_json=as_json, text=plan.plan_text(planned))
@@ -132,69 +154,14 @@ def train_student(
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
             allow_incomplete=allow_incomplete,
+            validate=validate,
         )
         if ranks.is_first:
-            emit(summary, as_json=as_json, text=runs.summary_text(summary))
+            emit(summary, as_json=as_json, text=summary_text(summary))
 
 
-@click.command("evaluate")
-@click.argument("run", metavar="RUN", type=folder_path)
-@click.option(
-    "--index", "index_path", type=click.Path(path_type=Path), help="Default: that of the run."
-)
-@click.option("--split", help="Default: data.val_split of the run's experiment.")
-@click.option("--clips", type=click.IntRange(1), help="Clips per video, spread over it.")
-@click.option("--twice/--once", default=None, help="Also clips from segments' beginnings.")
-@click.option("--crops", type=click.Choice(["1", "3"]), help="The centre, or both ends as well.")
-@click.option(
-    "--crop-fraction",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Side of a crop over the short side.",
-)
-@click.option("--short-side", type=click.IntRange(1), help="Pixels; crops are taken from there.")
-@click.option("--size", type=click.IntRange(1), help="Side of the teacher's frames in pixels.")
-@click.option("--batch", "batch_size", type=click.IntRange(1), help="Clips per forward pass.")
-@click.option(
-    "--scores",
-    "scores_file",
-    metavar="OUT.npz",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write id, labels, scores, answered and classes.",
-)
-@device_option
-@json_option
-def evaluate(
-    run: Path,
-    index_path: Path | None,
-    split: str | None,
-    crops: Literal["1", "3"] | None,
-    scores_file: Path | None,
-    device: str,
-    as_json: bool,
-    **protocol: float | None,
-) -> None:
-    """Measure the network in RUN: accuracy, mean average precision and cost.
-
-    The test views are those of the `evaluation` section of the run's experiment; --clips to --batch
-    replace its fields. Without either they are one view per video: frames at segment centres,
-    centre crop. The probabilities of a video's views are averaged.
-    """
-    from common.checkpoint_import.required_experiment import require_experiment
-    from common.console import emit
-    from common.devices import choose_device
-    from student_train.evaluate import evaluate_run, evaluation_text
-
-    require_experiment(run)
-    given = {**protocol, "crops": None if crops is None else int(crops)}
-    result = evaluate_run(
-        run,
-        index_path=index_path,
-        split=split,
-        device=choose_device(device),
-        protocol={field: value for field, value in given.items() if value is not None},
-        scores_file=scores_file,
-    )
-    emit(result, as_json=as_json, text=evaluation_text(result))
+def _compiled(role: str, compiled: bool) -> list[str]:
+    return [f"{role}.training.compile=true"] if compiled else []
 
 
 @click.command("extract-features")

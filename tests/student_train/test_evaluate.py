@@ -24,8 +24,8 @@ from common.video.quarantine import BadVideo, quarantine_file, write_quarantine
 from common.video.reader import Decoder, PyAVReader, VideoReader, open_video
 from common.video.test_views import evaluation_views
 from common.video.view_ops import apply, normalize, shrink
-from student_train.evaluate import evaluate_run
-from tests.tiny_experiment import CPU, cut_off
+from student_train.evaluate import evaluate_runs, write_scores
+from tests.tiny_experiment import ALONE, cut_off
 
 SIZES = {"teacher": 48, "student": 24}
 
@@ -81,9 +81,10 @@ def _evaluate(
     scores: Path | None = None,
     **protocol: Any,
 ) -> dict[str, Any]:
-    return evaluate_run(
-        run, index_path=index, split=split, device=CPU, protocol=protocol, scores_file=scores
-    )
+    [measured] = evaluate_runs([run], index_path=index, split=split, ranks=ALONE, protocol=protocol)
+    if scores is not None:
+        write_scores(scores, measured)
+    return measured.figures
 
 
 def _scores(run: Path, out: Path, **protocol: Any) -> dict[str, Any]:
@@ -151,11 +152,11 @@ def test_evaluate_gives_each_video_its_own_label_whatever_the_batch(
 ) -> None:
     # Nine videos in batches of 4: the ninth is alone in the third batch.
     results = []
-    for size in (2, 4, 16):
+    for size in (4, 16):
         path = tiny_experiment.with_name(f"batch{size}.yaml")
         path.write_text(tiny_experiment.read_text() + f"evaluation: {{batch_size: {size}}}\n")
         results.append(_evaluate(_checkpoint(path, tmp_path / f"run{size}"), "train")["top1"])
-    assert results == [results[0]] * 3
+    assert results == [results[0]] * 2
 
 
 @pytest.mark.parametrize(("role", "size"), SIZES.items())
@@ -172,7 +173,7 @@ def test_evaluate_shows_each_network_frames_of_its_own_size(
         shapes.append(tuple(frames.shape))
         return normalize(frames)
 
-    monkeypatch.setattr("student_train.evaluate.normalize", noting)
+    monkeypatch.setattr("student_train.answers.normalize", noting)
     _evaluate(_checkpoint(tiny_experiment, tmp_path / "run", role=role))
     assert shapes == [(3, 3, 3, size, size)]
 
@@ -298,7 +299,6 @@ def test_result_agrees_with_the_scores_it_writes(seven_classes: Path, tmp_path: 
     )
     assert (result["views"], result["metric"]) == (12, "top1")
     assert result["gmacs_per_video"] == pytest.approx(12 * result["gmacs"])
-    assert result["scores"] == str(tmp_path / "scores.npz")
     assert result["protocol"] == (
         "3 frames, 4 clips x 3 crops, 48 of short side 48, 24 px, probabilities (softmax) averaged"
     )
@@ -309,9 +309,9 @@ def test_scores_do_not_depend_on_the_batch_nor_on_decoding_ahead(
 ) -> None:
     run = _checkpoint(seven_classes, tmp_path / "run")
     expected = _scores(run, tmp_path / "1.npz", **MANY, batch_size=1)["scores"]
-    # 108 clips: batches end within videos, at their ends, and beyond the last.
+    # 12 clips a video: batches hold a part of one, one, and several.
     for threads, batch_size in ((1, 5), (4, 12), (2, 200)):
-        monkeypatch.setattr("student_train.evaluate.DECODE_THREADS", threads)
+        monkeypatch.setattr("student_train.answers.DECODE_THREADS", threads)
         found = _scores(run, tmp_path / "n.npz", **MANY, batch_size=batch_size)["scores"]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
@@ -330,11 +330,11 @@ def test_no_forward_pass_has_more_clips_than_a_batch_and_no_video_is_decoded_twi
         return frames(reader, indices)
 
     frames = PyAVReader.frames
-    monkeypatch.setattr("student_train.evaluate.normalize", noting)
+    monkeypatch.setattr("student_train.answers.normalize", noting)
     run = _checkpoint(tiny_experiment, tmp_path / "run")
     monkeypatch.setattr(PyAVReader, "frames", counting)
     _evaluate(run, clips=3, crops=3, batch_size=5)  # three videos of nine views
-    assert shapes == [(5, 3, 3, 24, 24)] * 5 + [(2, 3, 3, 24, 24)]
+    assert shapes == [(5, 3, 3, 24, 24), (4, 3, 3, 24, 24)] * 3
     assert len(calls) == len(set(calls)) == 3
 
 
@@ -418,6 +418,7 @@ def test_command_measures_the_protocol_it_is_given(
     result = json.loads(capsys.readouterr().out)
     assert result["protocol"].startswith("3 frames, 2 clips x 3 crops, 35 of short side 40, 24 px")
     assert (result["views"], result["metric"]) == (6, "mean_average_precision")
+    assert result["scores"] == str(scores)
     assert scores.is_file()
     assert main(["evaluate", run]) == 0
     text = capsys.readouterr().out
