@@ -9,6 +9,7 @@ import pytest
 
 from common.cli import main
 from common.config import load_experiment
+from student_train.run_log import read_events
 from teacher_cache.reader import CacheReader
 from tests.tiny_experiment import CLASS_NAMES, TinyCache, cut_off
 from tests.video_files import numbered_frames, write_video
@@ -181,8 +182,7 @@ def test_cache_teacher_of_truncated_video_when_allowed_marks_its_row_failed(
     verified = _run(capsys, "cache", "verify", cache)
     assert (verified["ok"], verified["failed_videos"]) == (True, 1)
     _run(capsys, "train-student", tiny_experiment, "--cache", cache, "--run", run)
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert [event["clips"] for event in events] == [8, 8, 8]
+    assert [event["clips"] for event in read_events(run)] == [8, 8, 8]
 
 
 @pytest.mark.parametrize("command", ["train-teacher", "train-student"])

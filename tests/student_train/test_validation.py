@@ -122,3 +122,13 @@ def test_index_without_the_split_is_told_and_the_run_goes_on(
     write_index(file, replace(index, videos=trained))
     assert "validation" not in _train(tiny_cache, tmp_path / "run")
     assert "no split 'val' (data.val_split), so the run is not measured" in capsys.readouterr().err
+
+
+def test_student_of_a_cache_is_trained_where_there_are_no_videos(
+    tiny_cache: TinyCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = read_index(load_experiment(str(tiny_cache.experiment)).data.index)
+    for video in index.videos:
+        index.path_of(video).unlink()
+    assert "validation" not in _train(tiny_cache, tmp_path / "run")
+    assert "not measured: the videos of split 'val' are not here" in capsys.readouterr().err
