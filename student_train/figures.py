@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from student_train.ranks import Ranks
@@ -35,16 +36,10 @@ class Figures:
         """Count seconds without data."""
         self._sums["waited"] += seconds
 
-    def add(self, result: PartResult) -> None:
-        """Count one part of a step."""
-        output, labels = result
-        count = len(labels)
-        self._sums["parts"] += 1
-        self._sums["clips"] += count
-        self._sums["loss"] += count * output.loss.item()
-        self._sums["train_top1"] += _hits(output.logits_BK, labels)
-        for name, part in output.parts.items():
-            self._sums[name] += count * part.item()
+    def add(self, counts: Mapping[str, float]) -> None:
+        """Count one part of a step, see `counts_of`."""
+        for name, value in counts.items():
+            self._sums[name] += value
 
     def mean(self, name: str) -> float:
         """Mean over the clips of this process so far."""
@@ -84,9 +79,24 @@ class Figures:
         }
 
 
-def _hits(logits_BK: Tensor, labels: Tensor) -> float:
-    """Clips whose best class is the label, or one of them where there are several."""
+def counts_of(result: PartResult) -> dict[str, float]:
+    """What one part of a step adds to the sums: losses and hits times its clips.
+
+    All numbers leave the device at once, since a GPU is waited for every time.
+    """
+    output, labels = result
+    numbers = [_hits(output.logits_BK, labels), output.loss, *output.parts.values()]
+    hits, *losses = torch.stack([number.detach().float() for number in numbers]).tolist()
+    clips = len(labels)
+    sums = {
+        name: clips * value for name, value in zip(("loss", *output.parts), losses, strict=True)
+    }
+    return {"parts": 1.0, "clips": float(clips), "train_top1": hits, **sums}
+
+
+def _hits(logits_BK: Tensor, labels: Tensor) -> Tensor:
+    """Number of clips whose best class is the label, or one of them where there are several."""
     best_B = logits_BK.argmax(1)
     if labels.ndim == 1:
-        return (best_B == labels).sum().item()
-    return labels.gather(1, best_B[:, None]).sum().item()
+        return (best_B == labels).sum()
+    return labels.gather(1, best_B[:, None]).sum()

@@ -14,7 +14,7 @@ from common.rng import derived_seed
 from common.signals import StopRequest, stop_request
 from common.specs import TrainingSpec
 from student_train.batches import Batch, Batches
-from student_train.figures import Figures
+from student_train.figures import Figures, counts_of
 from student_train.ranks import Ranks
 from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
 from student_train.run_log import LOG_STEPS, Log, open_log
@@ -142,11 +142,12 @@ class _Loop:
             raise self._diverged(batch, str(error)) from error
         if result is None:
             return
-        loss = result.output.loss.item()
+        counts = counts_of(result)
+        loss = counts["loss"] / counts["clips"]
         if figures.explodes(loss):
             raise self._diverged(batch, f"The loss is {loss:.4g}, that of the epoch was far less")
         for sums in (figures, recent):
-            sums.add(result)
+            sums.add(counts)
         clips_per_second, waiting = recent.pace()
         self.advance(
             len(batch) * self.training.ranks.world,
