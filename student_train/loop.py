@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -16,7 +17,7 @@ from common.specs import TrainingSpec
 from student_train.batches import Batch, Batches
 from student_train.figures import Figures, counts_of
 from student_train.ranks import Ranks
-from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
+from student_train.run_folder import Place, RunFolder
 from student_train.run_log import LOG_STEPS, Log, open_log
 from student_train.schedule import learning_rate
 from student_train.stepper import DivergedError, Stepper
@@ -28,8 +29,8 @@ SAVE_SECONDS: Final = 900.0
 
 AfterEpoch = Callable[[Stepper, Place, Log], None]
 """Measures the network, logs and keeps what is worth it."""
-OnFailure = Callable[[Stepper, Batch, Place, str], None]
-"""Keeps what is needed to compute the step again that a run could not go beyond, and why."""
+OnFailure = Callable[[Stepper, Batch, Place, str], Path]
+"""Keeps what is needed to compute the step again that a run could not go beyond, and says where."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +122,8 @@ class _Loop:
             )
         self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
         self._save()
+        if training.ranks.any(self.stop.made)[0]:
+            raise self.stop.error()
         self._tell_about_waiting(epoch, summary["data_wait_share"])
         if training.after_epoch is not None:
             training.after_epoch(self.stepper, place, self.log)
@@ -176,6 +179,8 @@ class _Loop:
                     **summary,
                 )
             recent = Figures({})
+        if place.step == self.training.batches.steps_per_epoch:
+            return recent  # the epoch is at its end: it is logged and saved as a whole
         due = time.monotonic() - self.last_save > SAVE_SECONDS
         stop, due = self.training.ranks.any(self.stop.made, due)
         if stop or due:
@@ -215,8 +220,7 @@ class _Loop:
         place, training = self.place, self.training
         kept = ""
         if training.on_failure is not None:
-            training.on_failure(self.stepper, batch, place, problem)
-            folder = training.run.path / FAILURE_FOLDER
+            folder = training.on_failure(self.stepper, batch, place, problem)
             kept = f" What it was computed from is kept: python -m student_train.reproduce {folder}"
         return StoppedShortError(
             f"{problem} at epoch {place.epoch}, step {place.step}, videos "

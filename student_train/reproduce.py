@@ -97,7 +97,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
     strange: list[str] = []
     for name, module in task.named_modules():
         module.register_forward_hook(_note_strange(name, strange))
-    torch.manual_seed(derived_seed(step["seed"], "step", step["epoch"], step["step"], 0))
+    torch.manual_seed(derived_seed(step["seed"], "step", step["epoch"], step["step"], step["rank"]))
     output = task.train()(normalize(tensors["frames"]), tensors["labels"], targets)
     output.loss.backward()
     gradients = [p.grad.norm() for p in task.parameters() if p.grad is not None]

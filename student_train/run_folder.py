@@ -124,6 +124,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for name in (STATES_FOLDER, BEST_FOLDER, FAILURE_FOLDER, TENSORBOARD_FOLDER):
             shutil.rmtree(self.path / name, ignore_errors=True)
+        for folder in self.path.glob(f"{FAILURE_FOLDER}-*"):  # of other processes
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _states(self) -> list[Path]:
         """Whole states, the oldest first."""

@@ -85,9 +85,12 @@ def run_training(
             experiment=experiment_tree(recipe.experiment),
         )
 
-    def keep_failure(stepper: Stepper, batch: Batch, place: Place, problem: str) -> None:
-        facts = _facts(recipe, len(data.index.classes))
-        save_failure(run / FAILURE_FOLDER, stepper, batch, place, problem=problem, facts=facts)
+    def keep_failure(stepper: Stepper, batch: Batch, place: Place, problem: str) -> Path:
+        facts = {**_facts(recipe, len(data.index.classes)), "rank": ranks.rank}
+        # Each process has met clips of its own.
+        kept = run / (FAILURE_FOLDER if ranks.is_first else f"{FAILURE_FOLDER}-{ranks.rank}")
+        save_failure(kept, stepper, batch, place, problem=problem, facts=facts)
+        return kept
 
     validation = None
     if validate and _can_validate(recipe, data.index):

@@ -91,7 +91,8 @@ class Validation:
                 else:
                     model = last
                     if which == "best":
-                        model, _ = load_checkpoint(self.folder / BEST_FOLDER)
+                        best, _ = load_checkpoint(self.folder / BEST_FOLDER)
+                        model = best.to(self.ranks.device)
                     figures = self._measured(model, one_clip=False)
                 figures = {**figures, "of_epoch": epoch}
                 log.write(

@@ -195,8 +195,8 @@ def test_train_on_signal_of_a_scheduler_stops_clean_and_goes_on(
     with pytest.raises(PreemptedError, match=number.name):
         trainer.start(tmp_path / "run", trainer.interrupted(1, send))
     place = _saved(tmp_path / "run")["place"]
-    # The signal came before the second step of epoch 1, which was finished and saved.
-    assert (place["epoch"], place["step"], place["steps_done"]) == (1, 2, 2 + STEPS)
+    # The signal came before the last step of epoch 1, which was finished, and so the epoch.
+    assert (place["epoch"], place["step"], place["steps_done"]) == (2, 0, 2 * STEPS)
     never_stopped.assert_same_end(trainer, tmp_path / "run")
 
 
@@ -460,3 +460,34 @@ def test_train_in_float16_leaves_out_a_step_that_overflows(
     trainer.start(tmp_path / "run")
     parts = _saved(tmp_path / "run")["parts"]
     assert 1 <= parts["scaler"]["scale"] < 65536
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_train_on_signal_inside_an_epoch_saves_that_very_step(
+    trainer: Trainer, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Nine clips in steps of two; the signal comes before the second of four steps."""
+    trainer.spec = replace(trainer.spec, batch_size=2)
+    whole = trainer.start(tmp_path / "whole")
+
+    def send(_: Batch) -> None:
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(PreemptedError, match=number.name):
+        trainer.start(tmp_path / "run", trainer.interrupted(1, send))
+    place = _saved(tmp_path / "run")["place"]
+    assert (place["epoch"], place["step"], place["steps_done"]) == (1, 2, 4 + 2)
+    _assert_equal_weights(trainer.start(tmp_path / "run"), whole)
+    assert _timeless_events(tmp_path / "run") == _timeless_events(tmp_path / "whole")
+
+
+def test_train_stopped_at_the_end_of_an_epoch_logs_it_once_however_often_it_is_called(
+    trainer: Trainer, never_stopped: NeverStopped, tmp_path: Path
+) -> None:
+    def send(_: Batch) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(PreemptedError):
+        trainer.start(tmp_path / "run", trainer.interrupted(EPOCHS - 1, send))
+    for _ in range(2):
+        never_stopped.assert_same_end(trainer, tmp_path / "run")
