@@ -72,17 +72,17 @@ def run_seed(folder: Path, seed: int) -> dict[str, Any]:
     long_epochs = LONG_FACTOR * tree["student"]["training"]["epochs"]
     runs = {model: folder / model for model in MODELS}
 
-    _reskd("dataset", "import", "folder", folder / "videos", "--out", index)
+    run_command("dataset", "import", "folder", folder / "videos", "--out", index)
     # Each network is measured below, so not while it trains as well.
-    trained = {"teacher": _reskd("train-teacher", experiment, "--no-validate")}
-    stored = _reskd("cache-teacher", experiment, "--cache", cache)
-    _reskd("cache", "verify", cache)
+    trained = {"teacher": run_command("train-teacher", experiment, "--no-validate")}
+    stored = run_command("cache-teacher", experiment, "--cache", cache)
+    run_command("cache", "verify", cache)
     student = ("train-student", experiment, "--cache", cache, "--no-validate", "--run")
     longer = f"student.training.epochs={long_epochs}"
-    trained["distilled"] = _reskd(*student, runs["distilled"])
-    trained["plain"] = _reskd(*student, runs["plain"], "--no-distill")
-    trained["plain_long"] = _reskd(*student, runs["plain_long"], "--no-distill", "-o", longer)
-    measured = {model: _reskd("evaluate", runs[model]) for model in MODELS}
+    trained["distilled"] = run_command(*student, runs["distilled"])
+    trained["plain"] = run_command(*student, runs["plain"], "--no-distill")
+    trained["plain_long"] = run_command(*student, runs["plain_long"], "--no-distill", "-o", longer)
+    measured = {model: run_command("evaluate", runs[model]) for model in MODELS}
     kept = ("top1", "top5", "size", "gmacs", "clips_per_second", "videos", "run")
     result: dict[str, Any] = {
         model: {
@@ -130,8 +130,8 @@ def _write_videos(folder: Path, seed: int) -> None:
         )
 
 
-def _reskd(*arguments: str | Path) -> dict[str, Any]:
-    """Print a command, run it in this process, return what it prints with --json."""
+def run_command(*arguments: str | Path) -> dict[str, Any]:
+    """Print a command of reskd, run it in this process, return what it prints with --json."""
     shown = shlex.join(["reskd", *(_short(argument) for argument in arguments)])
     say(f"\n$ {shown}")
     output = io.StringIO()
