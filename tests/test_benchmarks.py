@@ -10,11 +10,13 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
+from common.config import load_experiment
 from teacher_cache.layout import Layout
 from tests.benchmarks import (
     decode_once,
     epoch_overhead,
     frame_access,
+    prefetch,
     recipes,
     store_read,
     store_write,
@@ -103,6 +105,18 @@ def test_epoch_overhead_with_a_tiny_teacher_runs_in_all_ways(tmp_path: Path) -> 
         file, student="test_resnet", ways=epoch_overhead.WAYS, epochs=2, rounds=1
     )
     _require_numbers({way: trials.ratio(way, "labels") for way in epoch_overhead.WAYS})
+
+
+def test_prefetch_with_a_tiny_store_runs_through_every_source(tmp_path: Path) -> None:
+    file = epoch_overhead.make_experiment(
+        tmp_path, teacher="test_resnet", num_videos=4, num_frames=9
+    )
+    epoch_overhead.fill_with_noise(load_experiment(str(file)), tmp_path / "cache")
+    student = prefetch.Student("test_resnet")
+    for cold in (False, True):
+        store = prefetch.from_store(tmp_path / "cache", student, epochs=1, rounds=1, cold=cold)
+        assert list(store) == ["1", "2", "3"]
+        _require_numbers(store)
 
 
 def test_recipes_with_a_tiny_network_goes_through_every_command(tmp_path: Path) -> None:
