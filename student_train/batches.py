@@ -18,6 +18,7 @@ from student_train.labels import Labels
 from student_train.order import cut_batches, cut_parts, epoch_order, stored_view
 from student_train.ranks import Ranks
 from student_train.slots import SLOTS, BatchesAndRows, SlotRing
+from student_train.unreadable import Unreadable
 from teacher_cache.reader import CacheReader
 
 
@@ -55,6 +56,8 @@ class FrameSource(Protocol):
     """Arrays that are to be gathered beside the targets, since `read` leaves them to the store."""
     how_to_speed_up: str
     """What to change where training waits for these frames, as an order."""
+    unreadable: Unreadable
+    """Those that could not be read so far."""
 
     @property
     def videos(self) -> Sequence[int]:
@@ -74,6 +77,7 @@ class StoredFrames:
 
     def __init__(self, reader: CacheReader) -> None:
         self.videos: Sequence[int] = reader.usable_videos
+        self.unreadable = Unreadable((), max_bad=0.0)  # a row of the store is damaged, not bad
 
     def read(self, batches: list[list[int]], epoch: int) -> Iterable[LoadedBatch]:
         return map(LoadedBatch, batches)
@@ -145,6 +149,11 @@ class Batches:
     def how_to_speed_up(self) -> str:
         """What to change where training waits for batches, as an order."""
         return self._source.how_to_speed_up
+
+    @property
+    def unreadable(self) -> Unreadable:
+        """Videos that could not be read so far."""
+        return self._source.unreadable
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch, in order; close it if it is not read to the end.

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.console import say
-from common.errors import StoppedShortError
 from common.specs import Experiment
 from common.video.clips import cut_clips
 from common.video.index import VideoEntry, VideoIndex
@@ -20,6 +18,7 @@ from common.video.source import open_entry
 from common.video.view_ops import shrink
 from common.video.view_params import ViewParams, draw_view
 from student_train.order import stored_view
+from student_train.unreadable import Unreadable
 from teacher_cache.reader import CacheReader
 
 
@@ -75,8 +74,7 @@ class DecodedFrames:
         self.videos: Sequence[int] = (
             replay.usable_videos if replay is not None else range(len(entries))
         )
-        self._allowed_bad = max_bad * len(entries)
-        self._failures: dict[int, str] = {}
+        self.unreadable = Unreadable(entries, max_bad=max_bad)
         self._sampler = _BatchKeys()
         self._loader: DataLoader[Any] = DataLoader(
             self._clips,
@@ -95,21 +93,8 @@ class DecodedFrames:
     def read(self, batches: list[list[int]], epoch: int) -> Iterator[LoadedBatch]:
         self._sampler.keys = [[(video, epoch) for video in batch] for batch in batches]
         for loaded, failures in self._loader:
-            self._note(failures)
+            self.unreadable.note(failures)
             yield loaded
-
-    def _note(self, failures: dict[int, str]) -> None:
-        """Unreadable videos are left out, named once, and never replaced by another video."""
-        for video, reason in failures.items():
-            if video not in self._failures:
-                self._failures[video] = reason
-                say(f"unreadable, left out: {self._clips.entries[video].id}: {reason}")
-        if len(self._failures) > self._allowed_bad:
-            raise StoppedShortError(
-                f"{len(self._failures)} of {len(self._clips.entries)} videos are unreadable, more "
-                "than --max-bad allows. They are listed above: mend or remove them and import the "
-                "folder again, or allow more with --max-bad."
-            )
 
 
 class _Cut(NamedTuple):

@@ -61,7 +61,8 @@ def train(stepper: Stepper, training: Training) -> Place:
         Where the run ended.
 
     Raises:
-        StoppedShortError: If the loss or its gradient is not finite, or explodes.
+        StoppedShortError: If the loss or its gradient is not finite, or explodes, or too many
+            videos are unreadable.
         PreemptedError: If a signal asked to stop; the last finished step is on disk.
     """
     spec, ranks, batches = training.spec, training.ranks, training.batches
@@ -113,6 +114,7 @@ class _Loop:
                     recent = self._end_of_step(batch, figures, recent)
         lr = self._rate(max(0, place.step - 1))
         place.epoch, place.step, place.sums = epoch + 1, 0, {}
+        self._any()  # before anything is saved of an epoch with too many unreadable videos
         summary = figures.summary(training.ranks)
         if not summary:
             raise StoppedShortError(
@@ -182,7 +184,7 @@ class _Loop:
         if place.step == self.training.batches.steps_per_epoch:
             return recent  # the epoch is at its end: it is logged and saved as a whole
         due = time.monotonic() - self.last_save > SAVE_SECONDS
-        stop, due = self.training.ranks.any(self.stop.made, due)
+        stop, due = self._any(self.stop.made, due)
         if stop or due:
             place.sums = figures.totals(self.training.ranks)
             self._save()
@@ -191,6 +193,18 @@ class _Loop:
         if stop:
             raise self.stop.error()
         return recent
+
+    def _any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is set in any process; they count unreadable videos by the way.
+
+        Raises:
+            StoppedShortError: In all processes, if these are too many.
+        """
+        ranks, unreadable = self.training.ranks, self.training.batches.unreadable
+        *answers, news = ranks.any(*flags, unreadable.has_news)
+        if news:
+            unreadable.agree(ranks)
+        return answers
 
     def _rate(self, step: int) -> float:
         spec = self.training.spec

@@ -1,5 +1,6 @@
 """Optimiser steps: precision, gradients of several parts and processes, clipping, averaging."""
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from math import inf, isfinite
 from typing import Any, Final, NamedTuple
@@ -76,12 +77,15 @@ class Stepper:
         self._spec, self._ranks, self._live = spec, ranks, live
         self._shared: DistributedDataParallel | None = None
         if ranks.world > 1:
-            # Each process keeps the statistics of its own BatchNorm; the first one's are saved.
-            self._shared = DistributedDataParallel(
-                _TaskOrNothing(task),
-                device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
-                broadcast_buffers=False,
-            )
+            with warnings.catch_warnings():
+                # The name that torch has used since 2.13 is unknown to those before.
+                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+                # Each process keeps the statistics of its own BatchNorm; the first one's are saved.
+                self._shared = DistributedDataParallel(
+                    _TaskOrNothing(task),
+                    device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+                    broadcast_buffers=False,
+                )
 
     @property
     def model(self) -> Recognizer:

@@ -29,6 +29,7 @@ from student_train.ranks import Ranks
 from student_train.run_folder import RunFolder
 from student_train.stepper import Stepper
 from student_train.task import Task
+from student_train.unreadable import Unreadable
 from tests.benchmarks.timing import interleaved, load, ratio
 
 SPEC = TrainingSpec(epochs=1, optimizer=OptimizerSpec(lr=1e-3))
@@ -44,6 +45,7 @@ class InMemory:
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
         self.videos = range(sum(map(len, batches)))
+        self.unreadable = Unreadable((), max_bad=0.0)
 
     def read(self, batches: list[list[int]], epoch: int) -> Generator[LoadedBatch, None, None]:
         """The same clips whatever the order is."""

@@ -194,8 +194,10 @@ def test_batch_with_unreadable_video_keeps_labels_and_targets_of_the_others(open
 def test_unreadable_videos_above_max_bad_stop_with_exit_code_5(opened: Opened) -> None:
     cut_off(opened.index.path_of(opened.index.split("train")[4]))
     source = opened.decoded(max_bad=0.1)  # 1 of 9 is more
+    list(source.read([[3, 4, 5]], 0))
+    assert source.unreadable.has_news
     with pytest.raises(StoppedShortError, match=r"1 of 9 videos are unreadable.*--max-bad") as stop:
-        list(source.read([[3, 4, 5]], 0))
+        source.unreadable.agree(ALONE)
     assert stop.value.exit_code == 5
 
 
