@@ -1,12 +1,16 @@
 """`reskd evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from common.cli_options import device_option, json_option
+from common.cli_options import command_line, device_option, json_option, override_option
 from common.errors import DataError
+
+if TYPE_CHECKING:
+    from common.specs import Experiment
 
 folder_path = click.Path(path_type=Path, file_okay=False)
 file_path = click.Path(path_type=Path, dir_okay=False)
@@ -18,9 +22,16 @@ file_path = click.Path(path_type=Path, dir_okay=False)
     "--index",
     "index_path",
     type=click.Path(path_type=Path),
-    help="Default: that of the first run.",
+    help="Default: that of the first run's experiment.",
 )
 @click.option("--split", help="Default: data.val_split of the first run's experiment.")
+@click.option(
+    "--experiment",
+    metavar="EXPERIMENT",
+    help="Says how to measure those RUNs that were imported without an experiment; the others keep "
+    "their own.",
+)
+@override_option
 @click.option("--clips", type=click.IntRange(1), help="Clips per video, spread over it.")
 @click.option("--twice/--once", default=None, help="Also clips from segments' beginnings.")
 @click.option("--crops", type=click.Choice(["1", "3"]), help="The centre, or both ends as well.")
@@ -44,13 +55,17 @@ file_path = click.Path(path_type=Path, dir_okay=False)
     help="Also write id, labels, scores, answered and classes; of one RUN.",
 )
 @click.option("--report", metavar="DIR", type=folder_path, help="Also write DIR/index.html.")
-@click.option("--cache", type=folder_path, help="Teacher cache whose card the report shows.")
+@click.option(
+    "--cache", type=folder_path, help="Where the cache of a run has moved, for the report."
+)
 @device_option
 @json_option
 def evaluate(
     runs: tuple[Path, ...],
     index_path: Path | None,
     split: str | None,
+    experiment: str | None,
+    overrides: tuple[str, ...],
     crops: Literal["1", "3"] | None,
     teacher: Path | None,
     class_table: Path | None,
@@ -68,29 +83,30 @@ def evaluate(
     of the `evaluation` section of each run's experiment; --clips to --batch replace its fields.
     Without either they are one view per video: frames at segment centres, centre crop. The
     probabilities of a video's views are averaged. torchrun shares the videos out over processes.
+    A RUN that `reskd import-checkpoint` made without an experiment is measured as --experiment
+    says; network, size and class names stay its own.
     """
     every = list(dict.fromkeys(path.absolute() for path in (*filter(None, [teacher]), *runs)))
     _check_outputs(scores_file, class_table, report, cache, several=len(every) > 1)
-    from common.checkpoint_import.required_experiment import require_experiment
     from common.console import emit
     from student_train import evaluate as evaluation
     from student_train import evaluation_results as found
     from student_train.ranks import joined_ranks
 
-    for run in every:
-        require_experiment(run)
+    given = _given_experiment(experiment, overrides, every)
     if cache is not None:
-        from student_train.report.records import check_cache
+        from student_train.report.caches import check_cache
 
         check_cache(cache)  # before hours of work
-    given = {**protocol, "crops": None if crops is None else int(crops)}
+    fields = {**protocol, "crops": None if crops is None else int(crops)}
     with joined_ranks(device) as ranks:
         measured = evaluation.evaluate_runs(
             every,
             index_path=index_path,
             split=split,
             ranks=ranks,
-            protocol={field: value for field, value in given.items() if value is not None},
+            protocol={field: value for field, value in fields.items() if value is not None},
+            given=given,
         )
         if not ranks.is_first:
             return
@@ -106,11 +122,34 @@ def evaluate(
     if report is not None:
         from student_train.report.collect import write_report
 
-        command = _command_line(click.get_current_context())
+        command = command_line(click.get_current_context())
         page = write_report(report, results, command=command, cache=cache)
         result["report"] = str(page.absolute())
         text += f"\nreport: {page}"
     emit(result, as_json=as_json, text=text)
+
+
+def _given_experiment(
+    name: str | None, overrides: Sequence[str], runs: Sequence[Path]
+) -> "Experiment | None":
+    """The experiment for runs that carry none; an option that nothing would come of is refused."""
+    if name is None:
+        if overrides:
+            raise click.UsageError(
+                "-o changes the experiment named with --experiment. Of a RUN's own, --clips to "
+                "--batch replace the test views, --index and --split the videos."
+            )
+        return None
+    from common.checkpoints import read_checkpoint_info
+    from common.config import load_experiment
+
+    if all(read_checkpoint_info(run).experiment for run in runs):
+        raise click.UsageError(
+            "--experiment is for a RUN that was imported without an experiment; every RUN here has "
+            "its own. Leave it out: --clips to --batch replace the test views, --index and --split "
+            "the videos."
+        )
+    return load_experiment(name, overrides)
 
 
 def _check_outputs(
@@ -129,22 +168,3 @@ def _check_outputs(
     for path, suffix, what in ((scores_file, ".npz", "scores"), (class_table, ".csv", "classes")):
         if path is not None and path.suffix != suffix:
             raise DataError(f"the file of {what} must end in {suffix}, got {path}")
-
-
-def _command_line(context: click.Context) -> list[str]:
-    """What was typed, with absolute paths, so that it works from anywhere."""
-    options, arguments = [], []
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        values = value if isinstance(value, tuple) else (value,)
-        texts = [str(one.absolute()) if isinstance(one, Path) else str(one) for one in values]
-        if isinstance(parameter, click.Argument):
-            arguments += texts
-        elif isinstance(value, bool):
-            options.append(parameter.opts[0] if value else parameter.secondary_opts[0])
-        else:
-            options += [parameter.opts[0], *texts]
-    return ["reskd", "evaluate", *arguments, *options]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.atomic_write import atomic_write
+from common.checkpoint_import.required_experiment import experiment_of
 from common.checkpoints import CheckpointInfo, load_checkpoint, read_checkpoint_info
 from common.config import experiment_tree, parse_experiment
-from common.errors import DataError
 from common.metrics import mean_average_precision, mean_class_accuracy, top_k
 from common.models.recognizer import Recognizer
 from common.models.registry import Complexity, complexity
@@ -20,6 +20,7 @@ from common.specs import Experiment, ModelSpec
 from common.video.index import VideoEntry, VideoIndex, read_index
 from common.video.test_views import num_views, protocol_text
 from student_train.answers import Answers, Squash, Videos, answer_videos
+from student_train.imported import borrowed_facts, check_size, with_class_names
 from student_train.ranks import Ranks
 from student_train.reading import Reading
 
@@ -73,15 +74,16 @@ class Measured:
     run: Path
     """Its folder, absolute."""
     info: CheckpointInfo
+    """With the index's class names where its own are missing."""
     experiment: Experiment
-    """The run's, with the protocol that was measured."""
+    """The run's or the one given for it, with the protocol that was measured."""
     index: VideoIndex
     index_path: Path
     videos: Videos
     answers: Answers
     targets_NK: NDArray[np.bool_]
     figures: dict[str, Any]
-    """What `measure` gives, and the run."""
+    """What `measure` gives, the run, and what the run does not say itself."""
 
     @property
     def name(self) -> str:
@@ -96,6 +98,7 @@ def evaluate_runs(
     split: str | None,
     ranks: Ranks,
     protocol: Mapping[str, Any] | None = None,
+    given: Experiment | None = None,
 ) -> list[Measured]:
     """Measure the networks in run folders on the same videos, each at its own size.
 
@@ -111,16 +114,17 @@ def evaluate_runs(
         split: Split to measure; None takes the val_split of the first run's experiment.
         ranks: This process and the others, who share the videos.
         protocol: Fields of the experiments' `evaluation` sections to replace.
+        given: Experiment for the runs that were imported without one.
 
     Raises:
-        DataError: If a checkpoint or the index is missing, their classes differ, or a network
-            answers with something that is no number.
+        DataError: If a checkpoint or the index is missing, their classes differ, a run has no
+            experiment and none is given, or a network answers with something that is no number.
         ExperimentError: If an experiment or the protocol is wrong, or a network takes no such
             clips.
     """
     infos = {run: read_checkpoint_info(run) for run in runs}
     experiments = {
-        run: _with_protocol(info.experiment, protocol or {}, source=str(run))
+        run: _with_protocol(experiment_of(run, info, given), protocol or {}, source=str(run))
         for run, info in infos.items()
     }
     data = experiments[runs[0]].data
@@ -128,7 +132,7 @@ def evaluate_runs(
     index = read_index(index_path)
     plans = {}
     for run, info in infos.items():  # all are checked before the first, long one begins
-        _check_classes(run, info, index_path, index)
+        infos[run] = with_class_names(run, info, index_path, index)
         plans[run] = _Plan.of(
             info.model,
             experiments[run],
@@ -139,20 +143,24 @@ def evaluate_runs(
         )
     measured = []
     for run, plan in plans.items():
-        model, info = load_checkpoint(run)
+        model, read = load_checkpoint(run)
         answers = plan.answers(model.to(ranks.device), ranks)
         path = run.absolute()
         measured.append(
             Measured(
                 run=path,
-                info=info,
+                info=infos[run],
                 experiment=experiments[run],
                 index=index,
                 index_path=index_path,
                 videos=plan.videos,
                 answers=answers,
                 targets_NK=plan.targets_NK,
-                figures={"run": str(path), **plan.figures(answers)},
+                figures={
+                    "run": str(path),
+                    **plan.figures(answers),
+                    **borrowed_facts(read, experiments[run], index, index_path),
+                },
             )
         )
     return measured
@@ -176,8 +184,9 @@ def squash_of(experiment: Experiment, role: Role) -> Squash:
     """How class scores become probabilities: as in the loss that the network was trained with.
 
     A teacher that was not trained here (no teacher.training) is taken for a softmax classifier.
+    Where an imported student is measured by an experiment without one, the one network counts.
     """
-    part = experiment.teacher if role == "teacher" else experiment.required_student()
+    part = (experiment.student if role == "student" else None) or experiment.teacher
     any_of = part.training is not None and part.training.labels.kind == "any_of"
     return "sigmoid" if any_of else "softmax"
 
@@ -235,6 +244,7 @@ class _Plan:
     ) -> "_Plan":
         entries = index.split(split)
         reading = Reading.of_experiment(experiment, size=size)
+        check_size(reading, experiment)
         cost = complexity(  # refuses clips that the network cannot take
             model,
             num_classes=len(index.classes),
@@ -281,11 +291,3 @@ def _with_protocol(
 ) -> Experiment:
     evaluation = {**tree.get("evaluation", {}), **protocol}
     return parse_experiment({**tree, "evaluation": evaluation}, source=source)
-
-
-def _check_classes(run: Path, info: CheckpointInfo, index_path: Path, index: VideoIndex) -> None:
-    if index.classes != info.classes:
-        raise DataError(
-            f"The classes of {run} ({', '.join(info.classes[:4])}, …) are not those of the index "
-            f"{index_path} ({', '.join(index.classes[:4])}, …)."
-        )

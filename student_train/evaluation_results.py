@@ -25,6 +25,7 @@ from common.statistics import (
     share_interval,
 )
 from student_train.evaluate import Measured
+from student_train.imported import borrowed_texts
 
 NAMES: Final = {
     "top1": "top-1",
@@ -156,6 +157,7 @@ def evaluation_text(results: Sequence[RunResult]) -> str:
         f"[ ] 95 % by bootstrap over videos, {_resamples(results[0].json)}",
         "",
         *(f"{result.name}: {result.json['protocol']}" for result in results),
+        *(f"{result.name}: {text}" for result in results for text in borrowed_texts(result.json)),
         "",
     ]
     names = {result.json["run"]: result.name for result in results}
@@ -234,6 +236,7 @@ def _text_of_one(result: Mapping[str, Any]) -> str:
     if "agreement" in result:
         shown = interval_text(result["intervals"]["agreement"])
         agreement = f"  agreement with the teacher {result['agreement']:.4f} {shown}"
+    borrowed = "".join(f"\n{text}" for text in borrowed_texts(result))
     return (
         f"{result['role']} {result['run']}\n"
         f"split {result['split']}: {figures}  "
@@ -241,6 +244,7 @@ def _text_of_one(result: Mapping[str, Any]) -> str:
         f"calibration error {number_text(result['calibration_error'])}{agreement}  "
         f"([ ] 95 % by bootstrap over videos, {_resamples(result)})\n"
         f"{result['protocol']}: {cost_text(result)}, {result['parameters']:,} parameters"
+        f"{borrowed}"
     )
 
 
