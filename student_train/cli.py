@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from common.cli_options import (
+    command_line,
     device_option,
     experiment_argument,
     json_option,
@@ -76,6 +77,7 @@ def train_teacher(
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
             validate=validate,
+            command=command_line(click.get_current_context()),
         )
         if ranks.is_first:
             emit(summary, as_json=as_json, text=summary_text(summary))
@@ -155,6 +157,7 @@ def train_student(
             fresh=fresh,
             allow_incomplete=allow_incomplete,
             validate=validate,
+            command=command_line(click.get_current_context()),
         )
         if ranks.is_first:
             emit(summary, as_json=as_json, text=summary_text(summary))

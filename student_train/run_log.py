@@ -5,6 +5,9 @@ since the start of the run:
 
 | event | when | further fields |
 |---|---|---|
+| start | a run starts or goes on, with | command, folder, learned_from, cache, fingerprint, |
+| | steps left to train | teacher_sha256, device, processes, threads, versions |
+| | | (run_start.py) |
 | step | every LOG_STEPS steps | lr, gradient_norm; of these steps the same as of an epoch |
 | epoch | at its end | lr, loss, its unweighted parts, train_top1, clips, seconds, |
 | | | clips_per_second, data_wait_share |
@@ -12,11 +15,11 @@ since the start of the run:
 | | | figures of `reskd evaluate` |
 
 A run that is stopped and goes on leaves no line twice: what was logged after the state it goes on
-from is dropped.
+from is dropped, and so is an earlier start from that very state, of which nothing is left.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -27,6 +30,7 @@ from common.errors import DataError
 
 EVENTS_FILE: Final = "events.jsonl"
 TENSORBOARD_FOLDER: Final = "tensorboard"
+START_EVENT: Final = "start"
 LOG_STEPS: Final = 20
 """Steps between two lines about steps."""
 
@@ -46,8 +50,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / EVENTS_FILE
-        kept = [line for line in _lines(path) if line["step"] <= step]
-        atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        _replace(path, [line for line in _lines(path) if line["step"] <= step])
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(folder / TENSORBOARD_FOLDER, purge_step=step + 1)
 
@@ -86,13 +89,42 @@ def open_log(folder: Path, *, step: int, writes: bool) -> Iterator[Log]:
         log.close()
 
 
+def log_start(folder: Path, *, epoch: int, step: int, facts: Mapping[str, Any]) -> None:
+    """Log that a run starts or goes on, before anything else is logged from there.
+
+    Lines after this step go, and so does an earlier start from it: no step that followed is left.
+
+    Args:
+        folder: The run's.
+        epoch: Epoch it goes on with.
+        step: Steps done before.
+        facts: Further fields of the line; they are no curves and do not go to TensorBoard.
+    """
+    path = folder / EVENTS_FILE
+    kept = [
+        line
+        for line in _lines(path)
+        if line["step"] < step or (line["step"] == step and line["event"] != START_EVENT)
+    ]
+    _replace(path, [*kept, {"event": START_EVENT, "epoch": epoch, "step": step, **facts}])
+
+
 def read_events(folder: Path, event: str = "epoch") -> list[dict[str, Any]]:
     """The lines of one kind in a run folder's log, in order; none where there is no log.
 
     Raises:
         DataError: If the log is damaged.
     """
-    return [line for line in _lines(folder / EVENTS_FILE) if line["event"] == event]
+    return [line for line in read_log(folder) if line["event"] == event]
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """All lines of a run folder's log, in order; none where there is no log.
+
+    Raises:
+        DataError: If the log is damaged.
+    """
+    return _lines(folder / EVENTS_FILE)
 
 
 def _json_value(value: Any) -> Any:
@@ -100,18 +132,30 @@ def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
+def _replace(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # A killed run may leave half a line, never more.
-    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    *whole, _ = path.read_bytes().split(b"\n")
     lines = []
     for number, text in enumerate(whole, start=1):
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = json.loads(text.decode())
+        except (ValueError, RecursionError):
             line = None
-        if not isinstance(line, dict) or not {"event", "epoch", "step"} <= line.keys():
+        if not _is_event(line):
             raise DataError(f"line {number} of {path} is no event; start over with --fresh.")
         lines.append(line)
     return lines
+
+
+def _is_event(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and isinstance(line.get("event"), str)
+        and all(isinstance(line.get(name), int) for name in ("epoch", "step"))
+    )

@@ -1,5 +1,6 @@
 """From an experiment to a trained network: what train-teacher and train-student do."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +26,18 @@ def train_teacher(
     max_bad: float,
     fresh: bool,
     validate: bool,
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train the experiment's teacher on big frames, from labels alone.
+
+    Args:
+        experiment: Resolved experiment.
+        run: Folder of the run.
+        ranks: This process and, under torchrun, the others.
+        max_bad: Share of unreadable videos at which training stops.
+        fresh: Forget an earlier run in the same folder.
+        validate: Measure while training and at its end, where the index has data.val_split.
+        command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
         Facts about the finished run, for JSON.
@@ -52,7 +63,9 @@ def train_teacher(
     answers = Answers()
     source = _decoded_frames(recipe, index, answers, max_bad)
     data = TrainingData(index, source, answers)
-    return run_training(recipe, data, run, ranks=ranks, fresh=fresh, validate=validate)
+    return run_training(
+        recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
+    )
 
 
 def train_student(
@@ -67,6 +80,7 @@ def train_student(
     fresh: bool,
     allow_incomplete: bool,
     validate: bool,
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train the experiment's student from a cache, beside its teacher, or from labels alone.
 
@@ -83,6 +97,7 @@ def train_student(
         fresh: Forget an earlier run in the same folder.
         allow_incomplete: Train on the finished units of an unfinished cache.
         validate: Measure while training and at its end, where the index has data.val_split.
+        command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
         Facts about the finished run, for JSON.
@@ -126,7 +141,9 @@ def train_student(
     else:
         source = _decoded_frames(recipe, index, answers, max_bad)
     data = TrainingData(index, source, answers)
-    return run_training(recipe, data, run, ranks=ranks, fresh=fresh, validate=validate)
+    return run_training(
+        recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
+    )
 
 
 def _without_teacher(losses: LossSpec, *, cross_entropy: float) -> LossSpec:

@@ -1,5 +1,6 @@
 """One training run from its recipe to a checkpoint: build, train, measure, save."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,8 @@ from student_train.ranks import Ranks
 from student_train.recipe import Answers, Recipe, recipe_digest
 from student_train.reproduce import save_failure
 from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
-from student_train.run_log import open_log, read_events
+from student_train.run_log import log_start, open_log, read_events
+from student_train.run_start import RunStart
 from student_train.stepper import Stepper
 from student_train.task import Task
 from student_train.validation import Validation
@@ -46,7 +48,14 @@ class TrainingData:
 
 
 def run_training(
-    recipe: Recipe, data: TrainingData, run: Path, *, ranks: Ranks, fresh: bool, validate: bool
+    recipe: Recipe,
+    data: TrainingData,
+    run: Path,
+    *,
+    ranks: Ranks,
+    fresh: bool,
+    validate: bool,
+    command: Sequence[str],
 ) -> dict[str, Any]:
     """Train a network and write its checkpoint directory.
 
@@ -57,6 +66,7 @@ def run_training(
         ranks: This process and the others.
         fresh: Forget an earlier run in the same folder.
         validate: Measure it, where the index has data.val_split.
+        command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
         Facts about the finished run, for JSON.
@@ -104,6 +114,12 @@ def run_training(
         after_epoch=None if validation is None else validation.after_epoch,
         on_failure=keep_failure,
     )
+    if ranks.is_first:
+        # `train` loads the state once more: what it would refuse must not be logged either.
+        place = folder.load(stepper.task, stepper.state)
+        if place.epoch < recipe.training.epochs:
+            start = RunStart.now(recipe, data.answers, ranks, command=command)
+            log_start(run, epoch=place.epoch, step=place.steps_done, facts=asdict(start))
     place = train(stepper, training)
     if ranks.is_first:
         save(run, stepper.model)

@@ -6,9 +6,10 @@ from typing import Final
 
 from common.atomic_write import atomic_write
 from student_train.evaluation_results import RunResult
+from student_train.report.caches import caches_section
+from student_train.report.logs import training_logs
 from student_train.report.page import Content, Markup, name, page, section, tag
 from student_train.report.records import (
-    cache_section,
     curves_section,
     repeat_section,
     unreadable_section,
@@ -35,7 +36,8 @@ def write_report(
         folder: Made if absent.
         results: The measured runs, in the order to show them.
         command: What was typed.
-        cache: Teacher cache whose card to show.
+        cache: Where a teacher cache has moved to since a run learned from it; those that are still
+            where the runs have recorded them are shown without it.
 
     Returns:
         The page.
@@ -43,16 +45,17 @@ def write_report(
     Raises:
         CacheError: If the cache is none.
     """
+    logs = training_logs(results)
     parts: list[tuple[str, str, Markup | None]] = [
         ("results", "Results", results_section(results)),
         ("differences", "Differences", differences_section(results) if results[1:] else None),
-        ("training", "Training", curves_section(results)),
+        ("training", "Training", curves_section(logs)),
         ("classes", "Worst classes", classes_section(results)),
         ("confusions", "Confusions", confusions_section(results)),
         ("clips", "Wrong answers", _clips_section(results)),
         ("unreadable", "Unreadable videos", unreadable_section(results)),
-        ("cache", "Teacher cache", None if cache is None else cache_section(cache)),
-        ("repeat", "Do it again", repeat_section(results, command)),
+        ("cache", "Teacher cache", caches_section(logs, cache)),
+        ("repeat", "Do it again", repeat_section(results, logs, command)),
     ]
     first = results[0].measured
     lead = tag(

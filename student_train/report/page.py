@@ -21,6 +21,8 @@ NOTHING: Final = "-"
 """Stands where a table has no value."""
 
 _EMPTY: Final = {"meta", "img", "br", "line", "circle", "rect", "path", "polyline"}
+_NO_BYTE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte of a file's name; JSON may hold them."""
 _NOT_IN_HTML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
@@ -93,6 +95,12 @@ def table(
     return scrolling(inner, label=label)
 
 
+def card(facts: Iterable[tuple[str, str]]) -> Markup:
+    """Facts about one thing: what is said of it, and what it is."""
+    pairs = [part for title, text in facts for part in (tag("dt", title), tag("dd", name(text)))]
+    return tag("dl", *pairs, class_="card")
+
+
 def scrolling(content: Markup, *, label: str) -> Markup:
     """Wide content in a region of its own that a keyboard can reach and scroll."""
     return tag("div", content, class_="wide", role="region", aria_label=label, tabindex=0)
@@ -141,5 +149,6 @@ def _plain(value: str | float) -> str:
 
 def _escaped(text: str) -> str:
     # Names of files need not be valid text: what is no character is shown as a replacement.
+    text = _NO_BYTE.sub("\ufffd", text)
     valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return escape(_NOT_IN_HTML.sub("\ufffd", valid), quote=True)

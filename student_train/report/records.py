@@ -1,22 +1,18 @@
-"""The sections of a report about where runs come from: curves, cache, commands, versions."""
+"""The sections of a report about where runs come from: curves, commands, versions."""
 
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from common.config import experiment_yaml
-from common.errors import DataError
 from student_train.evaluation_results import RunResult, number_text
 from student_train.report.figures import Series, curves
-from student_train.report.page import Content, Markup, name, section, table, tag
-from student_train.run_log import EVENTS_FILE, read_events
-from teacher_cache.reader import CacheReader
+from student_train.report.logs import Line, TrainingLog, number
+from student_train.report.page import Content, Markup, card, name, section, table, tag
+from student_train.run_log import START_EVENT
+from student_train.run_start import RunStart
+from student_train.versions import installed_versions
 
-PACKAGES: Final = ("reskd", "torch", "torchvision", "timm", "numpy", "av", "decord", "zarr")
 _UNREADABLE_SHOWN: Final = 50
 _CURVES: Final = (
     ("epoch", "cross_entropy", "training cross entropy", "nats"),
@@ -25,21 +21,20 @@ _CURVES: Final = (
 )
 
 
-def curves_section(results: Sequence[RunResult]) -> Markup | None:
+def curves_section(logs: Mapping[str, TrainingLog]) -> Markup | None:
     """Training as the runs logged it; None where none has a log."""
-    logged = {result.name: _Log.of(result.measured.run) for result in results}
     figures = []
     for event, key, title, unit in _CURVES:
         series = []
-        for run, log in logged.items():
-            points = _points(log.lines[event], key)
+        for run, log in logs.items():
+            points = _points(log.of_kind(event), key)
             if points:
                 series.append(Series(name=run, points=points))
         if series:
             figures.append(curves(series, title=title, x_label="epoch", y_label=unit))
     if not figures:
         return None
-    rows = [_curve_row(run, log) for run, log in logged.items()]
+    rows = [_curve_row(run, log) for run, log in logs.items()]
     header = ["run", "epochs", "clips", "last cross entropy", "last training top-1", "log"]
     return section(
         "training",
@@ -49,77 +44,25 @@ def curves_section(results: Sequence[RunResult]) -> Markup | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """What a run says about its training."""
-
-    lines: Mapping[str, Sequence[Mapping[str, Any]]]
-    state: str
-
-    @classmethod
-    def of(cls, run: Path) -> Self:
-        """Of a run, or of the run whose best checkpoint this is."""
-        none: dict[str, list[dict[str, Any]]] = {event: [] for event, *_ in _CURVES}
-        folders = [path for path in (run, run.parent) if (path / EVENTS_FILE).is_file()]
-        if not folders:
-            return cls(none, "there is none")
-        try:
-            return cls({event: read_events(folders[0], event) for event in none}, "read")
-        except DataError:  # a report of what was measured is worth more than a damaged log
-            return cls(none, "damaged")
+def _points(lines: Sequence[Line], key: str) -> list[tuple[float, float]]:
+    pairs = [(number(line, "epoch"), number(line, key)) for line in lines]
+    return [(epoch + 1, value) for epoch, value in pairs if epoch is not None and value is not None]
 
 
-def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    return [
-        (float(line["epoch"] + 1), float(line[key])) for line in lines if line.get(key) is not None
-    ]
-
-
-def _curve_row(run: str, log: _Log) -> list[Content | None]:
-    lines = log.lines["epoch"]
+def _curve_row(run: str, log: TrainingLog) -> list[Content | None]:
+    lines = log.of_kind("epoch")
     if not lines:
         return [name(run), None, None, None, None, log.state]
     last = lines[-1]
-    clips = sum(int(line.get("clips", 0)) for line in lines)
+    clips = sum(number(line, "clips") or 0 for line in lines)
     return [
         name(run),
         str(len(lines)),
-        f"{clips:,}",
-        number_text(last.get("cross_entropy")),
-        number_text(last.get("train_top1")),
+        f"{clips:,.0f}",
+        number_text(number(last, "cross_entropy")),
+        number_text(number(last, "train_top1")),
         log.state,
     ]
-
-
-def cache_section(folder: Path) -> Markup:
-    """The card of a teacher cache, from its own records.
-
-    Raises:
-        CacheError: If there is no cache, or one of its records is damaged.
-    """
-    reader = CacheReader(folder)
-    manifest = reader.manifest
-    layout, identity = manifest.layout, manifest.identity
-    teacher, index = identity.get("teacher", {}), identity.get("index", {})
-    model = teacher.get("model", {})
-    facts: list[tuple[str, str]] = [
-        ("folder", str(folder.absolute())),
-        ("fingerprint", manifest.fingerprint),
-        (
-            "data",
-            f"split {manifest.split}, {layout.num_videos} videos, digest {index.get('digest')}",
-        ),
-        ("readable", f"{len(reader.usable_videos)} of {layout.num_videos} videos have rows"),
-        ("teacher", f"{model.get('recognizer')} of {model.get('backbone')}"),
-        ("its weights", str(teacher.get("weights_sha256"))),
-        ("its mode", f"{teacher.get('mode')}, {teacher.get('precision')}"),
-        ("clip", _pairs(identity.get("clip", {}))),
-        ("view", _pairs(identity.get("views", {}))),
-        ("decoder", _pairs(identity.get("decoder", {}))),
-        ("store", f"{layout.num_views} views, {layout.num_units} units, codec {manifest.codec}"),
-        ("arrays", ", ".join(f"{array.name} {array.dtype}" for array in manifest.arrays)),
-    ]
-    return section("cache", "Teacher cache", _card(facts))
 
 
 def unreadable_section(results: Sequence[RunResult]) -> Markup | None:
@@ -141,65 +84,92 @@ def unreadable_section(results: Sequence[RunResult]) -> Markup | None:
     )
 
 
-def repeat_section(results: Sequence[RunResult], command: Sequence[str]) -> Markup:
-    """What to type to measure this again, what the networks are, and what computed it."""
+def repeat_section(
+    results: Sequence[RunResult], logs: Mapping[str, TrainingLog], command: Sequence[str]
+) -> Markup:
+    """What to type to measure and to train this again, what the networks are, what computed it."""
     first = results[0].measured
+    versions = installed_versions()
     parts: list[Content] = [
         tag("h3", "This evaluation"),
-        tag("pre", tag("code", shlex.join(command)), tabindex=0),
+        _commands(command),
         tag("p", "Video index: ", name(str(first.index_path)), "; digest of its split: "),
         tag("pre", tag("code", first.index.digest(first.figures["split"])), tabindex=0),
     ]
     for result in results:
-        info = result.measured.info
-        train = ["reskd", f"train-{info.role}", "experiment.yaml", "--run", "RUN"]
+        info, log = result.measured.info, logs[result.name]
+        facts = [
+            ("folder", str(result.measured.run)),
+            ("weights", f"sha256 {info.weights_sha256}"),
+            ("network", f"{info.model.recognizer} of {info.model.backbone}"),
+        ]
+        start = log.start
+        if start is not None:
+            facts += _start_facts(start, log, versions)
         parts += [
             tag("h3", name(result.name)),
-            _card(
-                [
-                    ("folder", str(result.measured.run)),
-                    ("weights", f"sha256 {info.weights_sha256}"),
-                    ("network", f"{info.model.recognizer} of {info.model.backbone}"),
-                ]
-            ),
+            card(facts),
+            *_trained_with(start, info.role),
             tag(
                 "details",
-                tag("summary", f"Experiment of {result.name}, and how to train it again"),
-                tag(
-                    "p",
-                    "Save this as experiment.yaml. A student from a cache needs --cache as well, "
-                    "one from labels alone --no-distill; an imported network was not trained here.",
-                ),
-                tag("pre", tag("code", shlex.join(train)), tabindex=0),
+                tag("summary", f"Experiment of {result.name}"),
                 tag("pre", tag("code", experiment_yaml(result.measured.experiment)), tabindex=0),
             ),
         ]
-    return section("repeat", "Do it again", *parts, tag("h3", "Versions"), _card(_versions()))
+    parts += [tag("h3", "Versions"), card(versions.items())]
+    return section("repeat", "Do it again", *parts)
 
 
-def _versions() -> list[tuple[str, str]]:
-    found = [("python", platform.python_version()), ("system", platform.platform())]
-    for package in PACKAGES:
-        try:
-            found.append((package, version(package)))
-        except PackageNotFoundError:  # decord has no wheels for some machines
-            found.append((package, "not installed"))
-    return found
+def _start_facts(
+    start: RunStart, log: TrainingLog, here: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """What a run learned from, and on what it was trained."""
+    versions = ", ".join(f"{program} {version}" for program, version in start.versions.items())
+    facts = [
+        ("learned from", _learned_from(start)),
+        ("device", start.device),
+        ("processes", f"{start.processes}, threads in each: {start.threads}"),
+        ("versions", "as below" if start.versions == here else versions),
+    ]
+    starts = log.of_kind(START_EVENT)
+    if len(starts) > 1:
+        last = f"the last time after {starts[-1]['step']} steps"
+        facts.append(("started", f"{len(starts)} times, {last}"))
+    return facts
 
 
-def _card(facts: Sequence[tuple[str, str]]) -> Markup:
-    pairs = [part for title, text in facts for part in (tag("dt", title), tag("dd", name(text)))]
-    return tag("dl", *pairs, class_="card")
+def _learned_from(start: RunStart) -> str:
+    if start.learned_from == "cache":
+        return f"the cache {start.cache}, fingerprint {start.fingerprint}"
+    views = "" if start.cache is None else f", on the views of the cache {start.cache}"
+    if start.learned_from == "live":
+        return f"its teacher in every step, weights {start.teacher_sha256}{views}"
+    return f"labels alone{views}"
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
+def _trained_with(start: RunStart | None, role: str) -> list[Content]:
+    """What to type to train a network again, as it was recorded or else in general."""
+    if start is not None and start.command:
+        return [
+            tag(
+                "p",
+                "Trained with this command, in ",
+                name(start.folder),
+                ". A finished run trains no more: to train it again, name another folder to write.",
+            ),
+            _commands(start.command),
+        ]
+    missing = "Its command was not recorded." if start is None else "Python code trained it."
+    return [
+        tag(
+            "p",
+            f"{missing} With its experiment, below, as experiment.yaml this trains one like it. A "
+            "student from a cache needs --cache as well, one from labels alone --no-distill; an "
+            "imported network was not trained here.",
+        ),
+        _commands(["reskd", f"train-{role}", "experiment.yaml", "--run", "RUN"]),
+    ]
 
 
-def check_cache(folder: Path) -> None:
-    """Refuse a folder that is no cache, or a damaged one.
-
-    Raises:
-        CacheError: If it is.
-    """
-    CacheReader(folder)
+def _commands(words: Sequence[str]) -> Markup:
+    return tag("pre", tag("code", shlex.join(words)), tabindex=0)

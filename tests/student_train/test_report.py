@@ -18,11 +18,14 @@ from common.cli import main
 from common.config import experiment_tree, load_experiment
 from common.models.registry import build_model
 from common.video.index import read_index, write_index
+from student_train.report.caches import caches_section
 from student_train.report.figures import Series, accuracy_against_cost, curves
+from student_train.report.logs import TrainingLog, number
 from student_train.report.page import name, table, tag
 from student_train.report.sections import confused_pairs, shown_classes
 from student_train.report.style import STYLE
-from tests.tiny_experiment import cut_off, make_tiny_cache, make_tiny_experiment
+from teacher_cache.reader import CacheReader
+from tests.tiny_experiment import TinyCache, cut_off, make_tiny_cache, make_tiny_experiment
 
 SCRIPT = "<script>alert(1)</script>"
 SHOWN = (SCRIPT, "a \"b\" & 'c'", "\u05e9\u05dc\u05d5\u05dd")
@@ -75,13 +78,34 @@ def _save_network(experiment_file: Path, run: Path, seed: int) -> None:
     )
 
 
+def _start(folder: Path, **other: Any) -> dict[str, Any]:
+    """The line of a run that was started with awkward names, from a cache that is there."""
+    facts = {
+        "command": ["reskd", "train-student", SCRIPT, "--run", FILE, "a \ud800 b"],
+        "folder": "/home/<b>",
+        "learned_from": "cache",
+        "cache": str(folder),
+        "fingerprint": CacheReader(folder).manifest.fingerprint,
+        "teacher_sha256": "5a5a",
+        "device": "cuda:0, GPU <i>",
+        "processes": 2,
+        "threads": 3,
+        "versions": {"python": "2.7 &c"},
+    }
+    return {"event": "start", "epoch": 0, "step": 0, **facts, **other}
+
+
+def _log_of(run: Path, *lines: dict[str, Any]) -> None:
+    (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _write_log(run: Path) -> None:
     lines: list[dict[str, Any]] = [
         {"event": "epoch", "epoch": n, "step": n, "cross_entropy": 1 / (n + 1), "train_top1": n / 9}
         for n in range(4)
     ]
     lines.append({"event": "validation", "epoch": 3, "step": 4, "top1": 0.5, "which": "last"})
-    (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _log_of(run, *lines)
 
 
 class _Outline(HTMLParser):
@@ -173,6 +197,98 @@ def test_page_says_what_was_measured_and_how_to_repeat_it(report: Path) -> None:
     shown = [int(found) for found in re.findall(r"(\d+) of \d+ videos answered wrongly", text)]
     assert len(shown) == 2  # of the students
     assert sum(shown) * 2 == len(_Outline(report.read_text()).all("img"))
+
+
+def test_page_says_how_runs_were_trained_and_shows_their_cache_unasked(
+    report: Path, tmp_path: Path
+) -> None:
+    folder = report.parents[1]
+    runs = [tmp_path / run for run in ("recorded", "recorded/best", "odd", "python")]
+    for run in runs:
+        shutil.copytree(folder / "other", run, ignore=shutil.ignore_patterns("events.jsonl"))
+    first, second = _start(folder / "cache"), _start(folder / "cache", epoch=1, step=7)
+    _log_of(runs[0], {**first, "command": ["the", "first"]}, second)
+    figures = {"cross_entropy": 10**400, "train_top1": "high", "clips": None}
+    odd = {"event": "epoch", "epoch": 10**400, "step": 1, **figures}
+    _log_of(runs[2], {**first, "command": "reskd"}, odd, {**odd, "cross_entropy": float("nan")})
+    _log_of(runs[3], {**first, "command": [], "learned_from": "labels", "cache": None})
+    options = ["--split", "train", "--device", "cpu", "--report", str(tmp_path / "page")]
+    assert main(["evaluate", *map(str, runs), *options]) == 0
+    page = (tmp_path / "page" / "index.html").read_text()
+    outline = _Outline(page)
+    assert SCRIPT not in page
+    assert not outline.all("i")
+    text = "".join(outline.texts)
+    command = f"reskd train-student '{SCRIPT}' --run "
+    assert text.count(command) == 2  # of the run and of its best network
+    assert "the first" not in text
+    assert text.count("in /home/<b>") == 2
+    assert text.count("cuda:0, GPU <i>") == 3
+    assert text.count("2, threads in each: 3") == 3
+    assert text.count("python 2.7 &c") == 3
+    assert text.count("2 times, the last time after 7 steps") == 2
+    assert text.count("Its command was not recorded") == 1
+    assert text.count("Python code trained it") == 1
+    assert text.count("reskd train-student experiment.yaml --run RUN") == 2
+    assert text.count("labels alone") >= 1
+    assert "recorded, best learned from it" in text
+    assert len([each for _, each in outline.elements if each.get("id") == "cache"]) == 1
+
+
+def test_cache_of_runs_is_shown_once_or_it_is_said_why_not(
+    tiny_cache: TinyCache, tmp_path: Path
+) -> None:
+    cache = tiny_cache.cache
+    logs = {
+        "a": TrainingLog([_start(cache)], "read"),
+        "b": TrainingLog([_start(cache, cache=str(tmp_path / "former")), _start(cache)], "read"),
+        "gone": TrainingLog([_start(cache, cache="/<gone>", fingerprint="f0")], "read"),
+        "replaced": TrainingLog([_start(cache, fingerprint="f1")], "read"),
+        "labels": TrainingLog(
+            [_start(cache, fingerprint="not shown", learned_from="labels")], "read"
+        ),
+        "odd": TrainingLog([_start(cache, fingerprint="f3", cache="\x00")], "read"),
+        "old": TrainingLog([], "read"),
+    }
+    text = _text_of(logs, None)
+    assert text.count("readable") == 1
+    assert "a, b learned from it." in text
+    assert "gone learned from the cache with fingerprint f0. It is not shown: /<gone> is" in text
+    own = CacheReader(cache).manifest.fingerprint
+    assert f"{cache} is another cache now, with fingerprint {own}. Where it has moved" in text
+    assert "fingerprint not shown" not in text
+    (cache / "cache.json").write_text("{")
+    assert f"a, b learned from the cache with fingerprint {own}. It is not" in _text_of(logs, None)
+    assert caches_section({"labels": logs["labels"], "old": logs["old"]}, None) is None
+
+
+def test_cache_named_with_the_option_is_compared_with_what_the_runs_recorded(
+    tiny_cache: TinyCache, tmp_path: Path
+) -> None:
+    start = _start(tiny_cache.cache)
+    moved = tiny_cache.cache.rename(tmp_path / "moved")
+    text = _text_of({"a": TrainingLog([start], "read")}, moved)
+    assert text.count("readable") == 1
+    assert "a learned from it." in text
+    assert "is not shown" not in text
+    assert "No run here" not in text
+    text = _text_of({"a": TrainingLog([{**start, "fingerprint": "f0"}], "read")}, moved)
+    assert f"No run here learned from {moved}, named with --cache" in text
+    assert text.count("readable") == 1
+    assert "a learned from the cache with fingerprint f0. It is not shown" in text
+    assert "No run here" not in _text_of({"old": TrainingLog([], "there is none")}, moved)
+
+
+def _text_of(logs: dict[str, TrainingLog], given: Path | None) -> str:
+    section = caches_section(logs, given)
+    assert section is not None
+    return "".join(_Outline(section.text).texts)
+
+
+@pytest.mark.parametrize("value", [None, "1", [], float("nan"), float("inf"), -(10**400), 1e16])
+def test_figure_that_cannot_be_drawn_is_none(value: Any) -> None:
+    assert number({"loss": value}, "loss") is None
+    assert number({"loss": 3}, "loss") == 3.0
 
 
 def test_images_stop_at_their_limit(

@@ -7,7 +7,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.errors import DataError
-from student_train.run_log import EVENTS_FILE, TENSORBOARD_FOLDER, open_log, read_events
+from student_train.run_log import (
+    EVENTS_FILE,
+    TENSORBOARD_FOLDER,
+    log_start,
+    open_log,
+    read_events,
+    read_log,
+)
 
 
 def _write(folder: Path, steps: list[int], *, after: int = 0) -> None:
@@ -54,11 +61,38 @@ def test_mean_over_nothing_is_null_since_json_has_no_word_for_it(tmp_path: Path)
     assert json.loads(line, parse_constant=pytest.fail)["mean_average_precision"] is None
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"event": "step"}'])
-def test_damaged_log_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+def test_start_stays_when_the_run_goes_on_later_and_is_replaced_from_the_same_step(
+    tmp_path: Path,
+) -> None:
+    def start(step: int, device: str) -> None:
+        log_start(tmp_path, epoch=0, step=step, facts={"device": device})
+
+    start(0, "killed before it saved anything")
     _write(tmp_path, [20])
-    with (tmp_path / EVENTS_FILE).open("a") as file:
-        file.write(line + "\n")
+    start(0, "a")
+    _write(tmp_path, [20, 40, 60])
+    start(40, "killed as well")
+    _write(tmp_path, [60], after=40)
+    start(40, "b")
+    _write(tmp_path, [60], after=40)
+    found = [(line["event"], line["step"], line.get("device")) for line in read_log(tmp_path)]
+    assert found == [
+        *(("start", 0, "a"), ("step", 20, None), ("step", 40, None)),
+        *(("start", 40, "b"), ("step", 60, None)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"{", b"[]", b'{"event": "step"}', b"\xff", b"[" * 100_000),
+        *(b'{"event": "step", "epoch": 0, "step": "1"}', b'{"event": [], "epoch": 0, "step": 1}'),
+    ],
+)
+def test_damaged_log_is_refused_with_its_line(tmp_path: Path, line: bytes) -> None:
+    _write(tmp_path, [20])
+    with (tmp_path / EVENTS_FILE).open("ab") as file:
+        file.write(line + b"\n")
     with pytest.raises(DataError, match=r"line 2 of .* --fresh"):
         read_events(tmp_path)
 

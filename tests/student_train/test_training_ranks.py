@@ -105,6 +105,10 @@ def test_two_processes_come_to_the_losses_and_weights_of_one(
     assert main(arguments("one")) == 0
     one, two = (read_events(tmp_path / run) for run in ("one", "two"))
     assert [event["clips"] for event in two] == [9, 9]
+    starts = [read_events(tmp_path / run, "start") for run in ("one", "two")]
+    assert [[start["processes"] for start in found] for found in starts] == [[1], [2]]
+    command = ["torchrun", "--nproc-per-node", "2", "--no-python", "--", "reskd", "train-student"]
+    assert starts[1][0]["command"][:7] == command
     for name in ("loss", "cross_entropy", "feature_mse", "train_top1"):
         ours, theirs = ([event[name] for event in events] for events in (two, one))
         assert ours == pytest.approx(theirs, rel=1e-4), name
