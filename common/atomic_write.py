@@ -20,7 +20,8 @@ def atomic_write(path: Path, chunks: bytes | memoryview | Iterable[bytes | memor
         OSError: As the system reports it (no space left, no permission); the partial file is gone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process number keeps two writers of one name from mixing their bytes.
+    # The process number keeps two writers of one name from mixing their bytes. One that was killed
+    # may have had the same number, as in containers: what it left is written over.
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     pieces = [chunks] if isinstance(chunks, bytes | memoryview) else chunks
     try:
@@ -58,6 +59,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         The folder to fill. What the block writes there is to be synced by itself (`atomic_write`).
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    # Of a killed process that had the same number: in a container a program often has no other.
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial

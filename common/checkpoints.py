@@ -1,19 +1,26 @@
 """Checkpoint directories: weights as safetensors, everything else as JSON, no pickles.
 
 ```
-model.safetensors   weights and buffers
+model.safetensors   weights and buffers; in its header what the two other files say
 labels.json         class names in the order of the class scores
 config.json         model, clip, frame size, digest of the weights, the experiment it came from;
                     written last, so a directory without it is no checkpoint
 ```
+
+A checkpoint that replaces another one does so the moment its weights are renamed, for they say
+themselves what they are. Where config.json speaks of others, it was read or left behind before its
+turn, and the header counts. So a reader meets the old checkpoint or the new one, never a mixture,
+also where the writer was killed or found the disk full. (Where the weights stay the same, the two
+other files are replaced one after the other.)
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import safetensors.torch
 import torch
@@ -32,6 +39,10 @@ FORMAT = "reskd-checkpoint/1"
 WEIGHTS_FILE = "model.safetensors"
 LABELS_FILE = "labels.json"
 CONFIG_FILE = "config.json"
+_RECORD: Final = "reskd"
+"""Key in the header of the weights; other programs pass it over."""
+_LONGEST_HEADER: Final = 100_000_000
+"""Bytes; safetensors takes no longer ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +83,7 @@ def save_checkpoint(
     classes: tuple[str, ...],
     experiment: Mapping[str, Any],
 ) -> CheckpointInfo:
-    """Write a checkpoint directory; an older one in the same place is replaced file by file."""
+    """Write a checkpoint directory; one in the same place is replaced at once, see above."""
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
@@ -85,8 +96,9 @@ def save_checkpoint(
         experiment=experiment,
     )
     config = {"format": FORMAT, **asdict(info)}
+    record = {_RECORD: json.dumps(config, default=str)}
     labels = list(config.pop("classes"))
-    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(state))
+    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(state, metadata=record))
     atomic_write(folder / LABELS_FILE, _json_bytes(labels))
     atomic_write(folder / CONFIG_FILE, _json_bytes(config))
     return info
@@ -99,6 +111,16 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
         DataError: If the folder holds no checkpoint of ours.
     """
     try:
+        with (folder / WEIGHTS_FILE).open("rb") as weights:
+            record = _own_record(weights)
+    except OSError:
+        record = {}  # whoever needs the weights will miss them
+    return _info_of(folder, record)
+
+
+def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
+    """What config.json and labels.json say, or the weights themselves if these are others."""
+    try:
         config, labels = (_read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
     except OSError as error:
         raise DataError(
@@ -110,12 +132,28 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
         raise DataError(f"A record in checkpoint {folder} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
         raise DataError(f"{folder / CONFIG_FILE} is not of format {FORMAT!r}.")
+    if record and record["weights_sha256"] != config.get("weights_sha256"):
+        labels, config = record.pop("classes"), record
     try:
         return TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
     except ValidationError as error:
         raise DataError(
             f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}"
         ) from error
+
+
+def _own_record(weights: BinaryIO) -> dict[str, Any]:
+    """What a file of weights says itself; nothing where it was not written here, or is damaged."""
+    length = int.from_bytes(weights.read(8), "little")
+    if length > _LONGEST_HEADER:
+        return {}
+    try:
+        record = json.loads(json.loads(weights.read(length))["__metadata__"][_RECORD])
+        if record.pop("format") == FORMAT and {"weights_sha256", "classes"} <= record.keys():
+            return dict(record)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    return {}
 
 
 def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
@@ -127,11 +165,7 @@ def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
     Raises:
         DataError: If a file is missing or damaged, or the weights do not fit the model.
     """
-    info = read_checkpoint_info(folder)
-    try:
-        state = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"Cannot read the weights {folder / WEIGHTS_FILE}: {error}") from error
+    state, info = _read_whole(folder)
     if weights_digest(state) != info.weights_sha256:
         raise DataError(
             f"The weights in {folder / WEIGHTS_FILE} are not those that {CONFIG_FILE} beside it "
@@ -144,6 +178,17 @@ def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
     except RuntimeError as error:
         raise DataError(f"The weights in {folder} do not fit its model: {error}") from error
     return model.eval(), info
+
+
+def _read_whole(folder: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
+    """Weights and what is said about them; read once, since they may be replaced meanwhile."""
+    try:
+        content = (folder / WEIGHTS_FILE).read_bytes()
+        info = _info_of(folder, _own_record(BytesIO(content)))
+        return safetensors.torch.load(content), info
+    except (OSError, SafetensorError) as error:
+        read_checkpoint_info(folder)  # where there is no checkpoint at all, this says so
+        raise DataError(f"Cannot read the weights {folder / WEIGHTS_FILE}: {error}") from error
 
 
 def start_from(model: Recognizer, spec: ModelSpec) -> None:

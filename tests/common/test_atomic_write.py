@@ -99,6 +99,20 @@ def test_folder_gets_its_name_only_when_it_is_filled(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state"]
 
 
+def test_leftovers_of_a_killed_process_of_the_same_number_are_replaced(tmp_path: Path) -> None:
+    # As in a container, where a program that is started again has the number it had.
+    leftover = tmp_path / f"state.{os.getpid()}{PARTIAL_SUFFIX}"
+    leftover.mkdir()
+    (leftover / "torn").write_bytes(b"half")
+    (tmp_path / f"file.{os.getpid()}{PARTIAL_SUFFIX}").write_bytes(b"longer than what follows")
+    with atomic_folder(tmp_path / "state") as partial:
+        atomic_write(partial / "a", b"1")
+    atomic_write(tmp_path / "file", b"new")
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "state"]
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
 def test_folder_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:
     def fill(folder: Path) -> None:
         with atomic_folder(folder) as partial:
