@@ -40,7 +40,7 @@ class ClassFigures:
     videos: int
     right: int
     average_precision: float
-    """nan without videos."""
+    """nan without videos, and where no video of any class was answered."""
     wrong_answer: int | None
     """Class that its videos are most often taken for; the first of equals; None if for none."""
     wrong_count: int
@@ -63,7 +63,7 @@ def class_figures(
         ValueError: If shapes do not fit, or a score is not finite.
     """
     table = confusion(scores_NK, targets_NK, answered_N)
-    precisions_K = average_precisions(scores_NK, targets_NK)
+    precisions_K = average_precisions(scores_NK, targets_NK, answered_N=answered_N)
     figures = []
     for label, row in enumerate(table):
         wrong = row[:-1].copy()

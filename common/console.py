@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from common.records import without_nan
+
 PLAIN_INTERVAL_SECONDS = 10.0
 
 
@@ -86,4 +88,4 @@ def say(text: str) -> None:
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     """The result of a command on stdout, as one JSON object (in ASCII, for any locale) or text."""
-    click.echo(json.dumps(result, indent=1, default=str) if as_json else text)
+    click.echo(json.dumps(without_nan(result), indent=1, default=str) if as_json else text)

@@ -1,6 +1,10 @@
-"""Where networks run."""
+"""Where networks run, and in which arithmetic where their answers are to be repeated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch.backends import cudnn
 
 from common.errors import DataError
 
@@ -25,3 +29,14 @@ def choose_device(name: str) -> torch.device:
             "use a lower number or --device cpu."
         )
     return device
+
+
+@contextmanager
+def plain_float32() -> Iterator[None]:
+    """float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
+
+    cuDNN stays on, unless it was off before. That has to be said: flags that are not named take the
+    defaults of torch's function, and its default for cuDNN is off.
+    """
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

@@ -4,15 +4,15 @@ Everywhere, of N videos and K classes:
 
 - scores_NK: finite scores (N, K), larger is likelier; one row per video.
 - targets_NK: bool (N, K), the labels; a video may have several, and then any of them is right.
-- answered_N: bool (N,); False marks a video that could not be read. It counts as answered wrongly.
-  Its scores must be there and should be 0, the least that a probability can be.
+- answered_N: bool (N,); False marks a video that could not be read. It counts as answered wrongly
+  and is found by no threshold. Its scores must be there, but say nothing.
 
 torchmetrics 1.9 says something else in places, which is why it is a check in the tests only. Its
 average precision merges ties as here, but counts a class without positives as 0, refuses a single
-class, and takes any score outside [0, 1] (a mean of probabilities may round to just above 1) as a
-sign to squash all of them by a sigmoid in float32, which makes new ties. Its macro accuracy is
-`mean_class_accuracy` with `count_predicted`. Its accuracies know one label per video, and of equal
-scores it prefers the first class.
+class, knows no video without an answer, and takes any score outside [0, 1] (a mean of probabilities
+may round to just above 1) as a sign to squash all of them by a sigmoid in float32, which makes new
+ties. Its macro accuracy is `mean_class_accuracy` with `count_predicted`. Its accuracies know one
+label per video, and of equal scores it prefers the first class.
 """
 
 import numpy as np
@@ -95,39 +95,54 @@ def mean_class_accuracy(
     return float((right_K[counted_K] / np.maximum(videos_K[counted_K], 1)).mean())
 
 
-def mean_average_precision(scores_NK: NDArray[np.floating], targets_NK: NDArray[np.bool_]) -> float:
+def mean_average_precision(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    *,
+    answered_N: NDArray[np.bool_],
+) -> float:
     """Mean over classes of the area under precision against recall, as a sum of steps.
 
     Videos of equal score in a class pass the threshold together. A class without a video is left
-    out of the mean. Unreadable videos have no place of their own here: with score 0 they come last.
+    out of the mean. A video that could not be read is one of its classes' that is never found: it
+    takes its share of the recall away and disturbs the precision of no other class.
 
     Returns:
-        mAP in [0, 1], a fraction; nan where no class has a video.
+        mAP in [0, 1], a fraction; nan where no class has a video or no video was answered.
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
 
-    Source: ResKD reference, mean_average_precision; equals scikit-learn's average_precision_score
-    on the classes that occur. The AR-Net family's mAP does not merge ties and counts a class
-    without videos as 0.
+    Source: ResKD reference, mean_average_precision; where all videos are answered it equals
+    scikit-learn's average_precision_score on the classes that occur. The AR-Net family's mAP does
+    not merge ties and counts a class without videos as 0.
     """
-    values_K = average_precisions(scores_NK, targets_NK)
-    occurring_K = targets_NK.any(axis=0)
-    return float(np.mean(values_K[occurring_K])) if occurring_K.any() else float("nan")
+    values_K = average_precisions(scores_NK, targets_NK, answered_N=answered_N)
+    defined_K = ~np.isnan(values_K)
+    return float(np.mean(values_K[defined_K])) if defined_K.any() else float("nan")
 
 
 def average_precisions(
-    scores_NK: NDArray[np.floating], targets_NK: NDArray[np.bool_]
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    *,
+    answered_N: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """What `mean_average_precision` is the mean of: (K,), nan for a class without a video.
+
+    Where no video was answered, nothing is known of any class: nan for all of them.
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
-    _check(scores_NK, targets_NK, np.ones(len(scores_NK), dtype=np.bool_))
+    _check(scores_NK, targets_NK, answered_N)
     values_K = np.full(scores_NK.shape[1], np.nan)
-    for k in np.flatnonzero(targets_NK.any(axis=0)):
-        values_K[k] = _average_precision(scores_NK[:, k], targets_NK[:, k])
+    if not answered_N.any():
+        return values_K
+    videos_K = targets_NK.sum(axis=0)
+    for k in np.flatnonzero(videos_K):
+        own_N = targets_NK[answered_N, k]
+        values_K[k] = _average_precision(scores_NK[answered_N, k], own_N, videos=videos_K[k])
     return values_K
 
 
@@ -148,13 +163,21 @@ def right_answers(
     return right_N & answered_N
 
 
-def _average_precision(scores_N: NDArray[np.floating], targets_N: NDArray[np.bool_]) -> float:
-    """Of one class that has a video: the sum of precision times the recall gained with it."""
+def _average_precision(
+    scores_N: NDArray[np.floating], targets_N: NDArray[np.bool_], *, videos: int
+) -> float:
+    """The sum of precision times the recall gained with it, of answered videos of one class.
+
+    Args:
+        scores_N: At least one.
+        targets_N: Which of them are of the class.
+        videos: How many the class has, those without an answer included; at least one.
+    """
     order_N = np.argsort(-scores_N, kind="stable")
     # Last place of every run of equal scores: the only places where a threshold can cut.
     ends = np.flatnonzero(np.append(np.diff(scores_N[order_N]) != 0, True))
     found = np.cumsum(targets_N[order_N])[ends]
-    gained = np.diff(found, prepend=0) / found[-1]
+    gained = np.diff(found, prepend=0) / videos
     return float((gained * found / (ends + 1)).sum())
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,18 @@ from common.atomic_write import atomic_write
 from common.errors import CacheError
 
 HASH_FIELD = "sha256"
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for numbers that JSON has no word for, such as a mean over nothing."""
+    match value:
+        case float():
+            return value if isfinite(value) else None
+        case Mapping():
+            return {key: without_nan(one) for key, one in value.items()}
+        case list() | tuple():
+            return [without_nan(one) for one in value]
+    return value
 
 
 def canonical_json(value: Any) -> bytes:

@@ -20,14 +20,16 @@ class StopRequest:
         return self._by is not None
 
     def note(self, number: int) -> None:
-        """A signal has come; the second one does not wait for a good moment.
+        """A signal has come.
+
+        Schedulers send several; only who insists by hand is obeyed before the moment is good.
 
         Raises:
-            PreemptedError, KeyboardInterrupt: At the second.
+            KeyboardInterrupt: At a Ctrl-C that is not the first signal.
         """
-        second, self._by = self.made, signal.Signals(number).name
-        if second:
-            raise self.error()
+        if self.made and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._by = self._by or signal.Signals(number).name
 
     def error(self) -> PreemptedError | KeyboardInterrupt:
         """What to raise when everything is on disk."""

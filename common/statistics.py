@@ -50,7 +50,7 @@ def accuracy_intervals(
     """Intervals of top1, top5, mean_class_accuracy and mean_average_precision.
 
     Videos are drawn together with all of their labels. A class that no drawn video has is left out
-    of the means of that draw.
+    of the means of that draw; a draw without an answered video has no mean average precision.
 
     Mean average precision is special in two ways. There are fewer draws where N x K is large
     (`map_resamples`). And a video that is drawn twice stands beside itself, which makes precision
@@ -77,14 +77,13 @@ def accuracy_intervals(
 
     videos = len(scores_NK)
     fewer = map_resamples(*scores_NK.shape, resamples=resamples)
-    precision = _ResampledPrecision(scores_NK, targets_NK)
+    precision = _ResampledPrecision(scores_NK, targets_NK, answered_N)
+    figure = mean_average_precision(scores_NK, targets_NK, answered_N=answered_N)
     return {
         "top1": _interval_of_mean(hits[0], seed, resamples),
         "top5": _interval_of_mean(hits[1], seed, resamples),
         "mean_class_accuracy": _interval(class_accuracy, videos, seed, resamples),
-        "mean_average_precision": _interval(
-            precision, videos, seed, fewer, figure=mean_average_precision(scores_NK, targets_NK)
-        ),
+        "mean_average_precision": _interval(precision, videos, seed, fewer, figure=figure),
     }
 
 
@@ -176,24 +175,30 @@ class _ResampledPrecision:
     drawn between two such places.
     """
 
-    def __init__(self, scores_NK: NDArray[np.floating], targets_NK: NDArray[np.bool_]) -> None:
-        self._scores_NK, self._targets_NK = scores_NK, targets_NK
-        self._classes = np.flatnonzero(targets_NK.any(axis=0))
+    def __init__(
+        self,
+        scores_NK: NDArray[np.floating],
+        targets_NK: NDArray[np.bool_],
+        answered_N: NDArray[np.bool_],
+    ) -> None:
+        self._scores_NK, self._targets_NK = scores_NK[answered_N], targets_NK[answered_N]
+        self._answered_N = answered_N
+        self._videos_NK = targets_NK.astype(np.float32)
+        self._classes = np.flatnonzero(self._targets_NK.any(axis=0))
 
     def __call__(self, counts_RN: NDArray[np.float32]) -> NDArray[np.float64]:
-        counts_NR = np.ascontiguousarray(counts_RN.T)
-        total_R, present_R = np.zeros(len(counts_RN)), np.zeros(len(counts_RN))
+        videos_RK = (counts_RN @ self._videos_NK).astype(float)
+        counts_NR = np.ascontiguousarray(counts_RN[:, self._answered_N].T)
+        total_R = np.zeros(len(counts_RN))
         for label in self._classes.tolist():
-            area_R, drawn_R = self._class_area(label, counts_NR)
-            total_R += area_R
-            present_R += drawn_R
+            area_R = self._class_area(label, counts_NR)
+            total_R += area_R / np.maximum(videos_RK[:, label], 1)
         with np.errstate(invalid="ignore"):
-            mean_R: NDArray[np.float64] = total_R / present_R
-        return mean_R
+            mean_R: NDArray[np.float64] = total_R / (videos_RK > 0).sum(axis=1)
+        return np.where(counts_NR.any(axis=0), mean_R, np.nan)
 
-    def _class_area(
-        self, label: int, counts_NR: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _class_area(self, label: int, counts_NR: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sum of the precisions at the drawn videos of a class that were answered."""
         column_N = self._scores_NK[:, label]
         order_N = np.argsort(-column_N, kind="stable")
         own_N = self._targets_NK[order_N, label]
@@ -208,8 +213,8 @@ class _ResampledPrecision:
         gained = np.add.reduceat(counts_NR[order_N[found]], first_found, axis=0)
         passed_GR, gained_GR = passed.astype(float).cumsum(axis=0), gained.astype(float)
         found_GR = gained_GR.cumsum(axis=0)
-        area_R = (gained_GR * found_GR / np.maximum(passed_GR, 1)).sum(axis=0)
-        return area_R / np.maximum(found_GR[-1], 1), found_GR[-1] > 0
+        area_R: NDArray[np.float64] = (gained_GR * found_GR / np.maximum(passed_GR, 1)).sum(axis=0)
+        return area_R
 
 
 def _mean_of_present(

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.console import progress, say
+from common.devices import plain_float32
 from common.errors import DataError
 from common.models.recognizer import Recognizer
 from common.prefetch import ordered_map
+from common.signals import StopRequest
 from common.specs import DataSpec
 from common.video.index import VideoEntry, VideoIndex
 from common.video.reader import UnreadableVideoError
@@ -26,7 +28,7 @@ from common.video.source import open_entry
 from common.video.test_views import num_views
 from common.video.view_ops import normalize
 from student_train.ranks import Ranks
-from student_train.reading import DECODE_THREADS, Reading, plain_float32
+from student_train.reading import DECODE_THREADS, Reading
 
 Squash = Literal["softmax", "sigmoid"]
 
@@ -70,22 +72,36 @@ class Answers:
     """Of the networks of all processes together, decoding left out."""
 
 
-def answer_videos(model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ranks) -> Answers:
+def answer_videos(
+    model: Recognizer,
+    videos: Videos,
+    *,
+    squash: Squash,
+    ranks: Ranks,
+    stop: StopRequest | None = None,
+) -> Answers:
     """Answer every test view of every video and average the probabilities of a video's views.
 
     The model is in eval mode meanwhile and left in the mode it was in; torch's generators are not
     drawn from. Memory holds one score per video and class, besides the clips of a few videos.
 
+    A process that is asked to stop does so before the next video. All stop then; those that were
+    not asked hear of it at the end of their share.
+
     Raises:
         DataError: If the network answers with something that is no number.
+        PreemptedError, KeyboardInterrupt: In all processes, if one was asked to stop.
     """
+    stop = stop or StopRequest()
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        own = _own_answers(model, videos, squash=squash, ranks=ranks)
+        own = _own_answers(model, videos, squash=squash, ranks=ranks, stop=stop)
     finally:
         for module, mode in modes.items():
             module.training = mode
+    if ranks.any(stop.made)[0]:
+        raise stop.error()
     return _gathered(ranks.all_of(own), videos)
 
 
@@ -118,7 +134,10 @@ def _gathered(shares: Sequence[_Share], videos: Videos) -> Answers:
 
 
 @torch.inference_mode()
-def _own_answers(model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ranks) -> _Share:
+def _own_answers(
+    model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ranks, stop: StopRequest
+) -> _Share:
+    """Of all videos of this process; of some, where it is asked to stop."""
     device = next(model.parameters()).device
     shares = videos.shares(ranks)
     positions = np.array([number for share in shares for number in share], np.int64)
@@ -126,7 +145,7 @@ def _own_answers(model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ra
     sums_NK = np.zeros((len(positions), len(videos.index.classes)))
     failures: dict[int, str] = {}
     seconds, clips = 0.0, 0
-    for frames, owners in _batches(videos, shares, failures, shown=ranks.is_first):
+    for frames, owners in _batches(videos, shares, failures, stop, shown=ranks.is_first):
         start = time.perf_counter()
         with plain_float32():
             logits = model(normalize(frames.to(device))).logits_BK.float()
@@ -145,7 +164,12 @@ def _own_answers(model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ra
 
 
 def _batches(
-    videos: Videos, shares: Sequence[range], failures: dict[int, str], *, shown: bool
+    videos: Videos,
+    shares: Sequence[range],
+    failures: dict[int, str],
+    stop: StopRequest,
+    *,
+    shown: bool,
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """All views of the readable videos of some shares, and which video each belongs to.
 
@@ -160,6 +184,8 @@ def _batches(
             clips: list[Tensor] = []
             owners: list[int] = []
             for number in share:
+                if stop.made:
+                    return
                 views = next(decoded)
                 if isinstance(views, str):
                     failures[number] = views

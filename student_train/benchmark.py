@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from common.checkpoints import CONFIG_FILE, CheckpointInfo, load_checkpoint
 from common.config import parse_experiment
 from common.console import progress, say
-from common.devices import choose_device
+from common.devices import choose_device, plain_float32
 from common.errors import DataError
 from common.models.named_models import named_model
 from common.models.recognizer import Recognizer
@@ -32,7 +32,7 @@ from common.video.reader import UnreadableVideoError
 from common.video.source import open_entry
 from common.video.view_ops import normalize
 from student_train.peak_memory import device_name, peak_memory
-from student_train.reading import Reading, plain_float32, reading_of
+from student_train.reading import Reading, reading_of
 
 Precision = Literal["float32", "bfloat16", "float16"]
 WARM_UP_PASSES: Final = 5

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from common.cli_options import command_line, device_option, json_option, override_option
-from common.errors import DataError
+from common.errors import DataError, StoppedShortError
 
 if TYPE_CHECKING:
     from common.specs import Experiment
+    from student_train.evaluate import Measured
 
 folder_path = click.Path(path_type=Path, file_okay=False)
 file_path = click.Path(path_type=Path, dir_okay=False)
@@ -54,6 +55,12 @@ file_path = click.Path(path_type=Path, dir_okay=False)
     type=file_path,
     help="Also write id, labels, scores, answered and classes; of one RUN.",
 )
+@click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    help="Share of unreadable videos above which to end with exit code 5, results printed and "
+    "written; default: data.max_bad of the first run's experiment.",
+)
 @click.option("--report", metavar="DIR", type=folder_path, help="Also write DIR/index.html.")
 @click.option(
     "--cache", type=folder_path, help="Where the cache of a run has moved, for the report."
@@ -70,6 +77,7 @@ def evaluate(
     teacher: Path | None,
     class_table: Path | None,
     scores_file: Path | None,
+    max_bad: float | None,
     report: Path | None,
     cache: Path | None,
     device: str,
@@ -82,7 +90,8 @@ def evaluate(
     among them (or --teacher) also gives the agreement of students with it. The test views are those
     of the `evaluation` section of each run's experiment; --clips to --batch replace its fields.
     Without either they are one view per video: frames at segment centres, centre crop. The
-    probabilities of a video's views are averaged. torchrun shares the videos out over processes.
+    probabilities of a video's views are averaged; a video that cannot be read counts as answered
+    wrongly. torchrun shares the videos out over processes.
     A RUN that `reskd import-checkpoint` made without an experiment is measured as --experiment
     says; network, size and class names stay its own.
     """
@@ -127,6 +136,26 @@ def evaluate(
         result["report"] = str(page.absolute())
         text += f"\nreport: {page}"
     emit(result, as_json=as_json, text=text)
+    # Of several processes only this one: torchrun stops the others as soon as one of them fails.
+    _require_readable(measured, max_bad)
+
+
+def _require_readable(measured: "Sequence[Measured]", max_bad: float | None) -> None:
+    """Refuse figures that rest on too few videos, once they are printed and written.
+
+    Raises:
+        StoppedShortError: If any run could not read more than may be unreadable.
+    """
+    allowed = measured[0].experiment.data.max_bad if max_bad is None else max_bad
+    worst = max(measured, key=lambda one: len(one.answers.failures))
+    failed, videos = len(worst.answers.failures), len(worst.videos.entries)
+    if failed > allowed * videos:
+        raise StoppedShortError(
+            f"{failed} of {videos} videos are unreadable, more than the {allowed:.2%} that "
+            "--max-bad allows. The figures are printed and count them as answered wrongly, so they "
+            "say less about the network. The videos are listed above: mend or remove them, name "
+            "the right ones with --index, or allow more with --max-bad."
+        )
 
 
 def _given_experiment(

@@ -1,7 +1,7 @@
 """Measure networks on a split: every test view answered, probabilities averaged per video."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from common.config import experiment_tree, parse_experiment
 from common.metrics import mean_average_precision, mean_class_accuracy, top_k
 from common.models.recognizer import Recognizer
 from common.models.registry import Complexity, complexity
+from common.signals import StopRequest
 from common.specs import Experiment, ModelSpec
 from common.video.index import VideoEntry, VideoIndex, read_index
 from common.video.test_views import num_views, protocol_text
@@ -37,6 +38,7 @@ def measure(
     split: str,
     ranks: Ranks,
     protocol: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Measure a network in memory; all processes call it and get the same.
 
@@ -52,6 +54,7 @@ def measure(
         split: Split to measure.
         ranks: This process and the others, who share the videos.
         protocol: Fields of the experiment's `evaluation` section to replace.
+        stop: Looked at before every video.
 
     Returns:
         Accuracies as fractions, counts, protocol and cost, for JSON; see `evaluate_runs`.
@@ -59,12 +62,13 @@ def measure(
     Raises:
         DataError: If the split is missing, or the network answers with something that is no number.
         ExperimentError: If the protocol is wrong, or the network takes no such clips.
+        PreemptedError, KeyboardInterrupt: If a process was asked to stop.
     """
     if protocol:
         experiment = _with_protocol(experiment_tree(experiment), protocol, source=experiment.name)
     part = experiment.teacher if role == "teacher" else experiment.required_student()
     plan = _Plan.of(part.model, experiment, index, role=role, size=size, split=split)
-    return plan.figures(plan.answers(model, ranks))
+    return plan.figures(plan.answers(model, ranks, stop))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +109,8 @@ def evaluate_runs(
     The class probabilities of all test views of a video are averaged (softmax; sigmoid where the
     network was trained with training.labels.kind any_of). A video with several labels is answered
     rightly if any of them is among the k highest; mean average precision asks for all of them.
-    A video that cannot be read counts as answered wrongly, with score 0 for every class, and is
-    reported; it never shortens the list.
+    A video that cannot be read counts as answered wrongly and as not found, with score 0 for every
+    class, and is reported; it never shortens the list.
 
     Args:
         runs: Checkpoint directories.
@@ -149,7 +153,8 @@ def evaluate_runs(
         measured.append(
             Measured(
                 run=path,
-                info=infos[run],
+                # The best network of a run that goes on may have been replaced since it was read.
+                info=replace(infos[run], weights_sha256=read.weights_sha256),
                 experiment=experiments[run],
                 index=index,
                 index_path=index_path,
@@ -216,7 +221,9 @@ def accuracies(
         "top5": top_k(scores_NK, targets_NK, k=5, answered_N=answered_N),
         "mean_class_accuracy": class_accuracy(count_predicted=False),
         "mean_class_accuracy_reference": class_accuracy(count_predicted=True),
-        "mean_average_precision": mean_average_precision(scores_NK, targets_NK),
+        "mean_average_precision": mean_average_precision(
+            scores_NK, targets_NK, answered_N=answered_N
+        ),
     }
 
 
@@ -260,8 +267,8 @@ class _Plan:
             targets_NK=multi_hot(entries, len(index.classes)),
         )
 
-    def answers(self, model: Recognizer, ranks: Ranks) -> Answers:
-        return answer_videos(model, self.videos, squash=self.squash, ranks=ranks)
+    def answers(self, model: Recognizer, ranks: Ranks, stop: StopRequest | None = None) -> Answers:
+        return answer_videos(model, self.videos, squash=self.squash, ranks=ranks, stop=stop)
 
     def figures(self, answers: Answers) -> dict[str, Any]:
         """For JSON."""

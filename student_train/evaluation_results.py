@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common.atomic_write import atomic_write
 from common.confusions import ClassFigures, class_figures, confusion
 from common.metrics import top_k_hits
+from common.records import without_nan
 from common.statistics import (
     CALIBRATION_BINS,
     CONFIDENCE,
@@ -87,7 +88,7 @@ def _result(one: Measured, teacher: Measured | None, name: str) -> RunResult:
         **one.figures,
         "intervals": intervals,
         "confidence": CONFIDENCE,
-        "calibration_error": _json_number(calibration_error(*case)),
+        "calibration_error": calibration_error(*case),
         "calibration_bins": CALIBRATION_BINS,
     }
     if teacher is not None and teacher is not one:
@@ -103,7 +104,7 @@ def _result(one: Measured, teacher: Measured | None, name: str) -> RunResult:
     return RunResult(
         measured=one,
         name=name,
-        json=figures,
+        json=without_nan(figures),
         hits_N=top_k_hits(case[0], case[1], k=1, answered_N=case[2]),
         classes=class_figures(*case),
         confusion=confusion(*case),
@@ -229,7 +230,7 @@ def _text_of_one(result: Mapping[str, Any]) -> str:
     first = result["metric"]
     ordered = [first, *(key for key in NAMES if key != first)]
     figures = "  ".join(
-        f"{NAMES[key]} {result[key]:.4f} {interval_text(result['intervals'][key])}"
+        f"{NAMES[key]} {number_text(result[key])} {interval_text(result['intervals'][key])}"
         for key in ordered
     )
     agreement = ""
@@ -275,16 +276,8 @@ def _table_row(result: RunResult) -> list[str]:
 
 
 def _json_interval(interval: Interval) -> dict[str, Any]:
-    return {
-        "low": _json_number(interval.low),
-        "high": _json_number(interval.high),
-        "resamples": interval.resamples,
-    }
-
-
-def _json_number(value: float) -> float | None:
-    """JSON has no word for a mean over nothing."""
-    return value if isfinite(value) else None
+    facts = {"low": interval.low, "high": interval.high, "resamples": interval.resamples}
+    return dict(without_nan(facts))
 
 
 def _csv_number(value: float) -> str:

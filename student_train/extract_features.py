@@ -16,6 +16,7 @@ from common.atomic_write import atomic_write
 from common.checkpoints import load_checkpoint
 from common.config import parse_experiment
 from common.console import progress, say
+from common.devices import plain_float32
 from common.errors import DataError
 from common.models.recognizer import Recognizer
 from common.models.registry import complexity
@@ -25,7 +26,7 @@ from common.video.index import read_index
 from common.video.reader import UnreadableVideoError, VideoReader, open_video
 from common.video.source import open_entry
 from common.video.view_ops import normalize
-from student_train.reading import DECODE_THREADS, Reading, plain_float32, reading_of
+from student_train.reading import DECODE_THREADS, Reading, reading_of
 
 _INDEX_SUFFIXES = (".jsonl", ".json")
 _LIST_SUFFIXES = (".txt", ".list", ".lst")

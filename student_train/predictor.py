@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common.checkpoints import CheckpointInfo, load_checkpoint
 from common.config import parse_experiment
-from common.devices import choose_device
+from common.devices import choose_device, plain_float32
 from common.errors import DataError
 from common.models.recognizer import Recognizer
 from common.models.registry import complexity
@@ -26,7 +26,7 @@ from common.video.reader import Decoder, VideoReader, open_video
 from common.video.view_ops import normalize
 from student_train.answers import Squash
 from student_train.evaluate import squash_of
-from student_train.reading import Reading, plain_float32, reading_of
+from student_train.reading import Reading, reading_of
 from student_train.windows import read_windows
 
 

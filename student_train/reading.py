@@ -1,11 +1,8 @@
 """How a network reads a video when it is asked, not trained: the clips of its test views."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-import torch
 from torch import Tensor
 
 from common.checkpoints import CheckpointInfo
@@ -129,10 +126,3 @@ def _clip_of_length(clip: ClipSpec, num_frames: int) -> ClipSpec:
             f"give a multiple of {clip.num_clips}."
         )
     return replace(clip, clip_len=num_frames // clip.num_clips)
-
-
-@contextmanager
-def plain_float32() -> Iterator[None]:
-    """float32 means float32: CUDA would round convolutions to TF32, or pick them by timing."""
-    with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
-        yield

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.devices import plain_float32
 from common.errors import ExperimentError
 from common.models.recognizer import Recognizer
 from common.video.view_ops import normalize
@@ -92,8 +93,7 @@ class Teacher:
         Returns:
             Feature maps, class scores and, if asked for, the class scores of every location.
         """
-        # float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
-        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+        with plain_float32():
             features, logits = self.model(normalize(clips_BT3HW.to(self.device)))
             logit_map = self.model.logit_map(features).float() if self._logit_map else None
         return TeacherAnswer(features.float(), logits.float(), logit_map)

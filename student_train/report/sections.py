@@ -38,10 +38,12 @@ def results_section(results: Sequence[RunResult]) -> Markup:
             interval=_bounds(result.json["intervals"][metric]),
         )
         for result in results
+        if result.json[metric] is not None
     ]
-    figure = accuracy_against_cost(
-        points, title=f"{label} against cost, with intervals of 95 %", y_label=label
-    )
+    figure: Content = tag("p", f"There is no {label} to draw: no run could read a video.")
+    if points:
+        title = f"{label} against cost, with intervals of 95 %"
+        figure = accuracy_against_cost(points, title=title, y_label=label)
     shares = ["top1", "top5", "mean_average_precision", "mean_class_accuracy"]
     header: list[Content] = ["run", *(NAMES[key] for key in shares)]
     header += ["agreement with teacher", "calibration error"]
@@ -249,7 +251,7 @@ def _result_row(result: RunResult, shares: Sequence[str]) -> list[Content | None
     ]
 
 
-def _share(value: float, interval: Mapping[str, Any]) -> Markup:
+def _share(value: float | None, interval: Mapping[str, Any]) -> Markup:
     return joined([number_text(value), tag("small", interval_text(interval))])
 
 

@@ -14,7 +14,12 @@ from torchmetrics.functional.classification import (
     multilabel_average_precision,
 )
 
-from common.metrics import mean_average_precision, mean_class_accuracy, top_k
+from common.metrics import (
+    average_precisions,
+    mean_average_precision,
+    mean_class_accuracy,
+    top_k,
+)
 
 # Video 0 is answered rightly, 1 in second place, 2 (of two labels) by one of them, 3 in last place.
 SCORES = np.array(
@@ -125,7 +130,7 @@ def test_average_precision_of_known_ranking_matches_hand_value() -> None:
     # Found in places 1, 3 and 4 of five: precisions 1, 2/3 and 3/4, a third of the recall each.
     scores = np.array([[0.9], [0.8], [0.7], [0.6], [0.5]])
     targets = np.array([[True], [False], [True], [True], [False]])
-    found = mean_average_precision(scores, targets)
+    found = mean_average_precision(scores, targets, answered_N=everyone(scores))
     assert found == pytest.approx((1 + 2 / 3 + 3 / 4) / 3, abs=1e-12)
 
 
@@ -134,44 +139,78 @@ def test_videos_of_equal_score_pass_the_threshold_together() -> None:
     scores = np.array([[0.9], [0.9], [0.4], [0.4]])
     for order in ([0, 1, 2, 3], [1, 0, 3, 2]):
         targets = np.array([[True], [False], [True], [False]])[order]
-        assert mean_average_precision(scores, targets) == 0.5
+        found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+        assert found == 0.5
+
+
+def test_video_without_an_answer_is_never_found_whatever_its_scores_say() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]])
+    targets = multi_hot([[0], [1], [0], [1]], 2)
+    answered = np.array([True, True, False, True])
+    # Class 0: one of its two videos is found, first of all; class 1: 0.8, then 0.5.
+    expected = (1 / 2 + 1) / 2
+    for said in (0.0, 0.6, 1.0):
+        scores[2] = said
+        assert mean_average_precision(scores, targets, answered_N=answered) == expected
+
+
+def test_class_of_which_no_video_was_answered_counts_as_nought() -> None:
+    scores = np.array([[0.9, 0.1], [0.0, 0.0]])
+    targets = multi_hot([[0], [1]], 2)
+    values = average_precisions(scores, targets, answered_N=np.array([True, False]))
+    assert values.tolist() == [1.0, 0.0]
+
+
+def test_network_that_answered_nothing_has_no_average_precision() -> None:
+    # All scores equal, it would else get the share of each class in the videos.
+    scores, targets, nobody = np.zeros((3, 3)), multi_hot([[0], [1], [2]], 3), np.zeros(3, np.bool_)
+    assert math.isnan(mean_average_precision(scores, targets, answered_N=nobody))
+    assert np.isnan(average_precisions(scores, targets, answered_N=nobody)).all()
+    assert top_k(scores, targets, k=1, answered_N=nobody) == 0
 
 
 def test_constant_scores_give_the_share_of_each_class() -> None:
     targets = multi_hot([[0], [0], [0], [1]], 2)
-    assert mean_average_precision(np.zeros((4, 2)), targets) == (3 / 4 + 1 / 4) / 2
+    scores = np.zeros((4, 2))
+    found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+    assert found == (3 / 4 + 1 / 4) / 2
 
 
 def test_class_without_videos_is_left_out_of_the_mean() -> None:
     scores = np.array([[0.9, 0.1, 0.9], [0.2, 0.8, 0.9]])
-    assert mean_average_precision(scores, multi_hot([[0], [1]], 3)) == 1.0
+    targets = multi_hot([[0], [1]], 3)
+    assert mean_average_precision(scores, targets, answered_N=everyone(scores)) == 1.0
 
 
 def test_no_class_with_videos_gives_nan() -> None:
     none = np.zeros((2, 3), dtype=np.bool_)
-    assert math.isnan(mean_average_precision(np.zeros((2, 3)), none))
+    assert math.isnan(mean_average_precision(np.zeros((2, 3)), none, answered_N=~none[:, 0]))
     assert math.isnan(mean_class_accuracy(np.zeros((2, 3)), none, answered_N=~none[:, 0] & False))
     assert top_k(np.zeros((2, 3)), none, k=3, answered_N=~none[:, 0]) == 0
 
 
-@given(seed=st.integers(0, 10**6))
+@given(seed=st.integers(0, 10**6), missing=st.integers(0, 3))
 @settings(deadline=None)
-def test_mean_average_precision_equals_every_threshold_tried(seed: int) -> None:
+def test_mean_average_precision_equals_every_threshold_tried(seed: int, missing: int) -> None:
     scores, targets = random_case(seed)
-    found = mean_average_precision(scores, targets)
+    answered = np.arange(len(scores)) >= missing
+    found = mean_average_precision(scores, targets, answered_N=answered)
     values = []
     for k in range(scores.shape[1]):
-        column, own = scores[:, k].tolist(), targets[:, k].tolist()
-        area, recall_before = 0.0, 0.0
+        column, own = scores[answered, k].tolist(), targets[answered, k].tolist()
+        area, recall_before, videos = 0.0, 0.0, int(targets[:, k].sum())
         for threshold in sorted(set(column), reverse=True):
             passed = [mine for score, mine in zip(column, own, strict=True) if score >= threshold]
-            if any(own):
-                recall = sum(passed) / sum(own)
+            if videos:
+                recall = sum(passed) / videos
                 area += (recall - recall_before) * sum(passed) / len(passed)
                 recall_before = recall
-        if any(own):
+        if videos:
             values.append(area)
-    assert found == pytest.approx(sum(values) / len(values), abs=1e-12)
+    if answered.any():
+        assert found == pytest.approx(sum(values) / len(values), abs=1e-12)
+    else:
+        assert math.isnan(found)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -182,13 +221,34 @@ def test_average_precision_equals_torchmetrics_where_classes_occur(seed: int) ->
         torch.from_numpy(scores), torch.from_numpy(targets).long(), num_labels=scores.shape[1]
     )
     assert theirs is not None
-    assert mean_average_precision(scores, targets) == pytest.approx(theirs.item(), abs=1e-6)
+    found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+    assert found == pytest.approx(theirs.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_average_precision_with_videos_unanswered_is_that_of_the_others_by_their_share(
+    seed: int,
+) -> None:
+    scores, targets = random_case(seed)
+    scores, targets = np.concatenate([scores, scores]), np.concatenate([targets, targets])
+    answered = np.arange(len(scores)) >= len(scores) // 2
+    targets[:, ~targets.any(axis=0)] = True
+    theirs = multilabel_average_precision(
+        torch.from_numpy(scores[answered]),
+        torch.from_numpy(targets[answered]).long(),
+        num_labels=scores.shape[1],
+        average="none",
+    )
+    assert theirs is not None
+    found = average_precisions(scores, targets, answered_N=answered)
+    np.testing.assert_allclose(found, theirs.numpy() / 2, atol=1e-6)
 
 
 def test_scores_outside_the_range_of_probabilities_keep_their_order() -> None:
     # As float32 sigmoids, 40 and 50 would be one.
     scores = np.array([[40.0], [50.0]], dtype=np.float32)
-    assert mean_average_precision(scores, np.array([[False], [True]])) == 1.0
+    targets = np.array([[False], [True]])
+    assert mean_average_precision(scores, targets, answered_N=everyone(scores)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -214,7 +274,9 @@ def test_shapes_that_do_not_fit_are_refused(
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="must be finite"):
-        mean_average_precision(np.array([[np.nan, 1.0]]), multi_hot([[0]], 2))
+        mean_average_precision(
+            np.array([[np.nan, 1.0]]), multi_hot([[0]], 2), answered_N=np.array([True])
+        )
 
 
 def test_labels_that_are_not_multi_hot_are_refused() -> None:

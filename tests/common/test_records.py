@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from common.errors import CacheError
-from common.records import HASH_FIELD, canonical_json, digest, read_record, write_record
+from common.records import (
+    HASH_FIELD,
+    canonical_json,
+    digest,
+    read_record,
+    without_nan,
+    write_record,
+)
 
 # A file name with a byte that is not UTF-8, as os.listdir gives it.
 ODD_NAME = b"caf\xe9.mp4".decode("utf-8", "surrogateescape")
@@ -117,3 +124,9 @@ def test_canonical_json_refuses_what_json_cannot_say(value: float) -> None:
 def test_digest_is_frozen() -> None:
     # sha256 of b'{"a":1}', from the command sha256sum.
     assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+
+
+def test_without_nan_leaves_no_number_that_json_cannot_write() -> None:
+    value = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (float("-inf"), "x", None)}}
+    assert without_nan(value) == {"a": None, "b": [1.5, None], "c": {"d": [None, "x", None]}}
+    json.dumps(without_nan(value), allow_nan=False)

@@ -30,20 +30,20 @@ def drawn_videos(videos: int, resamples: int) -> list[Any]:
     return [rng.integers(videos, size=videos) for _ in range(resamples)]
 
 
+@pytest.mark.parametrize("unanswered", [1, 4])
 @pytest.mark.parametrize("seed", range(4))
-def test_intervals_equal_measuring_every_draw_anew(seed: int) -> None:
+def test_intervals_equal_measuring_every_draw_anew(seed: int, unanswered: int) -> None:
     scores, targets = random_case(seed)
-    answered = np.arange(len(scores)) != 1
-    scores[~answered] = 0
+    answered = np.arange(len(scores)) % 5 >= unanswered
     found = accuracy_intervals(scores, targets, answered, resamples=200)
     accuracy, precision = [], []
     for drawn in drawn_videos(len(scores), 200):
         case = scores[drawn], targets[drawn]
         accuracy.append(mean_class_accuracy(*case, answered_N=answered[drawn]))
-        precision.append(mean_average_precision(*case))
-    bias = np.mean(precision) - mean_average_precision(scores, targets)
+        precision.append(mean_average_precision(*case, answered_N=answered[drawn]))
+    bias = np.nanmean(precision) - mean_average_precision(scores, targets, answered_N=answered)
     expected = np.quantile(accuracy, [0.025, 0.975])
-    moved = np.clip(np.quantile(precision, [0.025, 0.975]) - bias, 0, 1)
+    moved = np.clip(np.nanquantile(precision, [0.025, 0.975]) - bias, 0, 1)
     interval = found["mean_class_accuracy"]
     assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=1e-6)
     interval = found["mean_average_precision"]
@@ -69,6 +69,15 @@ def test_intervals_do_not_depend_on_how_many_draws_are_made_at_once(
     assert in_parts == at_once
     other = accuracy_intervals(scores, targets, everyone(scores), resamples=50, seed=1)
     assert other != at_once
+
+
+def test_nothing_answered_has_no_interval_of_mean_average_precision() -> None:
+    scores, targets = np.zeros((3, 3), np.float32), multi_hot([[0], [1], [2]], 3)
+    found = accuracy_intervals(scores, targets, np.zeros(3, np.bool_), resamples=10)
+    assert math.isnan(found["mean_average_precision"].low)
+    assert (found["top1"].low, found["top1"].high) == (0, 0)
+    classes = class_figures(scores, targets, np.zeros(3, np.bool_))
+    assert all(math.isnan(one.average_precision) for one in classes)
 
 
 def test_nothing_answered_and_no_class_have_intervals_all_the_same() -> None:
@@ -162,6 +171,6 @@ def test_class_figures_average_to_the_metrics(seed: int) -> None:
         mean_class_accuracy(scores, targets, answered_N=everyone(scores))
     )
     assert np.mean([one.average_precision for one in classes]) == pytest.approx(
-        mean_average_precision(scores, targets)
+        mean_average_precision(scores, targets, answered_N=everyone(scores))
     )
     assert confusion(scores, targets, everyone(scores)).sum() == targets.sum()

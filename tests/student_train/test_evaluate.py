@@ -210,6 +210,7 @@ def test_evaluate_where_no_video_is_readable_is_nought(
         index.path_of(entry).write_bytes(b"no video")
     result = _evaluate(run)
     assert (result["videos"], result["failed"], result["top1"], result["top5"]) == (3, 3, 0, 0)
+    assert np.isnan(result["mean_average_precision"])
 
 
 def test_evaluate_with_index_of_other_classes_is_refused(
@@ -293,7 +294,9 @@ def test_result_agrees_with_the_scores_it_writes(seven_classes: Path, tmp_path: 
     ]
     hits = [bool(own[row.argmax()]) for row, own in zip(scores, labels, strict=True)]
     assert result["top1"] == pytest.approx(sum(hits) / 9)
-    assert result["mean_average_precision"] == mean_average_precision(scores, labels)
+    assert result["mean_average_precision"] == mean_average_precision(
+        scores, labels, answered_N=written["answered"]
+    )
     assert result["mean_class_accuracy"] == mean_class_accuracy(
         scores, labels, answered_N=written["answered"]
     )
@@ -384,7 +387,7 @@ def test_unreadable_and_quarantined_videos_have_score_0_and_count_as_wrong(
     np.testing.assert_allclose(written["scores"].sum(axis=1)[written["answered"]], 1, rtol=1e-5)
     assert result["top5"] == pytest.approx(7 / 9)  # of three classes, all are among the first 5
     assert result["mean_average_precision"] == mean_average_precision(
-        written["scores"], written["labels"]
+        written["scores"], written["labels"], answered_N=written["answered"]
     )
 
 

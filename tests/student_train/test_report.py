@@ -57,6 +57,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_log(runs[1])
     (runs[2] / "events.jsonl").write_text("no event\n")
     options = ["--split", "train", "--device", "cpu", "--cache", str(folder / "cache")]
+    options += ["--max-bad", "0.2"]
     page = folder / "report & more"
     assert main(["evaluate", *map(str, runs), *options, "--report", str(page)]) == 0
     assert [path.name for path in page.iterdir()] == ["index.html"]
@@ -189,7 +190,8 @@ def test_page_says_what_was_measured_and_how_to_repeat_it(report: Path) -> None:
     assert "1 of 1 videos that could not be read" in text
     assert "probabilities (softmax) averaged" in text
     assert "reskd evaluate " in text
-    assert f"--split train --report '{report.parent}' --cache {report.parents[1]}" in text
+    repeated = f"--max-bad 0.2 --report '{report.parent}' --cache {report.parents[1]}"
+    assert f"--split train {repeated}" in text
     assert "fingerprint" in text
     assert "backbone: test_resnet" in text
     assert re.search(r"torch2\.\d+", text)
@@ -213,6 +215,7 @@ def test_page_says_how_runs_were_trained_and_shows_their_cache_unasked(
     _log_of(runs[2], {**first, "command": "reskd"}, odd, {**odd, "cross_entropy": float("nan")})
     _log_of(runs[3], {**first, "command": [], "learned_from": "labels", "cache": None})
     options = ["--split", "train", "--device", "cpu", "--report", str(tmp_path / "page")]
+    options += ["--max-bad", "0.2"]
     assert main(["evaluate", *map(str, runs), *options]) == 0
     page = (tmp_path / "page" / "index.html").read_text()
     outline = _Outline(page)
@@ -297,7 +300,7 @@ def test_images_stop_at_their_limit(
     monkeypatch.setattr("student_train.report.collect.IMAGE_BYTES", 0)
     folder = report.parents[1]
     arguments = ["evaluate", str(folder / "other"), "--split", "train", "--device", "cpu"]
-    assert main([*arguments, "--report", str(tmp_path)]) == 0
+    assert main([*arguments, "--report", str(tmp_path), "--max-bad", "0.2"]) == 0
     outline = _Outline((tmp_path / "index.html").read_text())
     assert not outline.all("img")
     assert re.search(r"0 of [1-8] videos answered wrongly", "".join(outline.texts))

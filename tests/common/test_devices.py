@@ -1,0 +1,45 @@
+"""The arithmetic of answers that are to be repeated, wherever a network is asked."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.backends import cudnn
+
+from common.devices import plain_float32
+from common.distill.teacher import Teacher
+from common.models.registry import build_model
+from common.specs import ModelSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+def flags() -> tuple[bool, bool, bool, bool]:
+    return cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_plain_float32_is_deterministic_and_leaves_cudnn_on_where_it_was(enabled: bool) -> None:
+    with cudnn.flags(enabled=enabled, benchmark=True, deterministic=False, allow_tf32=True):
+        with plain_float32():
+            assert flags() == (enabled, True, False, False)
+        assert flags() == (enabled, False, True, True)
+
+
+def test_teacher_answers_with_cudnn_on() -> None:
+    seen = []
+    model = build_model(ModelSpec(backbone="test_resnet"), num_classes=2)
+    model.register_forward_hook(lambda *_: seen.append(flags()))
+    Teacher(model, torch.device("cpu")).answer(torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8))
+    assert seen == [(True, True, False, False)]
+
+
+def test_no_other_place_sets_the_flags_of_cudnn() -> None:
+    rooms = ("common", "teacher_cache", "student_train")
+    setting = [
+        path.relative_to(ROOT).as_posix()
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        if "cudnn.flags(" in path.read_text(encoding="utf-8")
+    ]
+    assert setting == ["common/devices.py"]
