@@ -101,7 +101,7 @@ class Batches:
         reader: Their cache; None when nothing is read from one.
         num_views: V of the views read; None without a cache.
         batch_size: Clips per step.
-        accumulation: Parts that a step is cut into, in each process.
+        accumulation: Parts that a step is cut into, in each process; a short step has fewer.
         seed: Key of the order.
         ranks: This process takes its part of every step; batches will be copied to its device.
     """
@@ -188,15 +188,15 @@ class Batches:
         ]
 
     def _own_parts(self, step: list[int]) -> list[list[int]]:
-        """A step may have few clips for many processes: some have empty parts, all as many."""
+        """As many in every process, none of them empty but that of one without any clip."""
         world = self._ranks.world
         shares = cut_parts(step, world)
         own = shares[self._ranks.rank] if self._ranks.rank < len(shares) else []
         # A short step has fewer parts, not smaller ones, which would be hard on BatchNorm.
         part_clips = ceil(self._batch_size / (world * self._accumulation))
-        parts = cut_parts(own, min(self._accumulation, ceil(len(own) / part_clips)))
-        missing = self._accumulation - len(parts) if world > 1 else 0
-        return [[] for _ in range(missing)] + parts
+        wanted = min(self._accumulation, ceil(len(step) / (world * part_clips)))
+        fewest_clips = len(step) // world
+        return cut_parts(own, min(wanted, max(1, fewest_clips)))
 
     def _with_rows(self, batches: Iterable[LoadedBatch], epoch: int) -> BatchesAndRows[LoadedBatch]:
         """Each batch with what the store holds of it."""

@@ -47,6 +47,7 @@ class DecodedFrames:
         keep_clips: Hand over the frames of the teacher's size too.
         workers: Decoding processes; 0 decodes in this one.
         memory_bytes: Decoded videos that each of these processes keeps.
+        pinned: Hand frames over in memory that a GPU copies from while the CPU goes on.
         max_bad: Share of unreadable videos at which training stops.
     """
 
@@ -64,6 +65,7 @@ class DecodedFrames:
         keep_clips: bool,
         workers: int,
         memory_bytes: int,
+        pinned: bool,
         max_bad: float,
     ) -> None:
         entries = index.split(split)
@@ -83,6 +85,7 @@ class DecodedFrames:
             collate_fn=_collate,
             multiprocessing_context="forkserver" if workers else None,
             persistent_workers=workers > 0,
+            pin_memory=pinned,
             # Else it draws from the generator that dropout uses, and only when workers are started.
             generator=torch.Generator(),
         )

@@ -13,6 +13,9 @@ from student_train.stepper import PartResult
 
 EXPLODED: Final = 1000.0
 """A loss so many times the mean of its epoch will not come back."""
+_SMALL_LOSS: Final = 0.1
+"""Means below are taken for this much. A network that has learned all its clips has a mean of
+nearly 0, and the cross entropy of one clip that it gets wrong is still a few tens at most."""
 _ENOUGH_PARTS: Final = 20
 """Parts of steps that make a mean to compare with."""
 
@@ -45,19 +48,22 @@ class Figures:
         """Mean over the clips of this process so far."""
         return self._sums[name] / max(1.0, self._sums["clips"])
 
-    def pace(self) -> tuple[float, float]:
-        """Clips per second of this process, and the share of its time without data."""
+    def pace(self, ranks: Ranks) -> tuple[float, float]:
+        """Clips per second of all processes, and the share of time without data.
+
+        Both are told from this process alone, for the others have about as many clips.
+        """
         seconds = max(1e-9, time.perf_counter() - self._start)
-        return self._sums["clips"] / seconds, self._sums["waited"] / seconds
+        return ranks.world * self._sums["clips"] / seconds, self._sums["waited"] / seconds
 
     def explodes(self, loss: float) -> bool:
         """Whether a loss is far beyond those so far, of which there must be some."""
         enough = self._sums["parts"] >= _ENOUGH_PARTS
-        return enough and loss > EXPLODED * self.mean("loss")
+        return enough and loss > EXPLODED * max(_SMALL_LOSS, self.mean("loss"))
 
     def totals(self, ranks: Ranks) -> dict[str, float]:
-        """Sums over all processes, to go on from or to save; seconds are the mean of them."""
-        own = {**self._sums, "seconds": (time.perf_counter() - self._start) / ranks.world}
+        """Sums over all processes, seconds too, to go on from or to save."""
+        own = {**self._sums, "seconds": time.perf_counter() - self._start}
         names = sorted({name for known in ranks.all_of(sorted(own)) for name in known})
         sums = ranks.totals([own.get(name, 0.0) for name in names])
         return dict(zip(names, sums, strict=True))
@@ -65,7 +71,7 @@ class Figures:
     def summary(self, ranks: Ranks) -> dict[str, Any]:
         """Means over the clips of all processes; empty where there were none."""
         totals = self.totals(ranks)
-        clips, seconds = totals.pop("clips", 0.0), totals.pop("seconds")
+        clips, seconds = totals.pop("clips", 0.0), totals.pop("seconds") / ranks.world
         if not clips:
             return {}
         waited = totals.pop("waited", 0.0) / ranks.world

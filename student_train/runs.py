@@ -61,7 +61,7 @@ def train_teacher(
     )
     index = read_index(experiment.data.index)
     answers = Answers()
-    source = _decoded_frames(recipe, index, answers, max_bad)
+    source = _decoded_frames(recipe, index, answers, max_bad, ranks)
     data = TrainingData(index, source, answers)
     return run_training(
         recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
@@ -139,7 +139,7 @@ def train_student(
     if reader is not None and live is None and holds_frames(reader):
         source = StoredFrames(reader)
     else:
-        source = _decoded_frames(recipe, index, answers, max_bad)
+        source = _decoded_frames(recipe, index, answers, max_bad, ranks)
     data = TrainingData(index, source, answers)
     return run_training(
         recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
@@ -169,7 +169,7 @@ def _check_teacher_is_of_use(
 
 
 def _decoded_frames(
-    recipe: Recipe, index: VideoIndex, answers: Answers, max_bad: float
+    recipe: Recipe, index: VideoIndex, answers: Answers, max_bad: float, ranks: Ranks
 ) -> DecodedFrames:
     return DecodedFrames(
         recipe.experiment,
@@ -181,5 +181,6 @@ def _decoded_frames(
         keep_clips=answers.live is not None,
         workers=recipe.training.workers,
         memory_bytes=int(recipe.training.memory_gb * 1e9),
+        pinned=ranks.device.type == "cuda",
         max_bad=max_bad,
     )

@@ -6,8 +6,10 @@ from math import inf, isfinite
 from typing import Any, Final, NamedTuple
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -65,7 +67,7 @@ class Stepper:
                     "training.sync_batchnorm needs GPUs: torch's layer for it has no CPU version. "
                     "Set it to false, or raise the clips per process."
                 )
-            task = nn.SyncBatchNorm.convert_sync_batchnorm(task)
+            task = with_batchnorm_of_all(task)
         if spec.compile:
             task.compile()
         self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
@@ -107,7 +109,7 @@ class Stepper:
         """
         if self._nothing_to_do(batch):
             if self._shared is not None and batch.ends_step:
-                self._shared(None).backward()
+                self.scaler.scale(self._shared(None)).backward()
             return None
         clips = normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels)
@@ -125,13 +127,17 @@ class Stepper:
     def step(self, lr: float) -> float:
         """Update the weights and forget the gradients.
 
+        A step for which no process could read a clip changes nothing: without this rule momentum
+        and decay would move the weights.
+
         Returns:
-            L2 norm of the whole gradient before clipping.
+            L2 norm of the whole gradient before clipping; 0 without clips.
 
         Raises:
             DivergedError: If it is not finite; the weights stay what they were.
         """
-        set_learning_rate(self.optimizer, lr)
+        if all(weight.grad is None for weight in self.task.parameters()):
+            return 0.0  # a process alone; several have exchanged zeros
         self.scaler.unscale_(self.optimizer)
         clip_norm = self._spec.optimizer.clip_norm or inf
         norm = clip_grad_norm_(self.task.parameters(), clip_norm).item()
@@ -139,11 +145,15 @@ class Stepper:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not isfinite(norm) and not overflow:
             raise DivergedError(f"The gradient has norm {norm:.4g}")
-        self.scaler.step(self.optimizer)
+        # Processes see by the gradient they share whether any had clips, and need not ask. With
+        # clips it is exactly 0 only where the loss has nothing left to teach.
+        if norm:
+            set_learning_rate(self.optimizer, lr)
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(self.task.model)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.task.model)
         return norm
 
     def _exchange(self, ends_step: bool) -> AbstractContextManager[None]:
@@ -176,7 +186,8 @@ class Stepper:
 class _TaskOrNothing(nn.Module):
     """A task for several processes: each has to hand in a gradient of every weight, or others wait.
 
-    One that has no clips for a step hands in zeros, and so does a classifier that no loss uses.
+    One that has no clips for a step hands in zeros. So do weights that no loss depends on: a
+    classifier, or layers of a backbone that come after its feature map.
     """
 
     def __init__(self, task: Task) -> None:
@@ -184,17 +195,36 @@ class _TaskOrNothing(nn.Module):
         self.task = task
 
     def forward(self, clips: Tensor | None, *batch: Any) -> Any:
-        """What the task returns, or without clips a zero that every weight has a part in."""
-        if clips is None:
-            return self._zero()
-        output: TaskOutput = self.task(clips, *batch)
-        if self.task.trains_classifier:
-            return output
-        return output._replace(loss=output.loss + self._zero())
-
-    def _zero(self) -> Tensor:
+        """What the task returns, or without clips a zero; every weight has a part in either."""
         trained = [weight for weight in self.task.parameters() if weight.requires_grad]
-        return torch.stack([weight.flatten()[0] * 0.0 for weight in trained]).sum()
+        if clips is None:
+            return _NoGradient.apply(*trained)
+        output: TaskOutput = self.task(clips, *batch)
+        return output._replace(loss=output.loss + _NoGradient.apply(*trained))
+
+
+class _NoGradient(Function):
+    """A zero that depends on weights, but adds nothing to their gradients.
+
+    Zeros as large as the weights would have to be made and added in every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        return weights[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
+        return (None,) * len(ctx.needs_input_grad)
+
+
+def with_batchnorm_of_all(task: Task) -> Task:
+    """The same with BatchNorm over the clips of all processes.
+
+    torch's own conversion would lose the activations that timm puts into its BatchNorm.
+    """
+    converted: Task = convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def described(output: TaskOutput) -> str:
@@ -204,7 +234,7 @@ def described(output: TaskOutput) -> str:
 
 
 def _use_channels_last(module: nn.Module) -> None:
-    """Only weights of 2D layers have that order."""
+    """Only weights of 3D layers; 2D networks are in that order from the start."""
     for parameter in module.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)

@@ -56,11 +56,6 @@ class Task(nn.Module):
         if losses.feature_mse and teacher_channels not in (None, model.num_features):
             self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
 
-    @property
-    def trains_classifier(self) -> bool:
-        """Whether any loss depends on the class scores."""
-        return bool(self.losses.cross_entropy or self.losses.logit_kd or self.losses.logit_map_kl)
-
     def forward(
         self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]
     ) -> TaskOutput:

@@ -107,11 +107,14 @@ class TrainingSpec:
     """Also keep a moving average of the weights with this decay per step, and measure and save
     that one; null keeps none."""
     sync_batchnorm: bool = False
-    """BatchNorm over the clips of all processes instead of each one's own; GPUs only."""
+    """BatchNorm over the clips of all processes instead of each one's own; GPUs only. A part of a
+    step is left out by all where one of them has no clip for it: a last step of fewer clips than
+    processes, or one process's videos are all unreadable."""
     compile: bool = False
     """Let torch.compile make the network faster; changes roundings."""
     channels_last: bool = False
-    """Keep 2D layers in the memory order that GPUs are fastest with; changes roundings."""
+    """Keep the 3D layers of slowonly, swin3d and torchvision in the memory order that GPUs' tensor
+    cores work in, which may be faster; changes roundings. 2D networks are always in that order."""
     seed: NotNegative = 0
     """Key of initialisation, order of videos, drawn labels and dropout."""
     workers: NotNegative = 0

@@ -112,6 +112,7 @@ def from_video(experiment: Experiment, student: Student, *, rounds: int) -> dict
             keep_clips=False,
             workers=workers,
             memory_bytes=0,
+            pinned=False,
             max_bad=0.0,
         )
         batches = cut_batches(source.videos, BATCH)

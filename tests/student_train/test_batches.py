@@ -54,6 +54,7 @@ class Opened:
             keep_clips=keep_clips,
             workers=workers,
             memory_bytes=0,
+            pinned=False,
             max_bad=max_bad,
         )
 

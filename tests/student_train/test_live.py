@@ -121,6 +121,7 @@ def test_live_targets_of_stored_views_are_the_stored_rows(tiny_cache: TinyCache)
         keep_clips=True,
         workers=0,
         memory_bytes=0,
+        pinned=False,
         max_bad=0,
     )
     ((_, _, clips),) = source.read([videos], view)

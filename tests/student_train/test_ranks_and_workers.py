@@ -95,6 +95,7 @@ def test_replayed_batches_with_workers_equal_those_without(
             keep_clips=keep_clips,
             workers=workers,
             memory_bytes=0,
+            pinned=False,
             max_bad=0.2,
         )
         batches = Batches(
