@@ -14,7 +14,7 @@ from io import TextIOWrapper
 
 import click
 
-from common.errors import ReskdError
+from common.errors import PreemptedError, ReskdError
 
 COMMANDS = {
     "demo": "student_train.cli:demo",
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except ReskdError as error:
+    except (ReskdError, PreemptedError) as error:
         return _report(str(error), error.exit_code, args)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

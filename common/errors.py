@@ -2,6 +2,7 @@
 
 Every message says what was found, which file, row or field it concerns, what was allowed and what
 to do next. Anything else that escapes is a bug of ours and keeps its traceback (exit code 1).
+PreemptedError is no mistake at all: a scheduler wants its machine back.
 """
 
 from typing import ClassVar
@@ -37,7 +38,11 @@ class StoppedShortError(ReskdError):
     exit_code = 5
 
 
-class PreemptedError(ReskdError):
-    """A signal asked to stop; the state on disk is clean, so the command is safe to requeue."""
+class PreemptedError(BaseException):
+    """A signal asked to stop; the state on disk is clean, so the command is safe to requeue.
 
-    exit_code = 75
+    It may come out of any line (`preemptible`), a library's too, which must not take it for a
+    failure of its own: hence no Exception, like KeyboardInterrupt.
+    """
+
+    exit_code: ClassVar[int] = 75

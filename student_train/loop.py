@@ -12,11 +12,12 @@ import torch
 from common.console import Advance, progress, say
 from common.errors import StoppedShortError
 from common.rng import derived_seed
-from common.signals import StopRequest, stop_request
+from common.signals import StopRequest
 from common.specs import TrainingSpec
 from student_train.batches import Batch, Batches
 from student_train.figures import Figures, counts_of
 from student_train.ranks import Ranks
+from student_train.reproduce import ways_on
 from student_train.run_folder import Place, RunFolder
 from student_train.run_log import LOG_STEPS, Log, open_log
 from student_train.schedule import learning_rate
@@ -49,6 +50,8 @@ class Training:
     """Called after every epoch, in every process; once more where a run goes on from there."""
     on_failure: OnFailure | None = None
     """Called once before a run ends that has diverged."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Looked at after every step."""
 
 
 def train(stepper: Stepper, training: Training) -> Place:
@@ -63,7 +66,8 @@ def train(stepper: Stepper, training: Training) -> Place:
     Raises:
         StoppedShortError: If the loss or its gradient is not finite, or explodes, or too many
             videos are unreadable.
-        PreemptedError: If a signal asked to stop; the last finished step is on disk.
+        PreemptedError, KeyboardInterrupt: If a signal asked to stop; the last finished step is on
+            disk.
     """
     spec, ranks, batches = training.spec, training.ranks, training.batches
     place = training.run.load(stepper.task, stepper.state)
@@ -76,11 +80,10 @@ def train(stepper: Stepper, training: Training) -> Place:
     total = batches.clips_per_epoch * spec.epochs
     done = batches.clips_per_epoch * place.epoch + batches.planned_clips(place.step)
     with (
-        stop_request() as stop,
         open_log(training.run.path, step=place.steps_done, writes=ranks.is_first) as log,
         progress("training", total, unit="clips", done=done, shown=ranks.is_first) as advance,
     ):
-        loop = _Loop(training, stepper, place, stop, log, advance)
+        loop = _Loop(training, stepper, place, log, advance)
         if place.epoch and not place.step and training.after_epoch is not None:
             training.after_epoch(stepper, place, log)  # it may have been stopped in there
         for epoch in range(place.epoch, spec.epochs):
@@ -93,7 +96,6 @@ class _Loop:
     training: Training
     stepper: Stepper
     place: Place
-    stop: StopRequest
     log: Log
     advance: Advance
     told: bool = False
@@ -124,8 +126,8 @@ class _Loop:
             )
         self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
         self._save()
-        if training.ranks.any(self.stop.made)[0]:
-            raise self.stop.error()
+        if training.ranks.any(training.stop.made)[0]:
+            raise training.stop.error()
         self._tell_about_waiting(epoch, summary["data_wait_share"])
         if training.after_epoch is not None:
             training.after_epoch(self.stepper, place, self.log)
@@ -153,7 +155,7 @@ class _Loop:
             raise self._diverged(batch, f"The loss is {loss:.4g}, that of the epoch was far less")
         for sums in (figures, recent):
             sums.add(counts)
-        clips_per_second, waiting = recent.pace()
+        clips_per_second, waiting = recent.pace(self.training.ranks)
         self.advance(
             len(batch) * self.training.ranks.world,
             note=f"epoch {self.place.epoch}  loss {figures.mean('loss'):.3f}  "
@@ -184,14 +186,14 @@ class _Loop:
         if place.step == self.training.batches.steps_per_epoch:
             return recent  # the epoch is at its end: it is logged and saved as a whole
         due = time.monotonic() - self.last_save > SAVE_SECONDS
-        stop, due = self._any(self.stop.made, due)
+        stop, due = self._any(self.training.stop.made, due)
         if stop or due:
             place.sums = figures.totals(self.training.ranks)
             self._save()
             # The first process takes over what all have counted, as after a restart.
             figures.start_from(place.sums if self.training.ranks.is_first else {})
         if stop:
-            raise self.stop.error()
+            raise self.training.stop.error()
         return recent
 
     def _any(self, *flags: bool) -> list[bool]:
@@ -238,8 +240,8 @@ class _Loop:
             kept = f" What it was computed from is kept: python -m student_train.reproduce {folder}"
         return StoppedShortError(
             f"{problem} at epoch {place.epoch}, step {place.step}, videos "
-            f"{', '.join(map(str, batch.videos[:8]))}{', …' if len(batch) > 8 else ''}. The last "
-            f"finished epoch is on disk. Lower the learning rate or a loss weight.{kept}"
+            f"{', '.join(map(str, batch.videos[:8]))}{', …' if len(batch) > 8 else ''}. "
+            f"{ways_on(training.run.path)}{kept}"
         )
 
 

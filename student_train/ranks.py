@@ -10,13 +10,14 @@ gradients goes through gloo on the CPU.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from common.devices import choose_device
 
@@ -52,6 +53,15 @@ class Ranks:
         gathered: list[Any] = [None] * self.world
         dist.all_gather_object(gathered, value)
         return gathered
+
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors, of the same shapes in all processes, by those of the first one."""
+        if self.world == 1:
+            return
+        for tensor in tensors:
+            sent = tensor.detach().contiguous()
+            dist.broadcast(sent, src=0)
+            tensor.detach().copy_(sent)
 
     def wait(self) -> None:
         """Go on when every process has come here."""

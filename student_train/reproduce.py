@@ -7,11 +7,14 @@ failure/
     step.json             what happened, where, the experiment, the labels' videos
     tensors.safetensors   the weights the step met (weights.*), its frames, labels and targets
 ```
+
+Buffers are not what the step met: its own forward pass had written to them, and they are too many
+to be copied before every step. They have no part in a training step of BatchNorm.
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.atomic_write import atomic_write
+from common.checkpoints import CONFIG_FILE
 from common.console import emit, say
 from common.errors import DataError, ReskdError
 from common.models.registry import build_model
@@ -28,7 +32,7 @@ from common.rng import derived_seed
 from common.specs import LabelSpec, LossSpec, ModelSpec
 from common.video.view_ops import normalize
 from student_train.batches import Batch
-from student_train.run_folder import Place
+from student_train.run_folder import BEST_FOLDER, STATES_FOLDER, Place
 from student_train.stepper import Stepper, described
 from student_train.task import Task
 
@@ -70,13 +74,39 @@ def save_failure(
     atomic_write(folder / STEP_FILE, json.dumps(step, indent=1, default=str).encode())
 
 
+def ways_on(run: Path) -> str:
+    """What is left of a run that has diverged, and how to go on with a gentler recipe.
+
+    Args:
+        run: Its folder.
+    """
+    states = [path for path in (run / STATES_FOLDER).glob("*") if path.name.isdigit()]
+    gentler = "a lower learning rate or loss weight"
+    if not states:
+        return f"No state was saved before, so the same command with {gentler} starts over."
+    newest, best = max(states), run / BEST_FOLDER
+    start = ""
+    if (best / CONFIG_FILE).exists():
+        start = (
+            f", there from the best network so far if you like: -o student.model.start={best} "
+            "-o student.model.pretrained=false (a teacher's: teacher.model...)"
+        )
+    return (
+        f"The run after {int(newest.name)} steps is on disk, {newest}; it goes on from there with "
+        f"the same recipe only. With {gentler}, start over in this folder with --fresh or train in "
+        f"another one with --run{start}."
+    )
+
+
 def reproduce(folder: Path) -> dict[str, Any]:
-    """Compute the kept part of a step again, on the CPU in float32.
+    """Compute the kept part of a step again, on the CPU in the run's precision.
 
     Returns:
-        `problem`, `loss` (as text, with its parts), `gradient_norm`, `first_not_finite` (name of
-        the first layer that returns something not finite, or None), `not_finite` (names of kept
-        tensors that are not finite to begin with).
+        `problem`, `videos`, `precision`, `loss` (with its parts) and `gradient_norm` as texts,
+        `first_not_finite` (name of the first layer that returns something not finite, or None),
+        `not_finite` (names of weights, frames and targets that are not finite to begin with),
+        `buffers_not_finite` (names of buffers that are not, after the step's own forward pass),
+        `notes` (what to keep in mind, as sentences).
 
     Raises:
         DataError: If the folder holds no such step.
@@ -98,17 +128,39 @@ def reproduce(folder: Path) -> dict[str, Any]:
     for name, module in task.named_modules():
         module.register_forward_hook(_note_strange(name, strange))
     torch.manual_seed(derived_seed(step["seed"], "step", step["epoch"], step["step"], step["rank"]))
-    output = task.train()(normalize(tensors["frames"]), tensors["labels"], targets)
+    dtype: torch.dtype = getattr(torch, step["precision"])
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        output = task.train()(normalize(tensors["frames"]), tensors["labels"], targets)
     output.loss.backward()
     gradients = [p.grad.norm() for p in task.parameters() if p.grad is not None]
+    buffers = {_WEIGHTS + name for name, _ in task.named_buffers()}
+    strange_ones = sorted(name for name, value in tensors.items() if not _is_finite(value))
+    strange_buffers = [name for name in strange_ones if name in buffers]
     return {
         "problem": step["problem"],
         "videos": step["videos"],
+        "precision": step["precision"],
         "loss": described(output),
-        "gradient_norm": torch.stack(gradients).norm().item(),
+        "gradient_norm": f"{torch.stack(gradients).norm().item():.4g}",
         "first_not_finite": strange[0] if strange else None,
-        "not_finite": [name for name, value in tensors.items() if not _is_finite(value)],
+        "not_finite": [name for name in strange_ones if name not in buffers],
+        "buffers_not_finite": strange_buffers,
+        "notes": [*_notes(step, strange_buffers)],
     }
+
+
+def _notes(step: Mapping[str, Any], strange_buffers: Sequence[str]) -> Iterator[str]:
+    if strange_buffers:
+        yield (
+            "The buffers in buffers_not_finite were kept after the forward pass that failed, which "
+            "writes to them: they tell what came out of it, not what it met."
+        )
+    if step["accumulation"] > 1:
+        yield (
+            f"The step had {step['accumulation']} parts (training.accumulation). Kept is the one "
+            "it ended with: what the others added to the gradient is missing here, and dropout is "
+            "that of the first one."
+        )
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -5,16 +5,18 @@ states/000000420/   the run after 420 steps; the newest few are kept, each writt
     weights.safetensors   everything that is trained, the adapter included
     state.pt              optimiser, scaler, average of the weights, place in the epoch; readable
                           with weights_only=True
-best/               checkpoint of the best measurement so far
+best/               checkpoint of the best measurement so far, and measured.json: which it was
 README.md           model card (common/model_card.py), in best/ as well
 events.jsonl        log (run_log.py), and tensorboard/
 failure/            the batch that ended the run, where one did (reproduce.py)
+.lock               held by the process that trains here, which it names
 ```
 """
 
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,12 +27,15 @@ from torch import Tensor, nn
 
 from common.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
 from common.checkpoints import CONFIG_FILE
-from common.errors import DataError
+from common.errors import DataError, StoppedShortError
+from common.folder_lock import locked
+from student_train.ranks import Ranks
 from student_train.run_log import EVENTS_FILE, TENSORBOARD_FOLDER
 
 STATES_FOLDER: Final = "states"
 BEST_FOLDER: Final = "best"
 FAILURE_FOLDER: Final = "failure"
+LOCK_FILE: Final = ".lock"
 WEIGHTS_FILE: Final = "weights.safetensors"
 STATE_FILE: Final = "state.pt"
 
@@ -69,6 +74,31 @@ class RunFolder:
     def __init__(self, path: Path, recipe_sha256: str, *, keep: int = 2) -> None:
         self.path = path
         self._recipe, self._keep = recipe_sha256, keep
+
+    @contextmanager
+    def held(self, ranks: Ranks) -> Iterator[None]:
+        """Keep other runs out while these processes train here; the first one holds the folder.
+
+        Raises:
+            StoppedShortError: In all of them, if another run does.
+        """
+        advice = (
+            "Wait for it, or stop it and run the same command again: it goes on from what is on "
+            "disk. Or name another folder with --run."
+        )
+        with ExitStack() as stack:
+            refusal = ""
+            if ranks.is_first:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = locked(self.path / LOCK_FILE, task=f"training in {self.path}", advice=advice)
+                try:
+                    stack.enter_context(lock)
+                except StoppedShortError as error:
+                    refusal = str(error)
+            refusal = ranks.all_of(refusal)[0]
+            if refusal:
+                raise StoppedShortError(refusal)
+            yield
 
     def save(self, weights: nn.Module, parts: Mapping[str, Stateful], place: Place) -> None:
         """Add a state, whole or not at all, and remove the oldest above those to keep."""

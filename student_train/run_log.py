@@ -19,6 +19,7 @@ from is dropped, and so is an earlier start from that very state, of which nothi
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
@@ -31,6 +32,8 @@ from common.errors import DataError
 EVENTS_FILE: Final = "events.jsonl"
 TENSORBOARD_FOLDER: Final = "tensorboard"
 START_EVENT: Final = "start"
+SYNCED: Final = ("epoch", "validation")
+"""Events as durable as the states saved beside them. Lines about steps may go with the power."""
 LOG_STEPS: Final = 20
 """Steps between two lines about steps."""
 
@@ -55,11 +58,13 @@ class RunLog:
         self._board = SummaryWriter(folder / TENSORBOARD_FOLDER, purge_step=step + 1)
 
     def write(self, event: str, *, epoch: int, step: int, **figures: Any) -> None:
-        """Add one line, on disk at once, and its numbers to TensorBoard."""
-        figures = {name: _json_value(value) for name, value in figures.items()}
+        """Add one line at once, and its numbers to TensorBoard."""
+        figures = {name: json_value(value) for name, value in figures.items()}
         line = {"event": event, "epoch": epoch, "step": step, **figures}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        if event in SYNCED:
+            os.fsync(self._file.fileno())
         prefix = "/".join(filter(None, (event, figures.get("which"))))
         for name, value in figures.items():
             if isinstance(value, int | float):
@@ -127,8 +132,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return _lines(folder / EVENTS_FILE)
 
 
-def _json_value(value: Any) -> Any:
-    """JSON has no word for a mean over nothing."""
+def json_value(value: Any) -> Any:
+    """The same, but None for a mean over nothing, which JSON has no word for."""
     return None if isinstance(value, float) and not isfinite(value) else value
 
 

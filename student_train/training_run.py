@@ -15,6 +15,7 @@ from common.errors import DataError
 from common.models.recognizer import Recognizer
 from common.models.registry import build_model, complexity
 from common.rng import derived_seed
+from common.signals import stop_request
 from common.video.index import VideoIndex
 from common.video.source import open_entry
 from student_train.batches import Batch, Batches, FrameSource
@@ -25,7 +26,7 @@ from student_train.ranks import Ranks
 from student_train.recipe import Answers, Recipe, recipe_digest
 from student_train.reproduce import save_failure
 from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
-from student_train.run_log import log_start, open_log, read_events
+from student_train.run_log import EVENTS_FILE, log_start, open_log, read_events
 from student_train.run_start import RunStart
 from student_train.stepper import Stepper
 from student_train.task import Task
@@ -69,7 +70,12 @@ def run_training(
         command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
-        Facts about the finished run, for JSON.
+        Facts about the finished run, for JSON; figures are None where its log was lost.
+
+    Raises:
+        StoppedShortError: If another process trains in that folder, or as `train`.
+        PreemptedError, KeyboardInterrupt: If a signal asked to stop; a step, or the measurement of
+            a few videos, is finished first.
     """
     complexity(  # refuses frames the model cannot take, before a video is opened
         recipe.model,
@@ -80,9 +86,6 @@ def run_training(
     task = _build_task(recipe, data)
     digest = recipe_digest(recipe, data.index, data.source.videos, data.answers)
     folder = RunFolder(run, digest, keep=recipe.training.keep)
-    if fresh and ranks.is_first:
-        folder.clear()
-    ranks.wait()
 
     def save(path: Path, model: Recognizer) -> None:
         save_checkpoint(
@@ -102,53 +105,69 @@ def run_training(
         save_failure(kept, stepper, batch, place, problem=problem, facts=facts)
         return kept
 
-    validation = None
-    if validate and _can_validate(recipe, data.index):
-        validation = Validation(recipe=recipe, index=data.index, ranks=ranks, folder=run, save=save)
-    stepper = Stepper(task, recipe.training, ranks, data.answers.live)
-    training = Training(
-        batches=_batches(recipe, data, ranks),
-        spec=recipe.training,
-        run=folder,
-        ranks=ranks,
-        after_epoch=None if validation is None else validation.after_epoch,
-        on_failure=keep_failure,
-    )
-    if ranks.is_first:
-        # `train` loads the state once more: what it would refuse must not be logged either.
-        place = folder.load(stepper.task, stepper.state)
-        if place.epoch < recipe.training.epochs:
-            start = RunStart.now(recipe, data.answers, ranks, command=command)
-            log_start(run, epoch=place.epoch, step=place.steps_done, facts=asdict(start))
-    place = train(stepper, training)
-    if ranks.is_first:
-        save(run, stepper.model)
-    ranks.wait()
-    measured: dict[str, Any] = {}
-    if validation is not None:
-        with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
-            measured = validation.at_end(stepper.model, place, log)
-    if ranks.is_first:
-        write_cards(run, recipe, data.answers, measured)
-    return _summary(recipe, run) | ({"validation": measured} if measured else {})
+    with stop_request() as stop, folder.held(ranks):
+        if fresh and ranks.is_first:
+            folder.clear()
+        ranks.wait()
+        validation = None
+        if validate and _can_validate(recipe, data.index, ranks):
+            validation = Validation(
+                recipe=recipe, index=data.index, ranks=ranks, folder=run, save=save, stop=stop
+            )
+        stepper = Stepper(task, recipe.training, ranks, data.answers.live)
+        training = Training(
+            batches=_batches(recipe, data, ranks),
+            spec=recipe.training,
+            run=folder,
+            ranks=ranks,
+            after_epoch=None if validation is None else validation.after_epoch,
+            on_failure=keep_failure,
+            stop=stop,
+        )
+        if ranks.is_first:
+            # `train` loads the state once more: what it would refuse must not be logged either.
+            place = folder.load(stepper.task, stepper.state)
+            if place.epoch < recipe.training.epochs:
+                start = RunStart.now(recipe, data.answers, ranks, command=command)
+                log_start(run, epoch=place.epoch, step=place.steps_done, facts=asdict(start))
+        place = train(stepper, training)
+        if ranks.is_first:
+            save(run, stepper.model)
+        ranks.wait()
+        measured: dict[str, Any] = {}
+        if validation is not None:
+            with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
+                measured = validation.at_end(stepper.model, place, log)
+        if ranks.is_first:
+            write_cards(run, recipe, data.answers, measured)
+        return _summary(recipe, run) | ({"validation": measured} if measured else {})
 
 
-def _can_validate(recipe: Recipe, index: VideoIndex) -> bool:
-    """A student may well be trained from a cache where there are no videos; that must not fail."""
+def _can_validate(recipe: Recipe, index: VideoIndex, ranks: Ranks) -> bool:
+    """Whether every process can; the first one says why not.
+
+    A student may well be trained from a cache where there are no videos; that must not fail.
+    """
+    problems = [problem for problem in ranks.all_of(_lacking(recipe, index)) if problem]
+    if problems and ranks.is_first:
+        say(problems[0])
+    return not problems
+
+
+def _lacking(recipe: Recipe, index: VideoIndex) -> str:
+    """Why this process cannot measure; empty where it can."""
     data = recipe.experiment.data
     split = data.val_split
     if split not in index.split_names():
-        say(f"The index has no split {split!r} (data.val_split), so the run is not measured.")
-        return False
+        return f"The index has no split {split!r} (data.val_split), so the run is not measured."
     problem = ""
     for entry in index.split(split)[:TRIED]:
         try:
             with open_entry(index, entry, data):
-                return True
+                return ""
         except DataError as error:
             problem = str(error)
-    say(f"The run is not measured: the videos of split {split!r} are not here. {problem}")
-    return False
+    return f"The run is not measured: the videos of split {split!r} are not here. {problem}"
 
 
 def _batches(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Batches:
@@ -202,6 +221,8 @@ def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
         "num_classes": num_classes,
         "losses": asdict(recipe.losses),
         "labels": asdict(recipe.training.labels),
+        "precision": recipe.training.precision,
+        "accumulation": recipe.training.accumulation,
         "seed": recipe.training.seed,
     }
 
@@ -209,27 +230,27 @@ def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
 def _summary(recipe: Recipe, run: Path) -> dict[str, Any]:
     events = read_events(run)
     seconds = sorted(event["seconds"] for event in events)
+    last = events[-1] if events else {}  # a log that was lost or deleted
     return {
         "run": str(run),
         "role": recipe.role,
-        "epochs": len(events),
-        "seconds_per_epoch": seconds[len(seconds) // 2],
-        "loss": events[-1]["loss"],
-        "train_top1": events[-1]["train_top1"],
-        "data_wait_share": events[-1]["data_wait_share"],
+        "epochs": recipe.training.epochs,
+        "seconds_per_epoch": seconds[len(seconds) // 2] if seconds else None,
+        **{name: last.get(name) for name in ("loss", "train_top1", "data_wait_share")},
     }
 
 
 def summary_text(summary: dict[str, Any]) -> str:
     """The facts about a finished run for a person."""
-    lines = [
-        f"{summary['role']} trained: {summary['run']}",
-        (
+    lines = [f"{summary['role']} trained: {summary['run']}"]
+    if summary["loss"] is None:
+        lines.append(f"{summary['epochs']} epochs; its {EVENTS_FILE} is missing or holds no epoch")
+    else:
+        lines.append(
             f"{summary['epochs']} epochs of {summary['seconds_per_epoch']:.1f} s, last loss "
             f"{summary['loss']:.4f}, training top-1 {summary['train_top1']:.3f}, "
             f"{summary['data_wait_share']:.0%} of the time waiting for data"
-        ),
-    ]
+        )
     for which, figures in summary.get("validation", {}).items():
         lines.append(
             f"{which} network (epoch {figures['of_epoch']}): {figures['metric']} "

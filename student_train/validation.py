@@ -1,20 +1,24 @@
 """Measuring a network while it trains and at its end, and keeping the best one."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
+from common.atomic_write import atomic_write
 from common.checkpoints import load_checkpoint
+from common.errors import DataError
 from common.models.recognizer import Recognizer
+from common.signals import StopRequest
 from common.video.index import VideoIndex
 from common.video.test_views import one_view
 from student_train.evaluate import measure
 from student_train.ranks import Ranks
 from student_train.recipe import Recipe
 from student_train.run_folder import BEST_FOLDER, Place
-from student_train.run_log import Log, read_events
+from student_train.run_log import Log, json_value, read_events
 from student_train.stepper import Stepper
 
 LOGGED: Final = (
@@ -30,6 +34,9 @@ LOGGED: Final = (
 )
 """What of a measurement goes into the log."""
 
+MEASURED_FILE: Final = "measured.json"
+"""Beside the best network: its epoch and figures. A log that was lost crowns no worse one."""
+
 Save = Callable[[Path, Recognizer], None]
 """Writes a checkpoint directory."""
 
@@ -40,7 +47,8 @@ class Validation:
 
     While it trains, one clip x the centre crop of every video; at its end the whole protocol of the
     experiment, for the last network and for the best one. What was measured stands in the log, so a
-    run that goes on measures nothing twice.
+    run that goes on measures nothing twice. A run that is asked to stop while it is measured does,
+    and goes on with the measurement.
     """
 
     recipe: Recipe
@@ -49,6 +57,7 @@ class Validation:
     folder: Path
     """The run."""
     save: Save
+    stop: StopRequest
 
     def after_epoch(self, stepper: Stepper, place: Place, log: Log) -> None:
         """Measure if it is time, and keep the network if it is the best so far."""
@@ -63,8 +72,10 @@ class Validation:
             return
         figures = self._measured(stepper.model, one_clip=True)
         if self.ranks.is_first:
-            if all(self._value(figures) > self._value(event) for event in earlier):
+            candidates = [*self._kept(), *earlier]
+            if all(self._value(figures) > self._value(other) for other in candidates):
                 self.save(self.folder / BEST_FOLDER, stepper.model)
+                self._keep(figures, epoch=place.epoch - 1)
             log.write(
                 "validation",
                 epoch=place.epoch - 1,
@@ -79,8 +90,8 @@ class Validation:
         Returns:
             Figures by name, `last` and `best`, the latter with its epoch.
         """
-        current = self._logged("current")
-        best_epoch = max(current, key=self._value)["epoch"] if current else place.epoch - 1
+        candidates = [*self._kept(), *self._logged("current")]
+        best_epoch = max(candidates, key=self._value)["epoch"] if candidates else place.epoch - 1
         best_epoch = int(max(self.ranks.all_of(best_epoch if self.ranks.is_first else -1)))
         results: dict[str, dict[str, Any]] = {}
         for which, epoch in (("last", place.epoch - 1), ("best", best_epoch)):
@@ -108,6 +119,9 @@ class Validation:
         return results
 
     def _measured(self, model: Recognizer, *, one_clip: bool) -> dict[str, Any]:
+        # Each process has BatchNorm statistics of its own clips; what is saved are the first one's.
+        # Training itself never uses them, and a run that goes on loads them in every process.
+        self.ranks.take_first(model.buffers())
         experiment = self.recipe.experiment
         if one_clip:
             experiment = replace(experiment, evaluation=one_view(experiment.evaluation))
@@ -119,8 +133,28 @@ class Validation:
             size=self.recipe.size,
             split=experiment.data.val_split,
             ranks=self.ranks,
+            stop=self.stop,
         )
         return {name: figures[name] for name in LOGGED}
+
+    def _keep(self, figures: dict[str, Any], *, epoch: int) -> None:
+        record = {name: json_value(value) for name, value in {"epoch": epoch, **figures}.items()}
+        path = self.folder / BEST_FOLDER / MEASURED_FILE
+        atomic_write(path, (json.dumps(record, indent=1) + "\n").encode())
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """Epoch and figures of the best network so far, if there is one."""
+        path = self.folder / BEST_FOLDER / MEASURED_FILE
+        try:
+            record = json.loads(path.read_bytes())
+            self._value(record), int(record["epoch"])
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} is no record of a measurement. Remove it: the log stands in for it."
+            ) from error
+        return [record]
 
     def _logged(self, which: str) -> list[dict[str, Any]]:
         events = read_events(self.folder, "validation")

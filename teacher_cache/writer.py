@@ -1,6 +1,5 @@
 """Make a cache, change its shape, and add whole units to it: objects first, the record last."""
 
-import fcntl
 import os
 import shutil
 import time
@@ -14,7 +13,7 @@ from typing import Self
 
 from common.atomic_write import PARTIAL_SUFFIX, atomic_write, sync_folder
 from common.distill.arrays import Row, TargetPlan
-from common.errors import StoppedShortError
+from common.folder_lock import locked
 from teacher_cache.commits import Commit, StoredObject, write_commit
 from teacher_cache.identity import Identity
 from teacher_cache.layout import Layout
@@ -228,17 +227,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         StoppedShortError: If another process is writing this cache.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoppedShortError(
-                f"Another process is writing {folder}. Wait for it, or stop it and run the same "
-                "command again; finished units are kept."
-            ) from error
+    advice = "Wait for it, or stop it and run the same command again; finished units are kept."
+    with locked(folder, task=f"writing {folder}", advice=advice):
         for leftover in folder.rglob(f"*{PARTIAL_SUFFIX}"):
             leftover.unlink()
         yield
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,5 @@
 """Make a frame store: find the videos it lacks, decode and encode each, close what is whole."""
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import torch
 
 from common.console import Advance, progress, say
 from common.errors import DataError, StoppedShortError
+from common.folder_lock import locked
 from common.frame_store.folder_sink import FolderSink
 from common.frame_store.images import codec_identity
 from common.frame_store.kept_video import KeptVideo
@@ -182,17 +181,9 @@ def _fill(extraction: Extraction, sink: Sink, group: range, advance: Advance) ->
 def _sole_writer(sink: Sink) -> Iterator[None]:
     """Hold a store in the making for this process; the lock ends with the process."""
     sink.work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(sink.work, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    advice = "Wait for it, or stop it and run the same command again; finished videos are kept."
+    with locked(sink.work, task=f"making {sink.work}", advice=advice):
         yield
-    except BlockingIOError as error:
-        raise StoppedShortError(
-            f"Another process is making {sink.work}. Wait for it, or stop it and run the same "
-            "command again; finished videos are kept."
-        ) from error
-    finally:
-        os.close(descriptor)
 
 
 def _unreadable(target: Target, failures: Mapping[int, str]) -> str:

@@ -124,7 +124,7 @@ def test_wrong_experiment_or_missing_data_ends_with_3(
     ],
 )
 def test_our_error_ends_with_its_code_and_its_message_alone(
-    kind: type[ReskdError],
+    kind: type[ReskdError | PreemptedError],
     exit_code: int,
     run_failing: Run,
     capsys: pytest.CaptureFixture[str],
@@ -135,7 +135,8 @@ def test_our_error_ends_with_its_code_and_its_message_alone(
 
 def test_every_error_class_is_in_the_table_above() -> None:
     marks = test_our_error_ends_with_its_code_and_its_message_alone.pytestmark  # type: ignore[attr-defined]
-    assert {ReskdError, *ReskdError.__subclasses__()} == {kind for kind, _ in marks[0].args[1]}
+    ours = {ReskdError, *ReskdError.__subclasses__(), PreemptedError}
+    assert ours == {kind for kind, _ in marks[0].args[1]}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])

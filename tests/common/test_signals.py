@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from common.errors import PreemptedError
-from common.signals import preemptible
+from common.signals import preemptible, stop_request
 
 
 def handlers() -> list[object]:
@@ -38,3 +38,47 @@ def test_block_inside_a_block_hands_back_to_the_outer_one() -> None:
         with preemptible():
             assert handlers() != outer
         assert handlers() == outer
+
+
+def test_signal_inside_a_library_that_catches_everything_still_ends_the_block() -> None:
+    def compile_something() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:
+            raise RuntimeError("the library's own word for it") from error
+
+    with pytest.raises(PreemptedError), preemptible():
+        compile_something()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([signal.SIGUSR1], PreemptedError),
+        ([signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1], PreemptedError),
+        ([signal.SIGINT], KeyboardInterrupt),
+        ([signal.SIGINT, signal.SIGTERM], KeyboardInterrupt),
+    ],
+)
+def test_signals_are_noted_and_the_first_says_how_to_end(
+    numbers: list[signal.Signals], expected: type[BaseException]
+) -> None:
+    before = handlers()
+    with stop_request() as stop:
+        assert not stop.made
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            assert stop.made
+    assert isinstance(stop.error(), expected)
+    if expected is PreemptedError:
+        assert f"Stopped by {numbers[0].name}." in str(stop.error())
+    assert handlers() == before
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_another_signal_does_not_wait(first: signal.Signals) -> None:
+    with stop_request() as stop:
+        os.kill(os.getpid(), first)
+        assert stop.made
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -23,6 +23,7 @@ from common.cli import main
 from common.config import load_experiment
 from common.errors import DataError, PreemptedError, StoppedShortError
 from common.models.registry import build_model
+from common.signals import stop_request
 from common.specs import TrainingSpec
 from common.video.index import read_index
 from student_train import loop, run_folder
@@ -88,13 +89,15 @@ class Trainer:
             teacher_channels=96,
             teacher_grid=(3, 3),
         )
-        training = Training(
-            batches=batches or self.batches(),
-            spec=self.spec,
-            run=RunFolder(run, recipe, keep=self.spec.keep),
-            ranks=ALONE,
-        )
-        train(Stepper(task, self.spec, ALONE, None), training)
+        with stop_request() as stop:
+            training = Training(
+                batches=batches or self.batches(),
+                spec=self.spec,
+                run=RunFolder(run, recipe, keep=self.spec.keep),
+                ranks=ALONE,
+                stop=stop,
+            )
+            train(Stepper(task, self.spec, ALONE, None), training)
         return task
 
     def interrupted(self, epoch: int, event: Callable[[Batch], None]) -> Batches:
@@ -471,7 +474,8 @@ def test_train_on_signal_inside_an_epoch_saves_that_very_step(
     whole = trainer.start(tmp_path / "whole")
 
     def send(_: Batch) -> None:
-        os.kill(os.getpid(), number)
+        for signalled in (number, number):  # schedulers often mean a process and its group
+            os.kill(os.getpid(), signalled)
 
     with pytest.raises(PreemptedError, match=number.name):
         trainer.start(tmp_path / "run", trainer.interrupted(1, send))
@@ -491,3 +495,21 @@ def test_train_stopped_at_the_end_of_an_epoch_logs_it_once_however_often_it_is_c
         trainer.start(tmp_path / "run", trainer.interrupted(EPOCHS - 1, send))
     for _ in range(2):
         never_stopped.assert_same_end(trainer, tmp_path / "run")
+
+
+def test_train_in_a_folder_where_another_process_trains_is_refused_and_changes_nothing(
+    tiny_cache: TinyCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train-student", str(tiny_cache.experiment), "--no-distill", "--no-validate"]
+    arguments += ["-o", "student.training.epochs=1", "--run", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with RunFolder(tmp_path / "run", "other").held(ALONE):
+        capsys.readouterr()
+        assert main([*arguments, "--fresh"]) == 5
+        said = capsys.readouterr().err
+    assert f"Process {os.getpid()} on " in said
+    assert f"is training in {tmp_path / 'run'}. Wait for it" in said
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert after == before
+    assert main([*arguments, "--fresh"]) == 0

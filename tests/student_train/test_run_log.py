@@ -1,6 +1,7 @@
 """The log of a run: no line twice, none lost, nothing that is not JSON."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,15 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
     with open_log(tmp_path, step=0, writes=False) as log:
         log.write("epoch", epoch=0, step=1, loss=1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_that_states_rely_on_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_log(tmp_path, step=0, writes=True) as log:
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
+        for event in ("step", "epoch", "validation", "step"):
+            log.write(event, epoch=0, step=1)
+    sizes = [len(line) + 1 for line in (tmp_path / EVENTS_FILE).read_text().splitlines()]
+    assert synced == [sum(sizes[:2]), sum(sizes[:3])]

@@ -1,17 +1,27 @@
 """A run measures itself while it trains, keeps the best network, and measures nothing twice."""
 
+import json
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from common.checkpoints import load_checkpoint
+from common.checkpoints import load_checkpoint, read_checkpoint_info
 from common.config import load_experiment
-from common.errors import PreemptedError
+from common.errors import DataError, PreemptedError
+from common.models.registry import build_model
+from common.signals import stop_request
 from common.video.index import read_index, write_index
-from student_train import runs, validation
-from student_train.run_log import read_events
+from common.video.view_ops import normalize
+from student_train import answers, runs, validation
+from student_train.evaluate import measure
+from student_train.run_log import EVENTS_FILE, read_events, read_log
+from student_train.training_run import summary_text
 from teacher_cache.reader import CacheReader
 from tests.tiny_experiment import ALONE, TinyCache
 
@@ -101,6 +111,133 @@ def test_measuring_that_is_interrupted_is_done_again(
     _train(tiny_cache, tmp_path / "run")
     events = read_events(tmp_path / "run", "validation")
     assert [event["epoch"] for event in events if event["which"] == "current"] == [1, 3, 4]
+
+
+def _signal_in(nth: int, *numbers: signal.Signals) -> Callable[[Tensor], Tensor]:
+    """Sends signals while the nth measurement has its first clips in hand."""
+    begun = 0
+
+    def interrupted(clips: Tensor) -> Tensor:
+        nonlocal begun
+        begun += 1
+        if begun == nth:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return normalize(clips)
+
+    return interrupted
+
+
+def _left(run: Path) -> dict[str, Any]:
+    """What a run leaves, without when it was started and how long it took."""
+    timed = {"seconds", "clips_per_second", "data_wait_share"}
+    log = [
+        {name: value for name, value in line.items() if name not in timed}
+        for line in read_log(run)
+        if line["event"] != "start"
+    ]
+    networks = [read_checkpoint_info(folder).weights_sha256 for folder in (run, run / "best")]
+    record = json.loads((run / "best" / "measured.json").read_bytes())
+    return {"log": log, "networks": networks, "best": record}
+
+
+@pytest.fixture(scope="module")
+def never_stopped(
+    tiny_experiment_template: Path,
+    tiny_cache_template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What a run leaves that went through."""
+    run = tmp_path_factory.mktemp("never-stopped") / "run"
+    _train(TinyCache(tiny_experiment_template, tiny_cache_template), run)
+    return _left(run)
+
+
+@pytest.mark.parametrize(
+    ("nth", "epochs", "numbers"),
+    [
+        (1, 2, [signal.SIGTERM]),
+        (3, EPOCHS, [signal.SIGUSR1, signal.SIGTERM]),
+        (4, EPOCHS, [signal.SIGTERM]),
+    ],
+    ids=["after-an-epoch", "after-the-last", "at-the-end"],
+)
+def test_signal_while_measuring_stops_at_once_and_the_run_ends_as_one_never_stopped(
+    tiny_cache: TinyCache,
+    tmp_path: Path,
+    never_stopped: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    nth: int,
+    epochs: int,
+    numbers: list[signal.Signals],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "normalize", _signal_in(nth, *numbers))
+        with pytest.raises(PreemptedError, match=f"Stopped by {numbers[0].name}"):
+            _train(tiny_cache, tmp_path / "run")
+    assert len(read_events(tmp_path / "run")) == epochs
+    assert len(read_events(tmp_path / "run", "validation")) == nth - 1
+    _train(tiny_cache, tmp_path / "run")
+    assert _left(tmp_path / "run") == never_stopped
+
+
+def test_measuring_that_is_asked_to_stop_opens_no_more_videos(
+    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load_experiment(str(tiny_cache.experiment), ["evaluation.batch_size=1"])
+    index = read_index(experiment.data.index)
+    student = experiment.required_student()
+    model = build_model(student.model, num_classes=3)
+    with monkeypatch.context() as patch, stop_request() as stop:
+        batches: list[Tensor] = []
+        interrupted = _signal_in(2, signal.SIGTERM)
+
+        def counted(clips: Tensor) -> Tensor:
+            batches.append(clips)
+            return interrupted(clips)
+
+        patch.setattr(answers, "normalize", counted)
+        with pytest.raises(PreemptedError):
+            measure(
+                *(model, experiment, index),
+                role="student",
+                size=student.size,
+                split="train",
+                ranks=ALONE,
+                stop=stop,
+            )
+    assert len(batches) == 2
+
+
+def test_log_that_was_lost_is_told_and_crowns_no_worse_network(
+    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(validation, "measure", Measurements(0.2, 0.7, 0.5, 0.55, 0.75))
+    _train(tiny_cache, run)
+    best = (run / "best" / "model.safetensors").read_bytes()
+    (run / EVENTS_FILE).unlink()
+    monkeypatch.setattr(validation, "measure", Measurements(0.5, 0.55, 0.75))
+    summary = _train(tiny_cache, run)
+    assert (run / "best" / "model.safetensors").read_bytes() == best
+    assert summary["validation"]["best"]["of_epoch"] == 3
+    assert (summary["epochs"], summary["loss"]) == (EPOCHS, None)
+    assert "its events.jsonl is missing or holds no epoch" in summary_text(summary)
+
+
+def test_record_of_the_best_that_is_none_is_named(
+    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "measure", Measurements(0.2, 0.7, 0.5, 0.55, 0.75))
+    _train(tiny_cache, tmp_path / "run")
+    record = tmp_path / "run" / "best" / "measured.json"
+    assert json.loads(record.read_text())["epoch"] == 3
+    for damage in ("", "[]"):
+        record.write_text(damage)
+        with pytest.raises(DataError, match=r"measured\.json is no record"):
+            _train(tiny_cache, tmp_path / "run")
+    record.unlink()
+    assert _train(tiny_cache, tmp_path / "run")["validation"]["best"]["of_epoch"] == 3
 
 
 def test_measuring_changes_nothing_about_training(tiny_cache: TinyCache, tmp_path: Path) -> None:
