@@ -1,8 +1,10 @@
 """Frames decoded from video, where the cache does not hold them or the teacher answers anew."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple
 
 import torch
@@ -77,6 +79,8 @@ class DecodedFrames:
             replay.usable_videos if replay is not None else range(len(entries))
         )
         self.unreadable = Unreadable(entries, max_bad=max_bad)
+        if workers:
+            _start_server_of_workers()
         self._sampler = _BatchKeys()
         self._loader: DataLoader[Any] = DataLoader(
             self._clips,
@@ -98,6 +102,22 @@ class DecodedFrames:
         for loaded, failures in self._loader:
             self.unreadable.note(failures)
             yield loaded
+
+
+def _start_server_of_workers() -> None:
+    """Start the process that worker processes are forked from, with signals blocked as in these.
+
+    Ctrl-C, a scheduler and torchrun signal all processes of a group. The training process finishes
+    its step, for which it may need the workers still, and ends them itself.
+    """
+    stopping = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    try:
+        resource_tracker.ensure_running()  # else the server starts it, and it lifts the blocks
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Cut(NamedTuple):

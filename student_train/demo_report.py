@@ -55,7 +55,7 @@ def _row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
         f"{model['gmacs']:.3f}",
         f"{model['top1']:.3f}{spread}",
         f"{model['clips_per_second']:.0f}",
-        f"{model['seconds_per_epoch']:.2f}",
+        "-" if model["seconds_per_epoch"] is None else f"{model['seconds_per_epoch']:.2f}",
         str(model["epochs"]),
         f"{result['cache']['bytes']:,}" if name == "distilled" else "-",
     )

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,8 @@ from student_train.figures import Figures, counts_of
 from student_train.ranks import Ranks
 from student_train.reproduce import ways_on
 from student_train.run_folder import Place, RunFolder
-from student_train.run_log import LOG_STEPS, Log, open_log
+from student_train.run_log import LOG_STEPS, Log, log_start, open_log
+from student_train.run_start import RunStart
 from student_train.schedule import learning_rate
 from student_train.stepper import DivergedError, Stepper
 
@@ -52,6 +53,8 @@ class Training:
     """Called once before a run ends that has diverged."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Looked at after every step."""
+    start: RunStart | None = None
+    """What the log says of how it was started; not where nothing is left to train."""
 
 
 def train(stepper: Stepper, training: Training) -> Place:
@@ -77,6 +80,9 @@ def train(stepper: Stepper, training: Training) -> Place:
             f"{training.run.path}: going on after {place.epoch} of {spec.epochs} epochs and "
             f"{place.step} of {batches.steps_per_epoch} steps"
         )
+    if ranks.is_first and training.start is not None and place.epoch < spec.epochs:
+        facts = asdict(training.start)
+        log_start(training.run.path, epoch=place.epoch, step=place.steps_done, facts=facts)
     total = batches.clips_per_epoch * spec.epochs
     done = batches.clips_per_epoch * place.epoch + batches.planned_clips(place.step)
     with (

@@ -22,12 +22,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from common.atomic_write import atomic_write
 from common.errors import DataError
+from common.records import without_nan
 
 EVENTS_FILE: Final = "events.jsonl"
 TENSORBOARD_FOLDER: Final = "tensorboard"
@@ -59,7 +59,7 @@ class RunLog:
 
     def write(self, event: str, *, epoch: int, step: int, **figures: Any) -> None:
         """Add one line at once, and its numbers to TensorBoard."""
-        figures = {name: json_value(value) for name, value in figures.items()}
+        figures = without_nan(figures)
         line = {"event": event, "epoch": epoch, "step": step, **figures}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -130,11 +130,6 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         DataError: If the log is damaged.
     """
     return _lines(folder / EVENTS_FILE)
-
-
-def json_value(value: Any) -> Any:
-    """The same, but None for a mean over nothing, which JSON has no word for."""
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _replace(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -26,7 +26,7 @@ from student_train.ranks import Ranks
 from student_train.recipe import Answers, Recipe, recipe_digest
 from student_train.reproduce import save_failure
 from student_train.run_folder import FAILURE_FOLDER, Place, RunFolder
-from student_train.run_log import EVENTS_FILE, log_start, open_log, read_events
+from student_train.run_log import EVENTS_FILE, open_log, read_events
 from student_train.run_start import RunStart
 from student_train.stepper import Stepper
 from student_train.task import Task
@@ -83,6 +83,7 @@ def run_training(
         num_frames=recipe.experiment.clip.num_frames,
         size=recipe.size,
     )
+    start = RunStart.now(recipe, data.answers, ranks, command=command)
     task = _build_task(recipe, data)
     digest = recipe_digest(recipe, data.index, data.source.videos, data.answers)
     folder = RunFolder(run, digest, keep=recipe.training.keep)
@@ -123,13 +124,8 @@ def run_training(
             after_epoch=None if validation is None else validation.after_epoch,
             on_failure=keep_failure,
             stop=stop,
+            start=start,
         )
-        if ranks.is_first:
-            # `train` loads the state once more: what it would refuse must not be logged either.
-            place = folder.load(stepper.task, stepper.state)
-            if place.epoch < recipe.training.epochs:
-                start = RunStart.now(recipe, data.answers, ranks, command=command)
-                log_start(run, epoch=place.epoch, step=place.steps_done, facts=asdict(start))
         place = train(stepper, training)
         if ranks.is_first:
             save(run, stepper.model)
@@ -139,7 +135,7 @@ def run_training(
             with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
                 measured = validation.at_end(stepper.model, place, log)
         if ranks.is_first:
-            write_cards(run, recipe, data.answers, measured)
+            write_cards(run, start, measured, epochs=recipe.training.epochs)
         return _summary(recipe, run) | ({"validation": measured} if measured else {})
 
 

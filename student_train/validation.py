@@ -11,6 +11,7 @@ from common.atomic_write import atomic_write
 from common.checkpoints import load_checkpoint
 from common.errors import DataError
 from common.models.recognizer import Recognizer
+from common.records import without_nan
 from common.signals import StopRequest
 from common.video.index import VideoIndex
 from common.video.test_views import one_view
@@ -18,7 +19,7 @@ from student_train.evaluate import measure
 from student_train.ranks import Ranks
 from student_train.recipe import Recipe
 from student_train.run_folder import BEST_FOLDER, Place
-from student_train.run_log import Log, json_value, read_events
+from student_train.run_log import Log, read_events
 from student_train.stepper import Stepper
 
 LOGGED: Final = (
@@ -138,7 +139,7 @@ class Validation:
         return {name: figures[name] for name in LOGGED}
 
     def _keep(self, figures: dict[str, Any], *, epoch: int) -> None:
-        record = {name: json_value(value) for name, value in {"epoch": epoch, **figures}.items()}
+        record = without_nan({"epoch": epoch, **figures})
         path = self.folder / BEST_FOLDER / MEASURED_FILE
         atomic_write(path, (json.dumps(record, indent=1) + "\n").encode())
 

@@ -1,7 +1,9 @@
 """Any number of processes, started in any way, reads what one process reads."""
 
+import os
+import signal
 from contextlib import closing
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 
 import numpy as np
@@ -126,3 +128,34 @@ def test_replayed_batches_with_workers_equal_those_without(
         for one, other in zip(alone, helped, strict=True):
             assert len(one) == len(other) == (3 if keep_clips else 5)
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_workers_leave_signals_to_the_training_process(tiny_cache: TinyCache) -> None:
+    # In a process of its own: the server of all workers is started once per process.
+    process = get_context("spawn").Process(target=_read_on_after_signals, args=(tiny_cache,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def _read_on_after_signals(cache: TinyCache) -> None:
+    experiment = load_experiment(str(cache.experiment))
+    source = DecodedFrames(
+        experiment,
+        read_index(experiment.data.index),
+        "train",
+        size=24,
+        replay=None,
+        num_views=3,
+        keep_clips=False,
+        workers=1,
+        memory_bytes=0,
+        pinned=False,
+        max_bad=0.0,
+    )
+    batches = source.read([[video] for video in range(9)], 0)
+    next(batches)
+    (worker,) = active_children()
+    for stop in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        os.kill(worker.pid or 0, stop)
+    assert len(list(batches)) == 8
