@@ -4,14 +4,13 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from common.config import load_experiment
 from common.errors import DataError, PreemptedError, StoppedShortError
@@ -23,9 +22,9 @@ from student_train.ranks import Ranks
 from student_train.run_folder import RunFolder
 from student_train.run_log import read_events
 from student_train.validation import LOGGED
-from tests.tiny_experiment import ALONE, CPU, TinyCache
+from tests.student_train.two_processes import WORLD, in_one_group
+from tests.tiny_experiment import ALONE, TinyCache
 
-WORLD = 2
 OPTIONS = (
     "student.training.epochs=2",
     "evaluation.interval=1",
@@ -106,45 +105,24 @@ SITUATIONS: tuple[Callable[[TinyCache, Ranks], Any], ...] = (
 )
 
 
-def _rank(rank: int, cache: TinyCache) -> None:
-    torch.set_num_threads(1)
-    folder = cache.experiment.parent
-    meet = (folder / "meet").as_uri()
-    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=WORLD)
-    ranks = Ranks(CPU, rank=rank, world=WORLD)
-    torch.save({one.__name__: one(cache, ranks) for one in SITUATIONS}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def _all_situations(cache: TinyCache, ranks: Ranks) -> dict[str, Any]:
+    return {one.__name__: one(cache, ranks) for one in SITUATIONS}
 
 
 @pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_experiment_template: Path,
-    tiny_cache_template: Path,
-) -> Path:
-    """Of the experiment, after two processes have been through everything above."""
-    experiment = tmp_path_factory.mktemp("ranks") / "experiment"
-    shutil.copytree(tiny_experiment_template.parent, experiment)
-    cache = TinyCache(experiment / tiny_experiment_template.name, tiny_cache_template)
-    context = get_context("spawn")
-    processes = [
-        context.Process(target=_rank, args=(rank, cache), daemon=True) for rank in range(WORLD)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(120)
-    finally:
-        for process in processes:
-            process.kill()
-    return experiment
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_experiment_template: Path) -> Path:
+    """Of the experiment; the runs are in it once `found` is there."""
+    folder = tmp_path_factory.mktemp("ranks") / "experiment"
+    return shutil.copytree(tiny_experiment_template.parent, folder)
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> list[dict[str, Any]]:
-    """What each process has found."""
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+def found(
+    folder: Path, tiny_experiment_template: Path, tiny_cache_template: Path
+) -> list[dict[str, Any]]:
+    """What each process has found, all in the same two, since starting these is slow."""
+    cache = TinyCache(folder / tiny_experiment_template.name, tiny_cache_template)
+    return in_one_group(partial(_all_situations, cache))
 
 
 @pytest.mark.parametrize("run", ["average", "stopped"])

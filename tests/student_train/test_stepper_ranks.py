@@ -1,13 +1,10 @@
 """Steps of two processes: weights that no loss depends on, and steps that lack clips."""
 
 from collections.abc import Callable
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from common.specs import TrainingSpec
@@ -20,9 +17,9 @@ from tests.student_train.tiny_steps import (
     tiny_task,
     unread_batch,
 )
-from tests.tiny_experiment import ALONE, CPU
+from tests.student_train.two_processes import WORLD, in_one_group
+from tests.tiny_experiment import ALONE
 
-WORLD = 2
 PRECISIONS: Final[tuple[Literal["float32", "float16"], ...]] = ("float32", "float16")
 LR = 0.1
 UNUSED = "task.model.backbone.model.head.norm."
@@ -72,32 +69,14 @@ def _none_has_clips(ranks: Ranks) -> list[list[str]]:
 SITUATIONS: tuple[Callable[[Ranks], Any], ...] = (_three_steps, _one_has_no_clips, _none_has_clips)
 
 
-def _rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    meet = (folder / "meet").as_uri()
-    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=WORLD)
-    ranks = Ranks(CPU, rank=rank, world=WORLD)
-    torch.save({one.__name__: one(ranks) for one in SITUATIONS}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def _all_situations(ranks: Ranks) -> dict[str, Any]:
+    return {one.__name__: one(ranks) for one in SITUATIONS}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def found() -> list[dict[str, Any]]:
     """What each process has found, all in the same two, since starting these is slow."""
-    context, folder = get_context("spawn"), tmp_path_factory.mktemp("ranks")
-    processes = [
-        context.Process(target=_rank, args=(rank, folder), daemon=True) for rank in range(WORLD)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(120)
-        assert [process.exitcode for process in processes] == [0] * WORLD
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return in_one_group(_all_situations)
 
 
 def test_network_with_weights_that_no_loss_depends_on_trains_as_one_process_does(

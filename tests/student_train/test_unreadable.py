@@ -6,8 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ import pytest
 from common.cli import main
 from common.config import load_experiment
 from student_train.order import cut_batches, cut_parts, epoch_order
+from tests.student_train.two_processes import WORLD, in_two_processes
 from tests.tiny_experiment import training_videos
 
 EPOCHS = 3
-WORLD = 2
 
 Plan = list[list[list[list[int]]]]
 """Videos by epoch, step and process."""
@@ -102,7 +101,8 @@ def ended(
         for video in broken:
             video.write_bytes(b"no video")
         bad[case.id] = [video.relative_to(experiment / "videos").as_posix() for video in broken]
-    codes = _together([(folders[case.id], case.max_bad) for case in CASES])
+    runs = [(folders[case.id], case.max_bad) for case in CASES]
+    codes = in_two_processes(partial(_codes, [_free_port() for _ in runs], runs))
     return {
         case.id: Ended(
             codes=[own[number] for own in codes],
@@ -114,29 +114,7 @@ def ended(
     }
 
 
-def _together(runs: Sequence[tuple[Path, float]]) -> list[list[int]]:
-    """Exit codes by process and run."""
-    context, ports = get_context("spawn"), [_free_port() for _ in runs]
-    processes, answers = [], []
-    for rank in range(WORLD):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(rank, ports, runs, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        processes.append(process)
-        answers.append(ours)
-    try:
-        hanging = [-1] * len(runs)
-        return [answer.recv() if answer.poll(120) else hanging for answer in answers]
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-
-
-def _rank(
-    rank: int, ports: Sequence[int], runs: Sequence[tuple[Path, float]], answer: Connection
-) -> None:
+def _codes(ports: Sequence[int], runs: Sequence[tuple[Path, float]], rank: int) -> list[int]:
     """What torchrun starts: the same commands, told by the environment who it is."""
     codes = []
     for port, (folder, max_bad) in zip(ports, runs, strict=True):
@@ -151,7 +129,7 @@ def _rank(
             given = ["train-student", str(folder / "experiment.yaml"), "--no-distill"]
             options = ["--no-validate", "--device", "cpu", "--max-bad", str(max_bad)]
             codes.append(main([*given, "--run", str(folder / "run"), *options, *overrides]))
-    answer.send(codes)
+    return codes
 
 
 def _free_port() -> int:
