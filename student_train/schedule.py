@@ -29,11 +29,16 @@ def learning_rate(
         steps_per_epoch: Steps of a whole epoch.
     """
     regular = _curve(base_lr, schedule, epoch=epoch, epochs=epochs)
-    warmup_steps = int(schedule.warmup_epochs * steps_per_epoch)
-    done = epoch * steps_per_epoch + step
-    if done >= warmup_steps:
+    warmup_steps = schedule.warmup_epochs * steps_per_epoch
+    last = int(warmup_steps)
+    step_of_run = epoch * steps_per_epoch + step
+    if warmup_steps != last and epoch == last // steps_per_epoch:
+        # The reference returns to the curve at the step that ends the warm-up, or when an epoch
+        # begins. No step ends a warm-up of 17.5: the rate of step 17 holds until the next epoch.
+        step_of_run = min(step_of_run, last)
+    if step_of_run >= warmup_steps:
         return regular
-    return regular * (1 - (1 - done / warmup_steps) * (1 - schedule.warmup_ratio))
+    return regular * (1 - (1 - step_of_run / warmup_steps) * (1 - schedule.warmup_ratio))
 
 
 def _curve(base_lr: float, schedule: ScheduleSpec, *, epoch: int, epochs: int) -> float:

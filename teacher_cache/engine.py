@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def fill(
     writer = BackgroundWriter(job.folder, manifest)
     try:
         with (
+            _reader_of_views(job, generation) as reader,
             progress(
                 "caching", layout.num_videos, unit="videos", done=layout.num_videos - todo
             ) as advance,
@@ -171,7 +173,7 @@ def fill(
             for unit in units:
                 buffers, bad = UnitBuffers(manifest, generation, unit), {}
                 first = layout.videos_of(unit).start
-                for answer in _answers(job, manifest, generation, unit, teacher):
+                for answer in _answers(job, manifest, generation, unit, teacher, reader):
                     if answer.failure is not None:
                         bad[first + answer.place] = answer.failure
                         _check_failures(failed | bad, first + answer.place, job)
@@ -184,8 +186,22 @@ def fill(
     return len(units)
 
 
+def _reader_of_views(
+    job: Job, generation: Generation
+) -> AbstractContextManager[CacheReader | None]:
+    """For a run that adds targets to stored views; one for all units, as it reads all records."""
+    if "views" in generation.arrays:
+        return nullcontext()
+    return CacheReader(job.folder)
+
+
 def _answers(
-    job: Job, manifest: Manifest, generation: Generation, unit: int, teacher: Teacher
+    job: Job,
+    manifest: Manifest,
+    generation: Generation,
+    unit: int,
+    teacher: Teacher,
+    reader: CacheReader | None,
 ) -> Iterator[VideoAnswer]:
     videos = manifest.layout.videos_of(unit)
     known = {
@@ -199,7 +215,7 @@ def _answers(
         index=job.index,
         plan=plan,
         views=generation.view_range,
-        replay=None if "views" in names else _stored_views(job.folder, manifest, videos, known),
+        replay=None if reader is None else _stored_views(reader, videos, known),
         known_failures=known,
         threads=job.options.threads,
     )
@@ -219,11 +235,10 @@ def _earlier_failures(folder: Path, generation: Generation, unit: int) -> dict[i
 
 
 def _stored_views(
-    folder: Path, manifest: Manifest, videos: range, known: dict[int, str]
+    reader: CacheReader, videos: range, known: dict[int, str]
 ) -> dict[int, NDArray[np.int32]]:
     """Stored parameters of all views, by place: they are the truth, the seed only a label."""
-    reader = CacheReader(folder)
-    views = range(manifest.layout.num_views)
+    views = range(reader.manifest.layout.num_views)
     return {
         place: reader.gather(
             "views", views, [video] * len(views), reader.empty("views", len(views))

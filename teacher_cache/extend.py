@@ -98,19 +98,6 @@ def extend_cache(
     return summary(folder, manifest, written)
 
 
-def plan_extension(
-    experiment: Experiment,
-    index: VideoIndex,
-    manifest: Manifest,
-    *,
-    views: int | None,
-    targets: Sequence[str],
-) -> list[Manifest]:
-    """The cache after each run that is needed; pure arithmetic. See `extend_cache`."""
-    experiment = with_targets(experiment, targets)
-    return _steps(experiment, index, manifest, views, targets)
-
-
 def _steps(
     experiment: Experiment,
     index: VideoIndex,

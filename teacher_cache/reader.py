@@ -2,7 +2,7 @@
 
 Each shard's index is parsed once; a row is then one preadv into the caller's buffer and one
 checksum. Files are opened when first needed in a process and read by position, so a reader may be
-used after fork, sent to another process, and used by several threads at once.
+used after fork, sent to another process, and used by several threads at once. `with` closes them.
 """
 
 import os
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,19 @@ class CacheReader:
         self._files = OpenFiles()
         self._rows: dict[str, Rows] = {}
         self._pool: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """Close every file; the next `gather` opens those it needs again."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._files.close()
+        self._reset()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"_process", "_lock", "_files", "_rows", "_pool"}

@@ -23,6 +23,9 @@ from common.dataset_check.verdicts import Finding
 FORMAT: Final = "reskd-check/1"
 
 
+_FINDING: Final = TypeAdapter(Finding)  # not one per line
+
+
 class FileState(NamedTuple):
     """What tells a file from what it was; zeros if there is none."""
 
@@ -100,6 +103,6 @@ def _known(line: bytes) -> tuple[str, tuple[FileState, Finding] | None]:
     value = _parsed(line)
     try:
         id_, state = str(value.pop("id")), FileState(value.pop("size"), value.pop("mtime_ns"))
-        return id_, (state, TypeAdapter(Finding).validate_python(value))
+        return id_, (state, _FINDING.validate_python(value))
     except (AttributeError, KeyError, TypeError, ValidationError):
         return "", None

@@ -42,7 +42,7 @@ class LogitMapTarget:
     top_k: Positive | None = None
     """Keep this many scores of each location and the mass of the rest; null keeps all classes."""
     temperature: Above0 = 2.0
-    """Above0 at which the remaining mass of a top-k map is taken; unused by a dense map."""
+    """Temperature at which the remaining mass of a top-k map is taken; unused by a dense map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,6 +52,33 @@ def test_warm_up_of_a_part_of_an_epoch_ends_within_it_and_follows_the_cosine() -
     assert rate(2, 2) == pytest.approx(curve)
 
 
+def test_warm_up_that_ends_between_two_steps_holds_its_last_rate_until_the_next_epoch() -> None:
+    schedule = ScheduleSpec(warmup_epochs=2.5)  # 17.5 steps, 7 an epoch
+
+    def rate(step: int) -> float:
+        return learning_rate(
+            1.0, schedule, epoch=step // 7, epochs=30, step=step % 7, steps_per_epoch=7
+        )
+
+    def curve(epoch: int) -> float:
+        return learning_rate(1.0, COSINE, epoch=epoch, epochs=30)
+
+    for step in range(18):
+        assert rate(step) == pytest.approx(curve(step // 7) * (1 - (1 - step / 17.5) * 0.9))
+    assert [rate(step) for step in (18, 19, 20)] == [rate(17)] * 3
+    assert rate(21) == pytest.approx(curve(3))
+
+
+def test_warm_up_shorter_than_a_step_holds_its_first_rate_for_one_epoch() -> None:
+    schedule = ScheduleSpec(warmup_epochs=0.1)
+    rates = [
+        learning_rate(1.0, schedule, epoch=n // 4, epochs=30, step=n % 4, steps_per_epoch=4)
+        for n in range(5)
+    ]
+    assert rates[:4] == pytest.approx([0.1] * 4)
+    assert rates[4] == learning_rate(1.0, COSINE, epoch=1, epochs=30)
+
+
 def test_schedules_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(ValueError, match="needs milestones"):
         ScheduleSpec(name="step")

@@ -2,21 +2,32 @@
 
 import errno
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common import records
 from common.atomic_write import atomic_write
 from common.cli import main
 from common.config import load_experiment
 from common.errors import CacheError, ExperimentError, StoppedShortError
-from teacher_cache import writer
+from common.video.index import read_index
+from teacher_cache import commits, writer
+from teacher_cache.engine import run_cache_teacher
+from teacher_cache.extend import extend_cache
 from teacher_cache.layout import commit_key
+from teacher_cache.plan import plan_cache
 from teacher_cache.reader import CacheReader
 from teacher_cache.verify import verify_cache
-from tests.teacher_cache.handling import extend, tree_of
-from tests.tiny_experiment import TinyCache, make_tiny_cache, save_random_teacher
+from tests.teacher_cache.handling import OPTIONS, extend, tree_of
+from tests.tiny_experiment import (
+    TinyCache,
+    make_tiny_cache,
+    make_tiny_experiment,
+    save_random_teacher,
+)
 
 
 def rows(folder: Path, name: str, views: int) -> np.ndarray:
@@ -174,3 +185,31 @@ def test_command_takes_the_experiment_recorded_beside_the_cache(
     cache.with_name("mine.runs.jsonl").unlink()
     assert main(["cache", "extend", str(cache), "--views", "6"]) == 3
     assert "name it with --experiment" in capsys.readouterr().err
+
+
+def test_added_targets_read_each_record_a_few_times_however_many_units_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_tiny_experiment(tmp_path / "data", videos_per_class=6)
+    experiment = load_experiment(str(file))
+    index = read_index(experiment.data.index)
+    large = plan_cache(experiment, index, memory_bytes=10**9)
+    one_video = large.memory_bytes // large.layout.unit_videos
+    plan = plan_cache(experiment, index, memory_bytes=one_video * 3 // 2)
+    assert plan.layout.num_units == plan.layout.num_videos == 15
+    folder = tmp_path / "cache"
+    run_cache_teacher(experiment, plan, folder, OPTIONS)
+    read: list[Path] = []
+
+    def noted(path: Path) -> dict[str, object]:
+        read.append(path)
+        return records.read_record(path)
+
+    monkeypatch.setattr(commits, "read_record", noted)
+    extend_cache(experiment, folder, views=None, targets=("logit_map",), options=OPTIONS)
+    times = Counter(read)
+    # Which units are missing, who failed before, the stored views, the summary.
+    assert max(times.values()) <= 6
+    with CacheReader(folder) as reader:
+        assert len(reader.usable_videos) == 15
+        assert "logit_map" in {array.name for array in reader.manifest.arrays}
