@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from common.records import without_nan
+from reskd.common.storage.records import without_nan
 
 PLAIN_INTERVAL_SECONDS = 10.0
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch.backends import cudnn
 
-from common.errors import DataError
+from reskd.common.errors import DataError
 
 
 def choose_device(name: str) -> torch.device:

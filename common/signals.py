@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from common.errors import PreemptedError
+from reskd.common.errors import PreemptedError
 
 
 class StopRequest:

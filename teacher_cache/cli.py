@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from common.cli_options import (
+from reskd.common.cli.options import (
     device_option,
     experiment_argument,
     json_option,
     override_option,
 )
-from common.errors import CacheError
-from teacher_cache.cli_options import (
+from reskd.common.errors import CacheError
+from reskd.teacher_cache.options import (
     cache_argument,
     cache_path,
     draw_of,
@@ -52,11 +52,11 @@ def cache_teacher(
     Interrupted and called again, it goes on with the missing units. `reskd cache plan` tells the
     hours it will take.
     """
-    from common.config import load_experiment
-    from common.console import emit
-    from common.video.index import read_index
-    from teacher_cache.engine import run_cache_teacher
-    from teacher_cache.plan import plan_cache, plan_table
+    from reskd.common.console import emit
+    from reskd.common.dataset.index import read_index
+    from reskd.common.experiment.load import load_experiment
+    from reskd.teacher_cache.fill.engine import run_cache_teacher
+    from reskd.teacher_cache.format.plan import plan_cache, plan_table
 
     resolved = load_experiment(experiment, overrides)
     index = read_index(resolved.data.index)
@@ -114,12 +114,12 @@ def plan(
     Hours come from a probe of some seconds, which does the real work on a few videos and leaves
     nothing on the disk. Of a cache that is there already only what is missing counts.
     """
-    from common.config import load_experiment
-    from common.console import emit
-    from common.devices import choose_device
-    from common.video.index import read_index
-    from teacher_cache.forecast import forecast_cache, forecast_table
-    from teacher_cache.plan import plan_cache
+    from reskd.common.console import emit
+    from reskd.common.dataset.index import read_index
+    from reskd.common.devices import choose_device
+    from reskd.common.experiment.load import load_experiment
+    from reskd.teacher_cache.estimate.forecast import forecast_cache, forecast_table
+    from reskd.teacher_cache.format.plan import plan_cache
 
     resolved = load_experiment(experiment, overrides)
     index = read_index(resolved.data.index)
@@ -158,8 +158,8 @@ def extend(
 
     Interrupted and called again, it goes on. Until it is done, readers see the cache as it was.
     """
-    from common.console import emit
-    from teacher_cache.extend import extend_cache
+    from reskd.common.console import emit
+    from reskd.teacher_cache.fill.extend import extend_cache
 
     names = [name.strip() for name in (targets or "").split(",") if name.strip()]
     if views is None and not names:
@@ -198,12 +198,12 @@ def verify(
 
     The options from --rows to --threads are those of level semantic.
     """
-    from common.console import emit
-    from common.devices import choose_device
-    from teacher_cache.verify import report_text, verify_cache
+    from reskd.common.console import emit
+    from reskd.common.devices import choose_device
+    from reskd.teacher_cache.verify.verify import report_text, verify_cache
 
     if level == "semantic":
-        from teacher_cache.semantic import verify_semantic
+        from reskd.teacher_cache.verify.recompute import verify_semantic
 
         resolved = experiment_of(folder, experiment, overrides)
         report = verify_semantic(
@@ -241,9 +241,9 @@ def verify(
 @json_option
 def info(folder: Path, index: Path | None, as_json: bool) -> None:
     """Say what CACHE holds, whose answers these are, and how good they are."""
-    from common.console import emit
-    from teacher_cache.card import info_text
-    from teacher_cache.info import cache_info
+    from reskd.common.console import emit
+    from reskd.teacher_cache.card import info_text
+    from reskd.teacher_cache.info import cache_info
 
     facts = cache_info(folder, index_path=index)
     emit(facts, as_json=as_json, text=info_text(facts))
@@ -275,9 +275,9 @@ def repair(
     """
     from typing import cast
 
-    from common.console import emit
-    from teacher_cache.repair import repair_cache
-    from teacher_cache.verify import Level, report_text
+    from reskd.common.console import emit
+    from reskd.teacher_cache.verify.repair import repair_cache
+    from reskd.teacher_cache.verify.verify import Level, report_text
 
     resolved = experiment_of(folder, experiment, overrides)
     facts, report = repair_cache(

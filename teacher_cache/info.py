@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.console import progress
-from common.errors import ReskdError
-from common.video.index import VideoIndex, read_index
-from teacher_cache.commits import Commit, failures, read_commits
-from teacher_cache.manifest import FORMAT, Manifest, read_manifest
-from teacher_cache.reader import CacheReader
-from teacher_cache.run_log import log_path, read_runs, recorded_experiment
+from reskd.common.console import progress
+from reskd.common.dataset.index import VideoIndex, read_index
+from reskd.common.errors import ReskdError
+from reskd.teacher_cache.format.commits import Commit, failures, read_commits
+from reskd.teacher_cache.format.manifest import FORMAT, Manifest, read_manifest
+from reskd.teacher_cache.read.reader import CacheReader
+from reskd.teacher_cache.run_log import log_path, read_runs, recorded_experiment
 
 TOP = 5
 """Of the best classes, how many may hold a right one in top5."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config import experiment_tree, parse_experiment
-from common.errors import ExperimentError
-from common.specs import Experiment
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import Experiment
+from reskd.common.experiment.load import experiment_tree, parse_experiment
 
 SUFFIX = ".runs.jsonl"
 

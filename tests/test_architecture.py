@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import COMMANDS
+from reskd.common.cli.main import COMMANDS
 
 REPOSITORY = Path(__file__).parents[1]
 ROOMS = ("common", "teacher_cache", "student_train", "tests")
@@ -17,7 +17,11 @@ MAY_IMPORT = {
     "teacher_cache": {"common", "teacher_cache"},
     "student_train": {"common", "teacher_cache", "student_train"},
 }
-OPEN_TO_STUDENTS = {"teacher_cache.reader", "teacher_cache.manifest", "teacher_cache.identity"}
+OPEN_TO_STUDENTS = {
+    "reskd.teacher_cache.read.reader",
+    "reskd.teacher_cache.format.manifest",
+    "reskd.teacher_cache.format.identity",
+}
 TOP_LEVEL = {
     *("teacher_cache", "student_train", "common", "configs", "tests"),
     *("pyproject.toml", "README.md", "LICENSE"),

@@ -10,8 +10,8 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
-from common.config import load_experiment
-from teacher_cache.layout import Layout
+from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.format.layout import Layout
 from tests.benchmarks import (
     decode_once,
     epoch_overhead,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from common.config import config_names, load_experiment
-from common.models.registry import Complexity, complexity
-from common.specs import Experiment, ModelSpec, TrainingSpec
-from common.video.index import VideoEntry, VideoIndex, read_index, write_index
-from teacher_cache.plan import plan_cache
+from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index, write_index
+from reskd.common.experiment import Experiment, ModelSpec, TrainingSpec
+from reskd.common.experiment.load import config_names, load_experiment
+from reskd.common.models.registry import Complexity, complexity
+from reskd.teacher_cache.format.plan import plan_cache
 
 CLASSES = {"actnet": 200, "minik": 200, "fcvid": 239, "sthv2": 174, "k400": 400}
 TRAINING_VIDEOS = {
@@ -229,7 +229,7 @@ def data_set(name: str) -> str:
 
 def header(name: str) -> str:
     """The comment that a recipe's file opens with, on one line."""
-    lines = (files("configs") / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = (files("reskd.configs") / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     return " ".join(line[1:].strip() for line in lines if line.startswith("#"))
 
 
@@ -258,7 +258,7 @@ def _networks_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def counted(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int) -> Complexity:
         return cost(spec.recognizer, spec.backbone, num_classes, num_frames, size)
 
-    monkeypatch.setattr("common.distill.targets.complexity", counted)
+    monkeypatch.setattr("reskd.common.distill.targets.complexity", counted)
 
 
 @pytest.fixture(scope="module")
@@ -477,7 +477,7 @@ def test_header_of_swin_says_what_its_cache_takes_without_frames(
 
 
 def test_every_base_is_used_and_every_file_fits_a_screen() -> None:
-    root = Path(str(files("configs")))
+    root = Path(str(files("reskd.configs")))
     folders = ["_base_", *CLASSES]
     texts = {
         path.relative_to(root): path.read_text(encoding="utf-8")

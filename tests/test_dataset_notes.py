@@ -8,8 +8,8 @@ from importlib.resources import files
 import click
 import pytest
 
-from common.cli import reskd
-from common.config import config_names
+from reskd.common.cli.main import reskd
+from reskd.common.experiment.load import config_names
 
 FOLDERS = ("actnet", "fcvid", "k400", "minik", "sthv2")
 every_folder = pytest.mark.parametrize("folder", FOLDERS)
@@ -17,7 +17,7 @@ every_folder = pytest.mark.parametrize("folder", FOLDERS)
 
 def notes(folder: str) -> str:
     """The README beside the recipes."""
-    return (files("configs") / folder / "README.md").read_text(encoding="utf-8")
+    return (files("reskd.configs") / folder / "README.md").read_text(encoding="utf-8")
 
 
 def written_commands(folder: str) -> Iterator[list[str]]:
@@ -51,7 +51,8 @@ def test_commands_in_the_notes_exist_and_go_from_import_to_evaluate(folder: str)
 
 @every_folder
 def test_bytes_in_the_notes_are_those_that_the_recipes_say(folder: str) -> None:
-    recipes = [path for path in (files("configs") / folder).iterdir() if path.name[-5:] == ".yaml"]
+    inside = (files("reskd.configs") / folder).iterdir()
+    recipes = [path for path in inside if path.name[-5:] == ".yaml"]
     said = " ".join(path.read_text(encoding="utf-8") for path in recipes).replace("\n#", "")
     told = re.findall(r"[\d.,]*\d [GM]B\b", notes(folder))
     assert len(told) >= 3

@@ -1,4 +1,4 @@
-"""tests/test_end_to_end.py: the whole way through the commands, and bad input to it."""
+"""The whole way through the commands, and bad input to it."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from common.cli import main
-from common.config import load_experiment
-from student_train.run_log import read_events
-from teacher_cache.reader import CacheReader
+from reskd.common.cli.main import main
+from reskd.common.experiment.load import load_experiment
+from reskd.student_train.run.log import read_events
+from reskd.teacher_cache.read.reader import CacheReader
 from tests.tiny_experiment import CLASS_NAMES, TinyCache, cut_off
 from tests.video_files import numbered_frames, write_video
 

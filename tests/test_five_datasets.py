@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from common.cli import main
-from common.config import load_experiment
-from common.video.index import read_index
+from reskd.common.cli.main import main
+from reskd.common.dataset.index import read_index
+from reskd.common.experiment.load import load_experiment
 from tests.common.models.networks import TINY_SWIN
 from tests.tiny_experiment import make_tiny_videos, save_random_teacher
 

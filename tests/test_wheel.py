@@ -24,7 +24,7 @@ def test_wheel_unpacked_elsewhere_shows_an_installed_experiment(tmp_path: Path) 
         archive.extractall(installed)
         assert not any(name.startswith("tests") for name in archive.namelist())
     shown = subprocess.run(
-        [sys.executable, "-P", "-m", "common.cli", "config", "show", "demo"],
+        [sys.executable, "-P", "-m", "reskd.common.cli.main", "config", "show", "demo"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         check=True,

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.checkpoints import save_checkpoint
-from common.config import experiment_tree, load_experiment
-from common.importers.folder import import_folder
-from common.models.registry import build_model
-from common.specs import Experiment
-from common.video.index import read_index, write_index
-from student_train.ranks import Ranks
-from teacher_cache.engine import run_cache_teacher
-from teacher_cache.job import RunOptions
-from teacher_cache.plan import plan_cache
+from reskd.common.dataset.importing.formats.folder import import_folder
+from reskd.common.dataset.index import read_index, write_index
+from reskd.common.experiment import Experiment
+from reskd.common.experiment.load import experiment_tree, load_experiment
+from reskd.common.models.checkpoint import save_checkpoint
+from reskd.common.models.registry import build_model
+from reskd.student_train.distributed import Ranks
+from reskd.teacher_cache.fill.engine import run_cache_teacher
+from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.format.plan import plan_cache
 from tests.video_files import write_video
 
 CLASS_NAMES = ("climb", "dive", "jump", "run", "throw")
@@ -34,17 +34,22 @@ class TinyCache(NamedTuple):
 
 
 def make_tiny_videos(
-    folder: Path, *, videos_per_class: int = 4, classes: int = 3, num_frames: int = 16
+    folder: Path,
+    *,
+    videos_per_class: int = 4,
+    classes: int = 3,
+    num_frames: int = 16,
+    **encoder: str,
 ) -> Path:
     """Write one folder per class with videos of 64x48 pixels.
 
     A class is a colour and a direction in which a bright bar moves; videos of a class differ in
-    noise and in where the bar starts.
+    noise and in where the bar starts. The encoder's options are those of `write_video`.
     """
     for label, name in enumerate(CLASS_NAMES[:classes]):
         for number in range(videos_per_class):
             frames = _moving_bar(label, seed=100 * label + number, num_frames=num_frames)
-            write_video(folder / name / f"{number}.mp4", frames)
+            write_video(folder / name / f"{number}.mp4", frames, 12, **encoder)
     return folder
 
 

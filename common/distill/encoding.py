@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.distill.arrays import ArraySpec, Row, TargetPlan
-from common.distill.grid_projection import project
-from common.distill.teacher import TeacherAnswer
-from common.errors import DataError
-from common.video.view_ops import shrink
+from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
+from reskd.common.distill.grid_projection import project
+from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.errors import DataError
+from reskd.common.video.preprocess import shrink
 
 RESIDUAL_ERROR: Final = 1e-3
 """Relative error of feature_residual. It is what float32 leaves of a difference between the map and

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from common.distill.arrays import Grid
+from reskd.common.distill.arrays import Grid
 
 
 @lru_cache

@@ -18,11 +18,11 @@ encoding.py fills them and says how far each may be from what the teacher said.
 
 from typing import Any, Final
 
-from common.distill.arrays import ArraySpec, Grid, TargetPlan
-from common.errors import ExperimentError
-from common.models.registry import complexity
-from common.specs import Experiment, FeaturesTarget, LogitMapTarget
-from common.video.view_params import columns
+from reskd.common.distill.arrays import ArraySpec, Grid, TargetPlan
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import Experiment, FeaturesTarget, LogitMapTarget
+from reskd.common.models.registry import complexity
+from reskd.common.video.views import columns
 
 ARRAYS_OF_LOSS: Final[dict[str, tuple[str, ...]]] = {
     "feature_mse": ("features", "feature_scale", "feature_residual"),

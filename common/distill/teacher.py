@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.devices import plain_float32
-from common.errors import ExperimentError
-from common.models.recognizer import Recognizer
-from common.video.view_ops import normalize
+from reskd.common.devices import plain_float32
+from reskd.common.errors import ExperimentError
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.video.preprocess import normalize
 
 BATCH_GROUP: Final = 8
 """Clips that share their BatchNorm statistics in mode `batch`: one device's batch as published."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from common.cli_options import json_option
-from common.console import emit
+from reskd.common.cli.options import json_option
+from reskd.common.console import emit
 
 
 @click.group()
@@ -18,7 +18,7 @@ def models() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List recognizers by name, with the clips they are usually given."""
-    from common.models.named_models import NAMED_MODELS
+    from reskd.common.models.named_models import NAMED_MODELS
 
     rows = {
         name: {
@@ -54,8 +54,8 @@ def show(name: str, size: int | None, frames: int | None, classes: int, as_json:
 
     NAME is one of `reskd models list`, or recognizer:backbone such as tsn:mobilenetv4_conv_small.
     """
-    from common.models.description import describe
-    from common.models.named_models import named_model
+    from reskd.common.models.description import describe
+    from reskd.common.models.named_models import named_model
 
     named = named_model(name)
     description = describe(

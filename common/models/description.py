@@ -4,9 +4,9 @@ from typing import Any, Final
 
 import torch
 
-from common.models.linear_recognizer import LinearRecognizer
-from common.models.registry import complexity, meta_model
-from common.specs import ModelSpec
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.registry import complexity, meta_model
 
 SIZES: Final = (64, 96, 112, 128, 160, 224, 256)
 """Sides of square frames that are tried, in pixels."""

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from common.errors import ExperimentError
+from reskd.common.errors import ExperimentError
 
 
 class FrameBackbone(nn.Module):

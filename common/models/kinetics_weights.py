@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import get_model_weights
 
-from common.errors import ExperimentError
+from reskd.common.errors import ExperimentError
 
 
 def kinetics_weights(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from common.models.recognizer import ClipOutput, Recognizer
+from reskd.common.models.recognizer import ClipOutput, Recognizer
 
 
 class LinearRecognizer(Recognizer):

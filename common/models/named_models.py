@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, get_args, get_type_hints
 
-from common.errors import ExperimentError
-from common.specs import ModelSpec
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.errors import ExperimentError
-from common.models.frame_backbone import FrameBackbone
-from common.models.linear_recognizer import LinearRecognizer
-from common.models.slowonly import SlowOnlyBackbone
-from common.models.swin3d import Swin3DBackbone
-from common.models.temporal_shift import TSM
-from common.models.torchvision_video import TorchvisionBackbone
-from common.models.tsn import TSN
-from common.specs import ModelSpec
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.frame_backbone import FrameBackbone
+from reskd.common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.slowonly import SlowOnlyBackbone
+from reskd.common.models.swin3d import Swin3DBackbone
+from reskd.common.models.temporal_shift import TSM
+from reskd.common.models.torchvision_video import TorchvisionBackbone
+from reskd.common.models.tsn import TSN
 
 
 def build_model(spec: ModelSpec, *, num_classes: int) -> LinearRecognizer:

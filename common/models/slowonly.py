@@ -7,8 +7,8 @@ from timm.layers.drop import DropPath
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from common.errors import ExperimentError
-from common.models.frame_backbone import FrameBackbone
+from reskd.common.errors import ExperimentError
+from reskd.common.models.frame_backbone import FrameBackbone
 
 TEMPORAL_STAGES: Final = ("layer3", "layer4")
 """Stages in which conv1 of every block spans three frames."""

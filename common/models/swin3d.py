@@ -5,8 +5,8 @@ from typing import Any, Final
 from torch import Tensor, nn
 from torchvision.models.video import SwinTransformer3d
 
-from common.errors import ExperimentError
-from common.models.kinetics_weights import load_kinetics_weights
+from reskd.common.errors import ExperimentError
+from reskd.common.models.kinetics_weights import load_kinetics_weights
 
 SWIN3D: Final[dict[str, dict[str, Any]]] = {
     "swin3d_t": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]},

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import ExperimentError
-from common.models.tsn import TSN
+from reskd.common.errors import ExperimentError
+from reskd.common.models.tsn import TSN
 
 SHIFT_DIV = 8  # an eighth of the channels looks ahead, another eighth looks back
 _MANY_BLOCKS = 23  # from this depth of layer3 on (ResNet-101) every second block shifts

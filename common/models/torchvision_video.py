@@ -7,8 +7,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from common.errors import ExperimentError
-from common.models.kinetics_weights import kinetics_weights, load_kinetics_weights
+from reskd.common.errors import ExperimentError
+from reskd.common.models.kinetics_weights import kinetics_weights, load_kinetics_weights
 
 _RESNET_HEAD, _S3D_HEAD, _MVIT_HEAD = "fc", "classifier", "head"
 TORCHVISION: Final = {

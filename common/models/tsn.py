@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.linear_recognizer import LinearRecognizer
 
 
 class TSN(LinearRecognizer):

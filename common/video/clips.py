@@ -6,9 +6,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from common.video.reader import VideoReader
-from common.video.view_ops import crop_and_resize, resize_short_side
-from common.video.view_params import ViewParams
+from reskd.common.video.preprocess import crop_and_resize, resize_short_side
+from reskd.common.video.reader import VideoReader
+from reskd.common.video.views import ViewParams
 
 SLICE_BYTES: Final = 512 * 1024**2
 """Frames of source size that are held at once: a video of many views has thousands in 1080p."""

@@ -26,7 +26,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from common.errors import DataError
+from reskd.common.errors import DataError
 
 DURATION_TAG = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 """As Matroska's writers put the length of a stream: hours, minutes, seconds."""

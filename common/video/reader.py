@@ -44,8 +44,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from common.errors import DataError
-from common.video.facts import UnreadableVideoError, VideoFacts, inspect, opened, upright
+from reskd.common.errors import DataError
+from reskd.common.video.facts import UnreadableVideoError, VideoFacts, inspect, opened, upright
 
 __all__ = [
     "AutoReader",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from common.specs import ClipSpec
+from reskd.common.experiment import ClipSpec
 
 
 def train_offsets(num_frames: int, *, clip: ClipSpec, rng: Generator) -> NDArray[np.int64]:

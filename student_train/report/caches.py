@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import CacheError
-from student_train.report.logs import TrainingLog
-from student_train.report.page import Content, Markup, card, joined, name, section, tag
-from teacher_cache.manifest import MANIFEST_FILE
-from teacher_cache.reader import CacheReader
+from reskd.common.errors import CacheError
+from reskd.student_train.report.logs import TrainingLog
+from reskd.student_train.report.page import Content, Markup, card, joined, name, section, tag
+from reskd.teacher_cache.format.manifest import MANIFEST_FILE
+from reskd.teacher_cache.read.reader import CacheReader
 
 
 @dataclass(slots=True)

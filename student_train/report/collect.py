@@ -4,23 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from common.atomic_write import atomic_write
-from student_train.evaluation_results import RunResult
-from student_train.report.caches import caches_section
-from student_train.report.logs import training_logs
-from student_train.report.page import Content, Markup, name, page, section, tag
-from student_train.report.records import (
-    curves_section,
-    repeat_section,
-    unreadable_section,
-)
-from student_train.report.sections import (
+from reskd.common.storage.atomic_write import atomic_write
+from reskd.student_train.evaluate.results import RunResult
+from reskd.student_train.report.caches import caches_section
+from reskd.student_train.report.logs import training_logs
+from reskd.student_train.report.page import Content, Markup, name, page, section, tag
+from reskd.student_train.report.records import curves_section, repeat_section, unreadable_section
+from reskd.student_train.report.sections import (
     classes_section,
     confusions_section,
     differences_section,
     results_section,
 )
-from student_train.report.sheets import CLIPS_PER_RUN, IMAGE_BYTES, contact_sheets
+from reskd.student_train.report.sheets import CLIPS_PER_RUN, IMAGE_BYTES, contact_sheets
 
 PAGE_FILE: Final = "index.html"
 

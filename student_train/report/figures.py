@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import ceil, cos, floor, log10, pi, sin
 from typing import Final
 
-from student_train.report.page import Markup, tag
-from student_train.report.style import SERIES
+from reskd.student_train.report.page import Markup, tag
+from reskd.student_train.report.style import SERIES
 
 WIDTH, HEIGHT = 400, 290
 LEFT, RIGHT, TOP, BOTTOM = 48, 124, 14, 44

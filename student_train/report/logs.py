@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from common.errors import DataError
-from student_train.evaluation_results import RunResult
-from student_train.run_log import EVENTS_FILE, START_EVENT, read_log
-from student_train.run_start import RunStart
+from reskd.common.errors import DataError
+from reskd.student_train.evaluate.results import RunResult
+from reskd.student_train.run.log import EVENTS_FILE, START_EVENT, read_log
+from reskd.student_train.run.provenance import RunStart
 
 _MOST: Final = 1e15
 """Larger figures are damage, and could not be drawn."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from student_train.report.style import STYLE
+from reskd.student_train.report.style import STYLE
 
 POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The browser is told to load nothing and to run nothing."""

@@ -4,14 +4,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from common.config import experiment_yaml
-from student_train.evaluation_results import RunResult, number_text
-from student_train.report.figures import Series, curves
-from student_train.report.logs import Line, TrainingLog, number
-from student_train.report.page import Content, Markup, card, name, section, table, tag
-from student_train.run_log import START_EVENT
-from student_train.run_start import RunStart
-from student_train.versions import installed_versions
+from reskd.common.experiment.load import experiment_yaml
+from reskd.student_train.evaluate.results import RunResult, number_text
+from reskd.student_train.report.figures import Series, curves
+from reskd.student_train.report.logs import Line, TrainingLog, number
+from reskd.student_train.report.page import Content, Markup, card, name, section, table, tag
+from reskd.student_train.run.log import START_EVENT
+from reskd.student_train.run.provenance import RunStart, installed_versions
 
 _UNREADABLE_SHOWN: Final = 50
 _CURVES: Final = (

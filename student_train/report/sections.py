@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from student_train.evaluation_results import (
+from reskd.student_train.evaluate.results import (
     NAMES,
     RunResult,
     comparisons,
@@ -15,8 +15,17 @@ from student_train.evaluation_results import (
     interval_text,
     number_text,
 )
-from student_train.report.figures import Series, accuracy_against_cost
-from student_train.report.page import Content, Markup, joined, name, scrolling, section, table, tag
+from reskd.student_train.report.figures import Series, accuracy_against_cost
+from reskd.student_train.report.page import (
+    Content,
+    Markup,
+    joined,
+    name,
+    scrolling,
+    section,
+    table,
+    tag,
+)
 
 MATRIX_CLASSES: Final = 25
 """A matrix of more classes shows those that are confused most."""

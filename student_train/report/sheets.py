@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from common.video.index import VideoEntry
-from common.video.test_views import one_view, teacher_size
-from common.video.view_ops import shrink
-from student_train.evaluate import Measured
-from student_train.evaluation_results import RunResult
-from student_train.report.page import Content, Markup, joined, name, tag
+from reskd.common.dataset.index import VideoEntry
+from reskd.common.video.eval_views import one_view, teacher_size
+from reskd.common.video.preprocess import shrink
+from reskd.student_train.evaluate.measure import Measured
+from reskd.student_train.evaluate.results import RunResult
+from reskd.student_train.report.page import Content, Markup, joined, name, tag
 
 CLIPS_PER_RUN: Final = 12
 IMAGE_BYTES: Final = 6_000_000

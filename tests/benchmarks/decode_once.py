@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.console import emit
-from common.specs import ClipSpec, ViewSpec
-from common.video.clips import cut_clips
-from common.video.reader import open_video
-from common.video.view_params import ViewParams, draw_view
+from reskd.common.console import emit
+from reskd.common.experiment import ClipSpec, ViewSpec
+from reskd.common.video.clips import cut_clips
+from reskd.common.video.reader import open_video
+from reskd.common.video.views import ViewParams, draw_view
 from tests.benchmarks.timing import interleaved, load, ratio
 from tests.video_files import write_video
 

@@ -21,8 +21,8 @@ from typing import Any
 import click
 import yaml
 
-from common.console import emit
-from student_train.demo import MODELS, run_command, run_seed
+from reskd.common.console import emit
+from reskd.student_train.demo.pipeline import MODELS, run_command, run_seed
 
 
 def sweep_seed(folder: Path, views: Sequence[int], *, live: bool) -> dict[str, float]:

@@ -31,19 +31,19 @@ import click
 import numpy as np
 import torch
 
-from common.checkpoints import load_checkpoint
-from common.config import load_experiment
-from common.console import emit, say
-from common.importers.folder import import_folder
-from common.specs import Experiment
-from common.video.index import read_index, write_index
-from student_train.ranks import Ranks
-from student_train.run_log import read_events
-from student_train.runs import train_student
-from teacher_cache.engine import open_or_create
-from teacher_cache.identity import cache_identity
-from teacher_cache.plan import plan_cache
-from teacher_cache.writer import UnitBuffers, write_unit
+from reskd.common.console import emit, say
+from reskd.common.dataset.importing.formats.folder import import_folder
+from reskd.common.dataset.index import read_index, write_index
+from reskd.common.experiment import Experiment
+from reskd.common.experiment.load import load_experiment
+from reskd.common.models.checkpoint import load_checkpoint
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.run.log import read_events
+from reskd.student_train.train.runs import train_student
+from reskd.teacher_cache.fill.engine import open_or_create
+from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
+from reskd.teacher_cache.format.identity import cache_identity
+from reskd.teacher_cache.format.plan import plan_cache
 from tests.benchmarks.decode_once import FPS, SECONDS, moving_texture
 from tests.benchmarks.timing import load
 from tests.tiny_experiment import save_random_teacher

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.console import emit
-from common.frame_store.extract import Extraction, extract_frames
-from common.frame_store.layout import FrameOptions, ImageFormat, StoreLayout
-from common.frame_store.store import open_kept
-from common.specs import DataSpec
-from common.video.index import VideoEntry, VideoIndex
-from common.video.reader import Decoder, open_video
+from reskd.common.console import emit
+from reskd.common.dataset.frames.extract import Extraction, extract_frames
+from reskd.common.dataset.frames.plan import FrameOptions, ImageFormat, StoreLayout
+from reskd.common.dataset.frames.store import open_kept
+from reskd.common.dataset.index import VideoEntry, VideoIndex
+from reskd.common.experiment import DataSpec
+from reskd.common.video.reader import Decoder, open_video
 from tests.benchmarks.decode_once import FPS, SECONDS, moving_texture
 from tests.benchmarks.timing import interleaved, load, ratio
 from tests.video_files import write_video

@@ -19,16 +19,16 @@ from typing import Any
 import click
 import torch
 
-from common.cli import main as reskd_main
-from common.config import load_experiment
-from common.console import emit, say
-from common.video.demo_videos import write_demo_videos
-from common.video.index import read_index
-from student_train.demo import write_experiment
-from teacher_cache.engine import run_cache_teacher
-from teacher_cache.forecast import forecast_cache
-from teacher_cache.job import RunOptions
-from teacher_cache.plan import plan_cache
+from reskd.common.cli.main import main as reskd_main
+from reskd.common.console import emit, say
+from reskd.common.dataset.index import read_index
+from reskd.common.experiment.load import load_experiment
+from reskd.student_train.demo.pipeline import write_experiment
+from reskd.student_train.demo.videos import write_demo_videos
+from reskd.teacher_cache.estimate.forecast import forecast_cache
+from reskd.teacher_cache.fill.engine import run_cache_teacher
+from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.format.plan import plan_cache
 from tests.tiny_experiment import save_random_teacher
 
 SEED = 100

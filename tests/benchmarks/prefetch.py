@@ -24,16 +24,16 @@ import click
 import torch
 from torch import Tensor, nn
 
-from common.config import load_experiment
-from common.console import emit
-from common.models.registry import build_model
-from common.specs import Experiment, ModelSpec
-from common.video.index import read_index
-from common.video.view_ops import normalize
-from student_train.decoded_frames import DecodedFrames, LoadedBatch
-from student_train.order import cut_batches
-from student_train.slots import SLOTS, SlotRing
-from teacher_cache.reader import CacheReader
+from reskd.common.console import emit
+from reskd.common.dataset.index import read_index
+from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment.load import load_experiment
+from reskd.common.models.registry import build_model
+from reskd.common.video.preprocess import normalize
+from reskd.student_train.data.decoded_frames import DecodedFrames, LoadedBatch
+from reskd.student_train.data.order import cut_batches
+from reskd.student_train.data.read_ahead import SLOTS, SlotRing
+from reskd.teacher_cache.read.reader import CacheReader
 from tests.benchmarks.decode_once import FPS, SECONDS
 from tests.benchmarks.epoch_overhead import BATCH, CPU, fill_with_noise, make_experiment
 from tests.benchmarks.timing import interleaved, load, ratio

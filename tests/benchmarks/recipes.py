@@ -32,10 +32,10 @@ from typing import Any
 import click
 import torch
 
-from common.cli import main as reskd_main
-from common.console import emit, say
-from common.video.demo_videos import DEMO_CLASSES, write_demo_videos
-from student_train.run_log import read_events
+from reskd.common.cli.main import main as reskd_main
+from reskd.common.console import emit, say
+from reskd.student_train.demo.videos import DEMO_CLASSES, write_demo_videos
+from reskd.student_train.run.log import read_events
 from tests.benchmarks.timing import load
 
 SEED = 100

@@ -34,12 +34,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from common.console import emit
-from common.distill.arrays import ArraySpec, TargetPlan
-from teacher_cache.layout import CRC_BYTES, Layout, object_key
-from teacher_cache.manifest import Manifest, read_manifest
-from teacher_cache.reader import CacheReader
-from teacher_cache.writer import UnitBuffers, create_cache, write_unit
+from reskd.common.console import emit
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_unit
+from reskd.teacher_cache.format.layout import CRC_BYTES, Layout, object_key
+from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+from reskd.teacher_cache.read.reader import CacheReader
 from tests.benchmarks.timing import Seconds, interleaved, load, ratio
 
 Bytes = NDArray[np.uint8]

@@ -37,11 +37,11 @@ from typing import Any
 import click
 import numpy as np
 
-from common.console import emit
-from common.distill.arrays import ArraySpec, Row, TargetPlan
-from teacher_cache.layout import Layout
-from teacher_cache.manifest import Manifest, read_manifest
-from teacher_cache.writer import BackgroundWriter, UnitBuffers, create_cache, write_unit
+from reskd.common.console import emit
+from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
+from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, write_unit
+from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.manifest import Manifest, read_manifest
 from tests.benchmarks.timing import interleaved, load, ratio
 
 ARRAYS = (

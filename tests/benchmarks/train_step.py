@@ -18,18 +18,18 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from common.console import emit
-from common.models.registry import build_model
-from common.specs import LabelSpec, LossSpec, ModelSpec, OptimizerSpec, TrainingSpec
-from common.video.view_ops import normalize
-from student_train.batches import Batch, Batches
-from student_train.decoded_frames import LoadedBatch
-from student_train.loop import Training, train
-from student_train.ranks import Ranks
-from student_train.run_folder import RunFolder
-from student_train.stepper import Stepper
-from student_train.task import Task
-from student_train.unreadable import Unreadable
+from reskd.common.console import emit
+from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec, OptimizerSpec, TrainingSpec
+from reskd.common.models.registry import build_model
+from reskd.common.video.preprocess import normalize
+from reskd.student_train.data.batches import Batch, Batches
+from reskd.student_train.data.decoded_frames import LoadedBatch
+from reskd.student_train.data.unreadable import Unreadable
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.run.folder import RunFolder
+from reskd.student_train.train.loop import Training, train
+from reskd.student_train.train.stepper import Stepper
+from reskd.student_train.train.task import Task
 from tests.benchmarks.timing import interleaved, load, ratio
 
 SPEC = TrainingSpec(epochs=1, optimizer=OptimizerSpec(lr=1e-3))

@@ -21,11 +21,13 @@ import click
 import numpy as np
 import torch
 
-from common.cli import main as reskd
-from common.console import emit, say
-from teacher_cache.commits import read_commits
-from teacher_cache.engine import run_cache_teacher  # loaded here, so that a child starts at once
-from teacher_cache.verify import verify_cache
+from reskd.common.cli.main import main as reskd
+from reskd.common.console import emit, say
+from reskd.teacher_cache.fill.engine import (
+    run_cache_teacher,
+)  # loaded here, so that a child starts at once
+from reskd.teacher_cache.format.commits import read_commits
+from reskd.teacher_cache.verify.verify import verify_cache
 from tests.teacher_cache.handling import tree_of
 from tests.tiny_experiment import make_tiny_experiment
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.backends import cudnn
 
-from common.devices import plain_float32
-from common.distill.teacher import Teacher
-from common.models.registry import build_model
-from common.specs import ModelSpec
+from reskd.common.devices import plain_float32
+from reskd.common.distill.teacher import Teacher
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.registry import build_model
 
 ROOT = Path(__file__).parents[2]
 

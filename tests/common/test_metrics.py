@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
     multilabel_average_precision,
 )
 
-from common.metrics import (
+from reskd.common.metrics import (
     average_precisions,
     mean_average_precision,
     mean_class_accuracy,

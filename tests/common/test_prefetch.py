@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.prefetch import ordered_map
+from reskd.common.prefetch import ordered_map
 
 
 def test_results_come_in_the_order_of_items_even_if_later_ones_finish_first() -> None:

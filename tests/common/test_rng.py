@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from common.rng import derived_seed, keyed_generator
+from reskd.common.rng import derived_seed, keyed_generator
 
 Key = tuple[int | str, ...]
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from common.errors import PreemptedError
-from common.signals import preemptible, stop_request
+from reskd.common.errors import PreemptedError
+from reskd.common.signals import preemptible, stop_request
 
 
 def handlers() -> list[object]:

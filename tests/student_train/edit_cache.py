@@ -4,9 +4,9 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-from common.records import read_record, write_record
-from teacher_cache.identity import Identity
-from teacher_cache.manifest import read_manifest, write_manifest
+from reskd.common.storage.records import read_record, write_record
+from reskd.teacher_cache.format.identity import Identity
+from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
 
 
 def edit_identity(cache: Path, *keys: str, value: object) -> None:

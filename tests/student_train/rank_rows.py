@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_cache.reader import CacheReader
+from reskd.teacher_cache.read.reader import CacheReader
 
 NAMES = ("features", "feature_residual", "frames", "logits", "views")
 

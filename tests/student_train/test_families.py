@@ -1,4 +1,4 @@
-"""tests/student_train/test_families.py: every family of recognizers goes the whole way."""
+"""Every family of recognizers goes the whole way."""
 
 import json
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.cli import main
-from common.distill import encoding
-from student_train.run_log import read_events
-from teacher_cache.reader import CacheReader
+from reskd.common.cli.main import main
+from reskd.common.distill import encoding
+from reskd.student_train.run.log import read_events
+from reskd.teacher_cache.read.reader import CacheReader
 from tests.common.models.networks import TINY_SWIN
 
 STEPS = 20

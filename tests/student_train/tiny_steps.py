@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from common.models.registry import build_model
-from common.specs import LabelSpec, LossSpec, ModelSpec
-from student_train.batches import Batch
-from student_train.stepper import Stepper
-from student_train.task import Task
+from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec
+from reskd.common.models.registry import build_model
+from reskd.student_train.data.batches import Batch
+from reskd.student_train.train.stepper import Stepper
+from reskd.student_train.train.task import Task
 
 
 def tiny_task(backbone: str = "test_resnet", recognizer: str = "tsn") -> Task:

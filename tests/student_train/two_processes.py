@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from student_train.ranks import Ranks
+from reskd.student_train.distributed import Ranks
 from tests.tiny_experiment import CPU
 
 WORLD = 2

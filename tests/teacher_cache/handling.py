@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from common.config import load_experiment
-from teacher_cache.extend import extend_cache
-from teacher_cache.job import RunOptions
+from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.fill.extend import extend_cache
+from reskd.teacher_cache.fill.job import RunOptions
 from tests.tiny_experiment import TinyCache
 
 OPTIONS = RunOptions(max_bad=0.0, threads=1, device=torch.device("cpu"), force=False)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.distill.arrays import ArraySpec, TargetPlan
-from common.video.view_params import FAILED, OK
-from teacher_cache.layout import Layout
-from teacher_cache.manifest import Manifest, read_manifest
-from teacher_cache.shard import Codec
-from teacher_cache.writer import UnitBuffers, create_cache, write_unit
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.video.views import FAILED, OK
+from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_unit
+from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+from reskd.teacher_cache.format.shard import Codec
 
 ARRAYS = (
     ArraySpec(name="logits", row_shape=(5,), dtype="float16"),

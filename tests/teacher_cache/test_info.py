@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.cli import main
-from common.config import load_experiment
-from common.distill.arrays import ArraySpec, TargetPlan
-from common.errors import DataError
-from common.video.index import read_index, write_index
-from teacher_cache.card import info_text
-from teacher_cache.engine import run_cache_teacher
-from teacher_cache.info import answers, cache_info, entropies
-from teacher_cache.job import RunOptions
-from teacher_cache.layout import commit_key
-from teacher_cache.manifest import read_manifest
-from teacher_cache.plan import plan_cache
-from teacher_cache.reader import CacheReader
-from teacher_cache.run_log import append_run, log_path
-from teacher_cache.writer import UnitBuffers, create_cache, write_unit
+from reskd.common.cli.main import main
+from reskd.common.dataset.index import read_index, write_index
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.errors import DataError
+from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.card import info_text
+from reskd.teacher_cache.fill.engine import run_cache_teacher
+from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_unit
+from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.manifest import read_manifest
+from reskd.teacher_cache.format.plan import plan_cache
+from reskd.teacher_cache.info import answers, cache_info, entropies
+from reskd.teacher_cache.read.reader import CacheReader
+from reskd.teacher_cache.run_log import append_run, log_path
 from tests.teacher_cache.synthetic import FAILED_VIDEO, LAYOUT, make_cache
 from tests.tiny_experiment import CPU, TinyCache, cut_off, make_tiny_cache
 
@@ -222,7 +222,8 @@ def test_cache_of_a_held_out_split_is_marked(tiny_experiment: Path) -> None:
 def test_command_needs_no_torch_and_gives_json(tiny_cache: TinyCache) -> None:
     arguments = ["cache", "info", str(tiny_cache.cache), "--index", str(index_file(tiny_cache))]
     code = (
-        f"import sys\nfrom common.cli import main\ncode = main({arguments!r} + ['--json'])\n"
+        "import sys\nfrom reskd.common.cli.main import main\n"
+        f"code = main({arguments!r} + ['--json'])\n"
         "print(code, 'torch' in sys.modules, 'zarr' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.distill.arrays import ArraySpec, Row, TargetPlan
-from common.distill.encoding import decode_features, encode, encode_error
-from common.distill.grid_projection import project
-from common.distill.teacher import TeacherAnswer
-from common.errors import DataError
-from common.video.view_ops import shrink
+from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
+from reskd.common.distill.encoding import decode_features, encode, encode_error
+from reskd.common.distill.grid_projection import project
+from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.errors import DataError
+from reskd.common.video.preprocess import shrink
 
 STEPS, CHANNELS, CLASSES, K = 2, 5, 6, 3
 TEACHER_GRID = (3, 3)

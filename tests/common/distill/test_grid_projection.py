@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from common.distill.arrays import Grid
-from common.distill.grid_projection import project, triangular_factor, upsampling_matrix
+from reskd.common.distill.arrays import Grid
+from reskd.common.distill.grid_projection import project, triangular_factor, upsampling_matrix
 
 Shape = tuple[int, int, int]
 GRIDS: list[tuple[Grid, Grid]] = [

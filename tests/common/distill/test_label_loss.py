@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from common.distill.label_loss import class_weights, label_loss
-from common.errors import ExperimentError
-from common.specs import LabelSpec
+from reskd.common.distill.losses import class_weights, label_loss
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import LabelSpec
 
 SCORES = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]], dtype=torch.float64)
 WEIGHTS = torch.tensor([1.0, 3.0, 0.5])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, kl_div
 
-from common.distill.losses import logit_map_kl, softened_kl, top_k_logit_map_kl
-from common.models.tsn import TSN
+from reskd.common.distill.losses import logit_map_kl, softened_kl, top_k_logit_map_kl
+from reskd.common.models.tsn import TSN
 
 # KL of a teacher that says (3/4, 1/4) from a student that says (1/2, 1/2), in nats.
 THREE_TO_ONE = 0.75 * log(1.5) + 0.25 * log(0.5)

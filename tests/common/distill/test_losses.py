@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from common.distill.arrays import Grid
-from common.distill.grid_projection import project
-from common.distill.losses import feature_mse, softened_kl
+from reskd.common.distill.arrays import Grid
+from reskd.common.distill.grid_projection import project
+from reskd.common.distill.losses import feature_mse, softened_kl
 
 # KL of a teacher that says (3/4, 1/4) from a student that says (1/2, 1/2), in nats.
 THREE_TO_ONE = 0.75 * log(1.5) + 0.25 * log(0.5)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from common.distill.arrays import ArraySpec, TargetPlan
-from common.distill.encoding import decode_features, encode, encode_error
-from common.distill.grid_projection import project
-from common.distill.losses import feature_mse
-from common.distill.teacher import TeacherAnswer
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.distill.encoding import decode_features, encode, encode_error
+from reskd.common.distill.grid_projection import project
+from reskd.common.distill.losses import feature_mse
+from reskd.common.distill.teacher import TeacherAnswer
 from tests.common.distill.conftest import RealMaps
 
 FEW = settings(deadline=None, max_examples=12)

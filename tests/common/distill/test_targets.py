@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from common.config import load_experiment, parse_experiment
-from common.distill.arrays import ArraySpec, TargetPlan
-from common.distill.targets import ARRAYS_OF_LOSS, plan_targets
-from common.errors import ExperimentError
-from common.specs import Experiment, LossSpec
-from common.video.view_params import columns
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.distill.targets import ARRAYS_OF_LOSS, plan_targets
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import Experiment, LossSpec
+from reskd.common.experiment.load import load_experiment, parse_experiment
+from reskd.common.video.views import columns
 
 
 def experiment(**changes: Any) -> Experiment:

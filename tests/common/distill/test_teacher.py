@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer
-from common.errors import ExperimentError
-from common.models.recognizer import Recognizer
-from common.models.registry import build_model
-from common.specs import ModelSpec
-from common.video.view_ops import normalize
+from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.models.registry import build_model
+from reskd.common.video.preprocess import normalize
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.video.mvit import PositionalEncoding
 
-from common.models.linear_recognizer import LinearRecognizer
-from common.models.registry import build_model
-from common.specs import ModelSpec
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.registry import build_model
 
 
 def spec(recognizer: str, backbone: str, **backbone_args: Any) -> ModelSpec:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from common.cli import main
-from common.errors import ExperimentError
-from common.models.named_models import NAMED_MODELS, named_model
-from common.models.registry import complexity
+from reskd.common.cli.main import main
+from reskd.common.errors import ExperimentError
+from reskd.common.models.named_models import NAMED_MODELS, named_model
+from reskd.common.models.registry import complexity
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -55,7 +55,7 @@ def test_named_model_takes_its_usual_clips_at_the_published_cost(name: str) -> N
 
 def test_list_names_every_model_without_importing_torch() -> None:
     code = (
-        "import sys; from common.cli import main; code = main(['models', 'list']); "
+        "import sys; from reskd.common.cli.main import main; code = main(['models', 'list']); "
         "sys.exit(code or any(name in sys.modules for name in ('torch', 'timm', 'torchvision')))"
     )
     done = subprocess.run(

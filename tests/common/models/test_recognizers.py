@@ -6,10 +6,10 @@ import pytest
 import torch
 from timm.layers.drop import DropPath
 
-from common.checkpoints import load_checkpoint, save_checkpoint
-from common.errors import ExperimentError
-from common.models.registry import build_model, meta_model
-from common.specs import ModelSpec
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
+from reskd.common.models.registry import build_model, meta_model
 from tests.common.models.networks import SMALL_NETWORKS, BuiltNetwork, SmallNetwork, build, spec
 
 

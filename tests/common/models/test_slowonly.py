@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from common.models.frame_backbone import FrameBackbone
-from common.models.registry import complexity, meta_model
-from common.models.slowonly import SlowOnlyBackbone
+from reskd.common.models.frame_backbone import FrameBackbone
+from reskd.common.models.registry import complexity, meta_model
+from reskd.common.models.slowonly import SlowOnlyBackbone
 from tests.common.models.networks import build, spec
 
 SPECS = {

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, pad
 from torchvision.ops import StochasticDepth
 
-from common.models.registry import complexity, meta_model
-from common.models.swin3d import SWIN3D
-from common.specs import ModelSpec
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.registry import complexity, meta_model
+from reskd.common.models.swin3d import SWIN3D
 from tests.common.models.networks import TINY_SWIN, build, spec
 
 State = Mapping[str, Tensor]

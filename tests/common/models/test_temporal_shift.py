@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.models.registry import complexity, meta_model
-from common.models.temporal_shift import temporal_shift
+from reskd.common.models.registry import complexity, meta_model
+from reskd.common.models.temporal_shift import temporal_shift
 from tests.common.models.networks import build, spec
 
 SPEC = spec("tsm", "test_resnet")

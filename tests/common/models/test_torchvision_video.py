@@ -8,10 +8,10 @@ import pytest
 import torch
 from torchvision.models import get_model, get_model_weights
 
-from common.errors import ExperimentError
-from common.models.registry import build_model, complexity
-from common.models.torchvision_video import TORCHVISION, TorchvisionBackbone
-from common.specs import ModelSpec
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.registry import build_model, complexity
+from reskd.common.models.torchvision_video import TORCHVISION, TorchvisionBackbone
 from tests.common.models.networks import SMALL_NETWORKS, BuiltNetwork, shrink_positions, spec
 
 

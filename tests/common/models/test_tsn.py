@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from common.errors import ExperimentError
-from common.models.frame_backbone import FrameBackbone
-from common.models.registry import build_model, complexity
-from common.models.tsn import TSN
-from common.specs import ModelSpec
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import ModelSpec
+from reskd.common.models.frame_backbone import FrameBackbone
+from reskd.common.models.registry import build_model, complexity
+from reskd.common.models.tsn import TSN
 
 TINY = ModelSpec(backbone="test_resnet", dropout=0.5)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.specs import ClipSpec, ViewSpec
-from common.video import clips
-from common.video.reader import open_video
-from common.video.view_params import draw_view
+from reskd.common.experiment import ClipSpec, ViewSpec
+from reskd.common.video import clips
+from reskd.common.video.reader import open_video
+from reskd.common.video.views import draw_view
 from tests.video_files import numbered_frames, write_video
 
 

@@ -19,15 +19,10 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-from common.errors import DataError
-from common.video import reader
-from common.video.facts import CutOffVideoError, inspect
-from common.video.reader import (
-    Decoder,
-    UnreadableVideoError,
-    decoder_identity,
-    open_video,
-)
+from reskd.common.errors import DataError
+from reskd.common.video import reader
+from reskd.common.video.facts import CutOffVideoError, inspect
+from reskd.common.video.reader import Decoder, UnreadableVideoError, decoder_identity, open_video
 from tests.video_files import (
     Frames,
     frame_numbers,
@@ -515,7 +510,7 @@ def test_unreadable_video_error_survives_pickling() -> None:
 SWEEP = """
 import json, sys
 from pathlib import Path
-from common.video.reader import UnreadableVideoError, open_video
+from reskd.common.video.reader import UnreadableVideoError, open_video
 for name in sys.stdin.read().splitlines():
     try:
         with open_video(Path(name)) as video:

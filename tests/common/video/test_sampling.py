@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import Generator
 
-from common.rng import keyed_generator
-from common.specs import ClipSpec
+from reskd.common.experiment import ClipSpec
+from reskd.common.rng import keyed_generator
 
 # The module, since pytest would collect a function of the name `test_offsets`.
-from common.video import sampling
+from reskd.common.video import sampling
 
 CLIPS = st.builds(
     ClipSpec,

@@ -1,0 +1,114 @@
+"""The entry point: a table of commands, loaded when called, and what their ends mean.
+
+Exit codes: 0 ok; 1 unexpected; 2 usage; 3 bad data or experiment; 4 damaged or foreign cache;
+5 stopped short, committed work kept; 75 stopped by a signal, safe to requeue; 130 interrupted.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+
+import click
+
+from reskd.common.errors import PreemptedError, ReskdError
+
+COMMANDS = {
+    "demo": "reskd.student_train.cli.train:demo",
+    "config": "reskd.common.cli.config:config",
+    "models": "reskd.common.models.cli:models",
+    "dataset": "reskd.common.dataset.cli:dataset",
+    "train-teacher": "reskd.student_train.cli.train:train_teacher",
+    "cache-teacher": "reskd.teacher_cache.cli:cache_teacher",
+    "cache": "reskd.teacher_cache.cli:cache",
+    "train-student": "reskd.student_train.cli.train:train_student",
+    "evaluate": "reskd.student_train.cli.evaluate:evaluate",
+    "extract-features": "reskd.student_train.cli.train:extract_features",
+    "predict": "reskd.student_train.cli.deploy:predict",
+    "export": "reskd.student_train.cli.deploy:export",
+    "benchmark": "reskd.student_train.cli.deploy:benchmark",
+    "import-checkpoint": "reskd.common.models.importing.cli:import_checkpoint",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reskd")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def reskd(debug: bool) -> None:
+    """Cross-resolution distillation for video: cache the teacher once, train many students."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; console scripts pass it to sys.exit."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that cannot be shown must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        result = reskd.main(args, prog_name="reskd", standalone_mode=False)
+    except click.exceptions.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # no command prompts: a file ended too early
+            return _report(_unexpected(error.__cause__), 1, args)
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (ReskdError, PreemptedError) as error:
+        return _report(str(error), error.exit_code, args)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _report(_no_space(error), 5, args)
+        return _report(_unexpected(error), 1, args)
+    except KeyboardInterrupt:  # before click was listening
+        return _interrupted()
+    except Exception as error:  # noqa: BLE001 - the outermost frame turns anything into a code
+        return _report(_unexpected(error), 1, args)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
+    return 130
+
+
+def _report(message: str, exit_code: int, args: Sequence[str]) -> int:
+    if "--debug" in args or (exit_code == 1 and os.environ.get("RESKD_DEBUG")):
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    return exit_code
+
+
+def _unexpected(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} in {where.filename}:{where.lineno}: {error}\n"
+        "This is a defect of the program, not of your input. "
+        "Run `reskd --debug ...` again and report the traceback."
+    )
+
+
+def _no_space(error: OSError) -> str:
+    return (
+        f"no space left while writing {error.filename or 'a file'}. What was committed before is "
+        "whole and kept; make room and run the same command again to go on."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

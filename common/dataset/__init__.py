@@ -1,0 +1,1 @@
+"""Videos and their labels: the index, bad videos, and everything that makes or checks them."""

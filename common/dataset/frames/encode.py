@@ -1,0 +1,132 @@
+"""What is kept of one video: its encoded images as they are made, then the facts about them."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from threading import Event
+from typing import Any, Final
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+
+from reskd.common.dataset.frames.image_io import encode_images
+from reskd.common.dataset.frames.plan import FrameOptions, kept_frames, kept_size
+from reskd.common.dataset.index import VideoEntry, VideoIndex
+from reskd.common.dataset.open import open_entry
+from reskd.common.experiment import DataSpec
+from reskd.common.storage.records import canonical_json
+from reskd.common.video.reader import UnreadableVideoError
+
+DECODE_BYTES: Final = 256 << 20
+"""Pixels decoded at once per job. PyAV begins at the first frame each time, so more is faster."""
+
+ROW: Final = np.dtype(
+    [("offset", "<i8"), ("size", "<u4"), ("crc32c", "<u4"), ("source", "<i4")], align=False
+)
+"""One kept frame: where its image starts, its bytes and their crc32c, its number in the video."""
+
+Rows = NDArray[np.void]
+
+
+class StoppedError(Exception):
+    """Another part of the run failed; this one need not go on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoFacts:
+    """One video of a store."""
+
+    id: str
+    num_frames: int = 0
+    """Kept frames."""
+    height: int = 0
+    """Of the images."""
+    width: int = 0
+    fps: float = 0.0
+    """Kept frames per second, averaged; 0.0 where nobody said."""
+    source_frames: int = 0
+    """Frames of the video itself."""
+    source_fps: float = 0.0
+    digest: str = "failed"
+    """sha256 of the images and of the facts above that pixels and views depend on."""
+    failure: str = ""
+    """Why nothing is kept; empty if all went well."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class KeptVideo:
+    """Decodes, resizes and encodes one video, a bounded number of frames at a time.
+
+    `images` must be exhausted before `facts` and `rows` are asked for.
+    """
+
+    index: VideoIndex
+    entry: VideoEntry
+    data: DataSpec
+    options: FrameOptions
+    stop: Event
+    limit: int | None = None
+    """Frames after which to end, for a probe."""
+    _facts: VideoFacts | None = field(default=None, init=False)
+    _rows: list[tuple[int, int, int, int]] = field(default_factory=list, init=False)
+
+    def images(self) -> Iterator[bytes]:
+        """The encoded images in order.
+
+        Raises:
+            UnreadableVideoError: If a frame cannot be had, or the video's rate is needed and
+                neither its file nor the index tells it.
+            StoppedError: If the run ends.
+        """
+        with open_entry(self.index, self.entry, self.data) as video:
+            source_fps = video.fps or self.entry.fps
+            if self.options.fps is not None and source_fps <= 0:
+                raise UnreadableVideoError(
+                    self.index.path_of(self.entry),
+                    "extract-frames",
+                    "nothing tells how many frames a second it has; --fps native keeps all",
+                )
+            numbers = kept_frames(video.num_frames, source_fps, self.options.fps)[: self.limit]
+            at_once = max(1, DECODE_BYTES // (video.height * video.width * 3))
+            hashed = sha256()
+            for start in range(0, len(numbers), at_once):
+                part = numbers[start : start + at_once]
+                coded_images = encode_images(video.frames(part), self.options)
+                for source, coded in zip(part, coded_images, strict=True):
+                    if self.stop.is_set():
+                        raise StoppedError
+                    self._note(source, coded)
+                    hashed.update(coded)
+                    yield coded
+            height, width = kept_size(video.height, video.width, self.options.short_side)
+            facts = VideoFacts(
+                id=self.entry.id,
+                num_frames=len(numbers),
+                height=height,
+                width=width,
+                fps=source_fps if self.options.fps is None else min(source_fps, self.options.fps),
+                source_frames=video.num_frames,
+                source_fps=source_fps,
+            )
+            # Not the id: equal films have equal digests. Sizes tell where one image ends.
+            sizes = [row[1] for row in self._rows]
+            hashed.update(canonical_json([facts.as_dict() | {"id": ""}, list(numbers), sizes]))
+            self._facts = replace(facts, digest=hashed.hexdigest())
+
+    @property
+    def facts(self) -> VideoFacts:
+        assert self._facts is not None, "its images were not exhausted"
+        return self._facts
+
+    @property
+    def rows(self) -> Rows:
+        """One ROW per kept frame; offsets start at 0."""
+        return np.array(self._rows, ROW)
+
+    def _note(self, source: int, coded: bytes) -> None:
+        last = self._rows[-1] if self._rows else (0, 0, 0, 0)
+        self._rows.append((last[0] + last[1], len(coded), crc32c(coded), source))

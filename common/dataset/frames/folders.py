@@ -1,0 +1,155 @@
+"""Plain folders of images: the layout that the reference and other programs exchange.
+
+    ROOT/<video id>/img_00001.png …     numbered from 1, five digits or as many as it takes
+    ROOT/frames.json                    our record: facts, digests and failures, written last
+
+A data set of millions of files; the packed store is the one to train from. Images in folders carry
+no checksum: one that is cut off is noticed, one that was replaced is not.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from reskd.common.dataset.frames.encode import VideoFacts
+from reskd.common.dataset.frames.image_io import decode_one
+from reskd.common.dataset.frames.image_sequence import ImageSequence
+from reskd.common.errors import CacheError, DataError
+from reskd.common.storage.records import read_record
+from reskd.common.video.facts import UnreadableVideoError
+
+RECORD_FILE: Final = "frames.json"
+KIND: Final = "folder of images"
+IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".webp"})
+NUMBERED: Final = re.compile(r"(.*?)(\d+)(\.[^.]+)", re.DOTALL)
+"""What comes before the number, the number, the suffix."""
+
+
+def image_name(number: int, suffix: str) -> str:
+    """Name of frame `number`, which counts from 0; names count from 1, as the reference's do."""
+    return f"img_{number + 1:05d}.{suffix}"
+
+
+class FolderStore:
+    """Reads folders that `reskd dataset extract-frames --layout folders` made.
+
+    Args:
+        root: Their folder.
+
+    Raises:
+        DataError: If its record is missing or was changed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path = root
+        self.files = [root / RECORD_FILE]
+        try:
+            record = read_record(self.files[0])
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{root} holds no {RECORD_FILE}, so it is no finished frame store. Run the same "
+                "`reskd dataset extract-frames` again to finish it; folders of images from "
+                "elsewhere are imported as videos instead: `reskd dataset import`"
+            ) from error
+        except CacheError as error:
+            raise DataError(str(error)) from error
+        self.plan: dict[str, Any] = record["plan"]
+        self.software: dict[str, str] = record["software"]
+        self._facts = {row["id"]: VideoFacts(**row) for row in record["videos"]}
+
+    def all_facts(self) -> Iterator[VideoFacts]:
+        yield from self._facts.values()
+
+    def facts(self, video_id: str) -> VideoFacts | None:
+        """What is known of a video; None if the store was made without it."""
+        return self._facts.get(video_id)
+
+    def video(self, facts: VideoFacts) -> ImageSequence:
+        """A video as a reader."""
+        folder, suffix = self.path / facts.id, self.plan["image_format"]
+        return ImageSequence(
+            path=folder,
+            kind=KIND,
+            num_frames=facts.num_frames,
+            height=facts.height,
+            width=facts.width,
+            fps=facts.fps,
+            images=lambda numbers: _read(folder, [image_name(n, suffix) for n in numbers]),
+        )
+
+
+def open_image_folder(folder: Path) -> ImageSequence:
+    """A folder of numbered images from anywhere, as a video of unknown rate.
+
+    Raises:
+        UnreadableVideoError: If it holds no images, or they are not one row of numbers from 0 or 1
+            without gaps: a frame that is missing would shift all that follow.
+    """
+    names = numbered_images(folder)
+    try:
+        (first,) = _read(folder, names[:1])
+        height, width, _ = decode_one(first).shape
+    except ValueError as error:
+        raise UnreadableVideoError(folder, KIND, f"image {names[0]}: {error}") from None
+    return ImageSequence(
+        path=folder,
+        kind=KIND,
+        num_frames=len(names),
+        height=height,
+        width=width,
+        fps=0.0,
+        images=partial(_chosen, folder, names),
+    )
+
+
+def numbered_images(folder: Path) -> list[str]:
+    """Names of a folder's images in the order of their numbers, 9 before 10.
+
+    Raises:
+        UnreadableVideoError: See open_image_folder.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if _is_image(name)]  # noqa: PTH208 - fast
+    except OSError as error:
+        raise UnreadableVideoError(folder, KIND, str(error.strerror)) from error
+    if not names:
+        raise UnreadableVideoError(folder, KIND, "it holds no images")
+    numbered: dict[int, str] = {}
+    kinds: Counter[str] = Counter()
+    for name in sorted(names):
+        if (match := NUMBERED.fullmatch(name)) is None:
+            raise UnreadableVideoError(folder, KIND, f"image {name} has no number at its end")
+        kinds[f"{match[1]}…{match[3]}"] += 1
+        if (other := numbered.setdefault(int(match[2]), name)) != name and len(kinds) == 1:
+            raise UnreadableVideoError(folder, KIND, f"{other} and {name} have the same number")
+    if len(kinds) > 1:
+        raise UnreadableVideoError(folder, KIND, f"it holds images of several kinds: {[*kinds]}")
+    first = min(min(numbered), 1)
+    for expected, number in enumerate(sorted(numbered), start=first):
+        if number != expected:
+            raise UnreadableVideoError(folder, KIND, f"image number {expected} is missing")
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - fast
+
+
+def _chosen(folder: Path, names: Sequence[str], numbers: Sequence[int]) -> Iterator[bytes]:
+    return _read(folder, [names[number] for number in numbers])
+
+
+def _read(folder: Path, names: Sequence[str]) -> Iterator[bytes]:
+    for name in names:
+        try:
+            with (folder / name).open("rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise ValueError(f"{name}: {error.strerror}") from None
+        if not content:
+            raise ValueError(f"{name} is empty")
+        yield content

@@ -1,0 +1,182 @@
+"""What an annotation file says, before anything is looked up on disk.
+
+Each format has a pure parser from text to Annotations, in a file of its own. A parser never
+guesses: what it cannot read is an error with the line, what it leaves out is listed with a reason.
+"""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from reskd.common.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One annotated video."""
+
+    where: str
+    """Line and file, for messages."""
+    id: str
+    """Name in the index: the same wherever the videos lie and whatever their container is."""
+    files: tuple[str, ...]
+    """What the file may be called, best first; the suffix of a video may differ or be absent."""
+    anywhere: bool = False
+    """Whether `files` are names found in any folder, rather than paths from the videos' folder."""
+    labels: tuple[str, ...]
+    """Names or numbers of classes, as written; at least one."""
+    split: str
+    num_frames: int | None = None
+    """Images in the video's folder, where the format says so."""
+    start_frame: int | None = None
+    """First image of the video in its folder, counted from 0, where the format says so."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ignored:
+    """What a file holds and no index takes."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotations:
+    """What one file says, or several together."""
+
+    rows: tuple[Row, ...] = ()
+    numbered: bool
+    """Whether labels are numbers of classes, not names."""
+    first_label: int | None = None
+    """Number of the first class, where the format fixes it."""
+    classes: tuple[str, ...] | None = None
+    """Class list that comes with the format, in the order of the labels."""
+    ignored: tuple[Ignored, ...] = ()
+
+
+def merged(parts: Sequence[Annotations], *, classes: tuple[str, ...] | None = None) -> Annotations:
+    """Several files of one format as one.
+
+    Args:
+        parts: At least one.
+        classes: Class list found apart from them.
+
+    Raises:
+        DataError: If one file has labels by number and another by name.
+    """
+    kinds = {part.numbered: part.rows[0].where for part in parts if part.rows}
+    if len(kinds) == 2:
+        raise DataError(
+            f"labels are numbers in one file ({kinds[True]}) and names in another "
+            f"({kinds[False]}); write them alike"
+        )
+    first_labels = {part.first_label for part in parts}
+    own = [part.classes for part in parts if part.classes is not None]
+    return Annotations(
+        rows=tuple(chain.from_iterable(part.rows for part in parts)),
+        numbered=all(part.numbered for part in parts),
+        first_label=first_labels.pop() if len(first_labels) == 1 else None,
+        classes=classes or (own[0] if own else None),
+        ignored=tuple(chain.from_iterable(part.ignored for part in parts)),
+    )
+
+
+def read_text(path: Path) -> str:
+    """Read an annotation file: UTF-8 or, with its mark in front, UTF-16.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no annotation file {path}") from error
+    except OSError as error:
+        raise DataError(f"the annotation file {path} cannot be read: {error.strerror}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", "surrogateescape")
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, from number 1, without white space around them."""
+    # Not splitlines(): that also splits at characters which names may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def is_comment(line: str) -> bool:
+    """Whether a line is a remark: `#` and a space. Names of videos may begin with a bare `#`."""
+    return line == "#" or line.startswith("# ")
+
+
+def table(text: str, source: str, *, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of a CSV file with a header, by the header's names.
+
+    Args:
+        text: The file.
+        source: Its name.
+        needed: Columns that must be there.
+
+    Raises:
+        DataError: If a column or a field is missing.
+    """
+    # Unlike text.splitlines(), this keeps line ends inside quotes.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    header: list[str] = []
+    try:
+        for fields in reader:
+            values = [field.strip() for field in fields]
+            if not any(values):
+                continue
+            if not header:
+                header = [name.lower() for name in values]
+                if absent := [name for name in needed if name not in header]:
+                    raise wrong(
+                        reader.line_num,
+                        source,
+                        f"is the header and has no column {', '.join(absent)}; it is "
+                        f"{','.join(values)!r:.200}",
+                    )
+            elif len(values) != len(header):
+                raise wrong(
+                    reader.line_num,
+                    source,
+                    f"has {len(values)} fields and the header {len(header)}: {','.join(fields)!r}. "
+                    "Put quotes around a field that holds a comma",
+                )
+            else:
+                yield reader.line_num, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise wrong(reader.line_num, source, f"is not CSV: {error}") from error
+    if not header:
+        raise DataError(f"{source} is empty")
+
+
+def json_value(text: str, source: str) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        DataError: If it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise wrong(error.lineno, source, f"is not JSON: {error.msg}") from error
+
+
+def place(number: int, source: str) -> str:
+    """Line and file, for messages."""
+    return f"line {number} of {source}"
+
+
+def wrong(number: int, source: str, problem: str) -> DataError:
+    """What is wrong with a line."""
+    return DataError(f"{place(number, source)} {problem}")

@@ -1,0 +1,66 @@
+"""The same video named twice: in one split, with other labels, or in two splits."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reskd.common.dataset.importing.annotations import Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacedVideo:
+    """An annotated video and where it lies."""
+
+    row: Row
+    id: str
+    labels: tuple[int, ...]
+    path: Path
+    """The file, or where it should be."""
+    problem: str | None
+    """Why it cannot be opened; None if it is there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repeats:
+    """Videos named more than once, as texts that name the lines."""
+
+    same: tuple[str, ...]
+    """Again in its split with the same labels."""
+    contradicting: tuple[str, ...]
+    """Again in its split with other labels."""
+    overlapping: tuple[str, ...]
+    """In two splits."""
+    kept: tuple[PlacedVideo, ...]
+    """The videos without the repetitions, in their order."""
+
+
+def find_repeats(videos: Sequence[PlacedVideo]) -> Repeats:
+    """Compare all videos by their files and by their ids."""
+    same: list[str] = []
+    contradicting: list[str] = []
+    overlapping: list[str] = []
+    kept: list[PlacedVideo] = []
+    earlier_by: defaultdict[str, list[PlacedVideo]] = defaultdict(list)
+    for video in videos:
+        # Two ids may name one file: clips of one YouTube video in files without their times.
+        keys = {f"id {video.id}"} | ({f"file {video.path}"} if video.problem is None else set())
+        earlier = next((earlier_by[key][0] for key in sorted(keys) if earlier_by[key]), None)
+        for key in keys:
+            earlier_by[key].append(video)
+        if earlier is None:
+            kept.append(video)
+            continue
+        text = f"{video.id}: {video.row.where} and {earlier.row.where}"
+        if earlier.row.split != video.row.split:
+            overlapping.append(f"{text} (`{video.row.split}` and `{earlier.row.split}`)")
+        elif set(earlier.labels) != set(video.labels):
+            contradicting.append(f"{text} ({list(video.labels)} and {list(earlier.labels)})")
+        else:
+            same.append(text)
+    return Repeats(
+        same=tuple(same),
+        contradicting=tuple(contradicting),
+        overlapping=tuple(overlapping),
+        kept=tuple(kept),
+    )

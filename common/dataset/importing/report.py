@@ -1,0 +1,221 @@
+"""What an import found, and which of it stops the import."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reskd.common.dataset.importing.annotations import Ignored
+from reskd.common.dataset.importing.labels import Labelled
+from reskd.common.dataset.index import VideoIndex
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowed:
+    """What the user lets pass."""
+
+    missing: int = 0
+    """Most videos that may be missing or unreadable."""
+    repetitions: bool = False
+    """Whether a video named twice with the same labels counts once."""
+    copies: bool = False
+    """Whether different files of equal bytes may be in two splits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportReport:
+    """Counts and findings of one import; texts name videos and lines."""
+
+    expected: dict[str, int]
+    """Rows by split."""
+    found: dict[str, int]
+    """Videos by split whose files are there."""
+    num_classes: int
+    label_range: tuple[int, int]
+    """Smallest and largest label that occurs."""
+    empty_classes: dict[str, list[str]]
+    """Classes without a video, by split."""
+    missing: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    same: tuple[str, ...]
+    """Videos named twice with the same labels."""
+    contradicting: tuple[str, ...]
+    overlapping: tuple[str, ...]
+    copies: tuple[str, ...]
+    other_lengths: tuple[str, ...]
+    """Folders with another number of images than the list says."""
+    parts: tuple[str, ...]
+    """Rows that are a part of a folder."""
+    ignored: tuple[Ignored, ...]
+
+    def refusals(self, allowed: Allowed) -> list[str]:
+        """What stops the import, each with its remedy; empty if nothing does."""
+        return list(_refusals(self, allowed))
+
+    def lines(self) -> Iterator[str]:
+        """The report as text, without the table of classes."""
+        for split, expected in self.expected.items():
+            yield f"{split}: {self.found[split]} of {expected} annotated videos found"
+        low, high = self.label_range
+        yield f"labels {low} to {high} of {self.num_classes} classes"
+        for split, empty in self.empty_classes.items():
+            if empty:
+                yield f"{split}: {len(empty)} classes have no video: {names(empty)}"
+        for title, found in self._findings().items():
+            if found:
+                yield f"{len(found)} {title}:\n{listing(found)}"
+        for reason, count in Counter(row.reason for row in self.ignored).most_common():
+            first = next(row.where for row in self.ignored if row.reason == reason)
+            yield f"{count} rows left out: {reason} (such as {first})"
+
+    def record(self) -> dict[str, Any]:
+        """The report for JSON."""
+        reasons = Counter(row.reason for row in self.ignored)
+        return {
+            "expected": self.expected,
+            "found": self.found,
+            "num_classes": self.num_classes,
+            "label_range": list(self.label_range),
+            "empty_classes": self.empty_classes,
+            "missing": list(self.missing),
+            "unreadable": list(self.unreadable),
+            "quarantined": list(self.quarantined),
+            "duplicates": list(self.same),
+            "contradicting": list(self.contradicting),
+            "in_two_splits": list(self.overlapping),
+            "copies_in_two_splits": list(self.copies),
+            "other_lengths": list(self.other_lengths),
+            "parts_of_folders": list(self.parts),
+            "ignored": dict(reasons),
+        }
+
+    def _findings(self) -> dict[str, Sequence[str]]:
+        return {
+            "missing": self.missing,
+            "unreadable": self.unreadable,
+            "in quarantine, not opened": self.quarantined,
+            "named twice, counted once": self.same,
+            "copies of a video of another split": self.copies,
+            "folders with another number of images than listed": self.other_lengths,
+        }
+
+
+def empty_classes(labelled: Labelled) -> dict[str, list[str]]:
+    """Classes without a video, by split."""
+    used: dict[str, set[int]] = {row.split: set() for row, _ in labelled.rows}
+    for row, labels in labelled.rows:
+        used[row.split].update(labels)
+    return {
+        split: [name for label, name in enumerate(labelled.classes) if label not in labels]
+        for split, labels in sorted(used.items())
+    }
+
+
+def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
+    lost = len(report.missing) + len(report.unreadable)
+    if lost > allowed.missing:
+        if not any(report.found.values()):
+            yield "no video was found: is --videos the folder that the paths start from?"
+        yield (
+            f"{len(report.missing)} videos are missing and {len(report.unreadable)} unreadable, "
+            f"{allowed.missing} allowed:\n{listing([*report.missing, *report.unreadable])}\n"
+            f"Bring or mend them; or give --allow-missing {lost}, which keeps them in the index "
+            "as failed videos, so that they are counted and never silently dropped"
+        )
+    if report.contradicting:
+        yield (
+            f"{len(report.contradicting)} videos are named twice with different labels:\n"
+            f"{listing(report.contradicting)}\nOne of the two lines is wrong: correct the list"
+        )
+    if report.overlapping:
+        yield (
+            f"{len(report.overlapping)} videos are in two splits:\n{listing(report.overlapping)}\n"
+            "The measured accuracy would be that of videos seen in training: take them out of "
+            "one list. Files of the same name in a folder per split need --videos SPLIT=DIR"
+        )
+    if report.same and not allowed.repetitions:
+        yield (
+            f"{len(report.same)} videos are named twice with the same labels:\n"
+            f"{listing(report.same)}\nEach would count twice: remove the lines, or give "
+            "--merge-duplicates to count it once"
+        )
+    if report.copies and not allowed.copies:
+        yield (
+            f"{len(report.copies)} videos of one split have the same bytes as one of another:\n"
+            f"{listing(report.copies)}\nThe measured accuracy would be that of videos seen in "
+            "training: take them out of one list, or give --allow-copies where the data set is "
+            "published so"
+        )
+    if report.parts:
+        yield (
+            f"{len(report.parts)} rows are a part of a folder of images, which an index cannot "
+            f"say:\n{listing(report.parts)}\nGive each a folder of its own (links to its images "
+            "do, numbered from 1)"
+        )
+
+
+LISTED = 10
+"""Longest list of names in a message."""
+
+
+def names(items: Iterable[str]) -> str:
+    """Names in one line."""
+    return ", ".join(_shortened(items))
+
+
+def listing(lines: Iterable[str]) -> str:
+    """One name a line, indented."""
+    return "\n".join(f"  {line}" for line in _shortened(lines))
+
+
+def _shortened(items: Iterable[str]) -> list[str]:
+    items = list(items)
+    rest = len(items) - LISTED
+    return items[:LISTED] + ([f"and {rest} more"] if rest > 0 else [])
+
+
+def summary(path: Path, index: VideoIndex) -> dict[str, Any]:
+    """An index as an object for JSON."""
+    splits = {
+        split: {
+            "videos": len(index.split(split)),
+            "frames": sum(video.num_frames for video in index.split(split)),
+            "classes": classes,
+        }
+        for split, classes in _counts(index).items()
+    }
+    return {
+        "index": str(path.absolute()),
+        "root": str(index.root),
+        "classes": list(index.classes),
+        "splits": splits,
+        "unreadable": [str(index.path_of(video)) for video in index.videos if not video.num_frames],
+    }
+
+
+def table(index: VideoIndex) -> str:
+    """An index as text: a line per class."""
+    counts = _counts(index)
+    unreadable = sum(video.num_frames == 0 for video in index.videos)
+    totals = [str(len(index.split(split))) for split in counts]
+    rows = [["class", *counts]]
+    rows += [[name, *(str(classes[name]) for classes in counts.values())] for name in index.classes]
+    rows += [["all videos", *totals]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    if unreadable:
+        lines.append(f"{unreadable} of them could not be read and will count as failed")
+    return "\n".join(lines)
+
+
+def _counts(index: VideoIndex) -> dict[str, dict[str, int]]:
+    """Videos by split and class; a video of several classes counts in each."""
+    counts = {split: dict.fromkeys(index.classes, 0) for split in index.split_names()}
+    for video in index.videos:
+        for label in video.labels:
+            counts[video.split][index.classes[label]] += 1
+    return counts

@@ -1,0 +1,40 @@
+"""The videos of an index, opened one at a time: who reads them, and which are never tried.
+
+data.frames names a frame store    the frames kept in it are the video; its file is not touched
+the entry is a folder              its numbered images are the video
+else                               a decoder opens the file
+"""
+
+from reskd.common.dataset.index import VideoEntry, VideoIndex
+from reskd.common.experiment import DataSpec
+from reskd.common.video.reader import UnreadableVideoError, VideoReader, open_video
+
+
+def open_entry(index: VideoIndex, entry: VideoEntry, data: DataSpec) -> VideoReader:
+    """Open one video of an index; usable in a `with` statement.
+
+    Args:
+        index: Where it is listed.
+        entry: The video.
+        data: Says who decodes, or which frame store holds the frames.
+
+    Raises:
+        UnreadableVideoError: If it is not a whole, decodable video, or in quarantine: then it is
+            not touched, since it may hang a decoder or end the process. With a frame store: if
+            the video could not be read when the store was made, or what is kept is damaged.
+        DataError: If the decoder asked for is not installed, or there is no such frame store, or
+            it was made without this video.
+    """
+    path = index.path_of(entry)
+    if (reason := index.quarantine.get(entry.id)) is not None:
+        raise UnreadableVideoError(path, "quarantine", reason)
+    # Imported here: whoever opens no images needs neither h5py nor torch.
+    if data.frames is not None:
+        from reskd.common.dataset.frames.store import open_kept
+
+        return open_kept(data.frames, entry.id)
+    if path.is_dir():
+        from reskd.common.dataset.frames.folders import open_image_folder
+
+        return open_image_folder(path)
+    return open_video(path, data.decoder)

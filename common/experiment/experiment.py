@@ -1,0 +1,138 @@
+"""One YAML file: one teacher, and usually a student that learns from it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment.data import ClipSpec, DataSpec, ViewSpec
+from reskd.common.experiment.evaluation import EvaluationSpec
+from reskd.common.experiment.model import ModelSpec
+from reskd.common.experiment.targets import TargetsSpec
+from reskd.common.experiment.training import LossSpec, TrainingSpec
+from reskd.common.experiment.values import STRICT, Fraction, Positive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSpec:
+    """The network that sees big frames and is run once."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    """Recognizer and backbone."""
+    checkpoint: Path
+    """Checkpoint directory; `train-teacher` writes it, `cache-teacher` reads it."""
+    mode: Literal["eval", "batch"] = "eval"
+    """State of the teacher while it is cached: `eval` uses the stored BatchNorm statistics, `batch`
+    those of recorded groups of clips, as the published recipe does (common/distill/teacher.py)."""
+    least_top1: Fraction | None = None
+    """Stated accuracy: `cache-teacher` measures the teacher on labelled videos first and stops
+    below it; null does not measure."""
+    gate_videos: Positive = 200
+    """How many videos that measurement takes."""
+    training: TrainingSpec | None = None
+    """How `train-teacher` makes the checkpoint; null when it comes from elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentSpec:
+    """The network that sees small frames and is deployed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    """Recognizer and backbone."""
+    size: Positive = 112
+    """Side of its square frames, in pixels."""
+    training: TrainingSpec
+    """How it is trained, from the cache or from labels alone."""
+    losses: LossSpec = field(default_factory=LossSpec)
+    """What it learns from; `--no-distill` keeps the cross entropy alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    """One YAML file: one distillation, or one network that learns from labels alone.
+
+    The latter has no student: its network is `teacher`, whatever becomes of it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: str
+    """Title in logs and reports."""
+    data: DataSpec
+    """Videos."""
+    clip: ClipSpec
+    """Frames of a view."""
+    views: ViewSpec
+    """Views of a video."""
+    teacher: TeacherSpec
+    """Network that is cached."""
+    targets: TargetsSpec = field(default_factory=TargetsSpec)
+    """What the cache keeps."""
+    student: StudentSpec | None = None
+    """Network that is trained from the cache; null where only the teacher is trained."""
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    """How accuracy is measured."""
+
+    def __post_init__(self) -> None:
+        if self.student is not None:
+            _check_student(self.student, self.views, self.targets)
+
+    def required_student(self) -> StudentSpec:
+        """The student.
+
+        Raises:
+            ExperimentError: If the experiment has none.
+        """
+        if self.student is None:
+            raise ExperimentError(
+                f"The experiment {self.name!r} has no student: it trains and measures one network "
+                "(`reskd train-teacher`). Take one that distils, or add a `student` section."
+            )
+        return self.student
+
+    def size_of(self, role: Literal["teacher", "student"]) -> int:
+        """Side of the frames that one of its networks sees, in pixels."""
+        return self.views.size if role == "teacher" else self.required_student().size
+
+
+def _check_student(student: StudentSpec, views: ViewSpec, targets: TargetsSpec) -> None:
+    losses = student.losses
+    if student.size > views.size:
+        raise ValueError(
+            f"student.size {student.size} exceeds views.size {views.size}: the student's frames "
+            "are made from the teacher's, so they cannot be larger"
+        )
+    if losses.feature_mse and targets.features is None:
+        raise ValueError(
+            "student.losses.feature_mse needs targets.features, which is null: store the "
+            "features or set the weight to 0"
+        )
+    if losses.logit_kd and targets.logits is None:
+        raise ValueError(
+            "student.losses.logit_kd needs targets.logits, which is null: store the logits "
+            "or set the weight to 0"
+        )
+    if losses.logit_map_kl:
+        _check_logit_map(targets, losses.logit_map_temperature)
+
+
+def _check_logit_map(targets: TargetsSpec, temperature: float) -> None:
+    target = targets.logit_map
+    if target is None:
+        raise ValueError(
+            "student.losses.logit_map_kl needs targets.logit_map, which is null: store the "
+            "logit map or set the weight to 0"
+        )
+    if target.top_k is not None and target.temperature != temperature:
+        raise ValueError(
+            f"student.losses.logit_map_temperature {temperature} differs from "
+            f"targets.logit_map.temperature {target.temperature}, at which a top-k map keeps "
+            "the mass of its other classes; make them equal, or set targets.logit_map.top_k: "
+            "null to keep all classes"
+        )

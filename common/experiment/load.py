@@ -1,0 +1,218 @@
+"""Experiment files: YAML, `extends`, overrides, and errors that name the line to change."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import Experiment
+
+Tree = dict[str, Any]
+
+
+def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read, merge, override and check an experiment.
+
+    Paths inside a file are relative to that experiment's file, paths in an override to the current
+    folder, and so are paths of the files in `configs/` (they are installed with the package).
+
+    Args:
+        name_or_path: A YAML file, or the name of one in `configs/` such as `actnet/r152_to_r50`.
+        overrides: Texts `key.path=value`, value in YAML; the last one wins.
+
+    Raises:
+        ExperimentError: If the file is missing or not YAML, if `extends` runs in a circle, or if
+            a key is unknown or a value not allowed; the message names the key's path.
+    """
+    path, base = _locate(name_or_path)
+    tree = _absolute_paths(_load_layers(path, ()), base)
+    for text in overrides:
+        tree = _merge(tree, _absolute_paths(_parse_override(text), Path.cwd()))
+    return parse_experiment(tree, source=str(path))
+
+
+def parse_experiment(tree: Mapping[str, Any], *, source: str) -> Experiment:
+    """Check a nested mapping; `source` names it in error messages."""
+    try:
+        return TypeAdapter(Experiment).validate_python(dict(tree))
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(dict(item))}" for item in error.errors())
+        raise ExperimentError(
+            f"{source} does not describe an experiment:\n{problems}\n"
+            "`reskd config show EXPERIMENT` prints a whole one; common/experiment explains each "
+            "key."
+        ) from error
+
+
+def experiment_tree(experiment: Experiment) -> Tree:
+    """The resolved experiment as plain JSON values (paths as text)."""
+    tree: Tree = json.loads(json.dumps(asdict(experiment), default=str))
+    return tree
+
+
+def experiment_yaml(experiment: Experiment) -> str:
+    """The resolved experiment as YAML in the order of the specs."""
+    return yaml.safe_dump(experiment_tree(experiment), sort_keys=False, allow_unicode=True)
+
+
+def config_names() -> list[str]:
+    """Names of the installed experiments, without the bases they extend."""
+    root = Path(str(files("reskd.configs")))
+    names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    return sorted(name for name in names if not any(part[0] == "_" for part in name.split("/")))
+
+
+def _locate(name_or_path: str) -> tuple[Path, Path]:
+    """Find the file, and the folder its relative paths start from."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path.resolve(), path.resolve().parent
+    names = config_names()
+    if name_or_path in names:
+        return Path(str(files("reskd.configs"))) / f"{name_or_path}.yaml", Path.cwd()
+    near = get_close_matches(name_or_path, names, n=3)
+    hint = f" Close names: {', '.join(near)}." if near else ""
+    raise ExperimentError(
+        f"No experiment {name_or_path!r}: it is no file and none of the installed ones.{hint} "
+        f"Installed experiments: {', '.join(names) or 'none'}."
+    )
+
+
+def _load_layers(path: Path, chain: tuple[Path, ...]) -> Tree:
+    """The merged tree of a file and everything it extends; later ones win, the file itself last."""
+    path = path.resolve()
+    if path in chain:
+        circle = " -> ".join(str(step) for step in (*chain, path))
+        raise ExperimentError(f"`extends` runs in a circle: {circle}. Remove one of these links.")
+    tree = _read_yaml(path, chain)
+    parents = tree.pop("extends", [])
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise ExperimentError(
+            f"{path}: extends must be a list of file names, got {parents!r}. "
+            "Write `extends: [../_base_/tsn.yaml]`."
+        )
+    merged: Tree = {}
+    for parent in parents:
+        merged = _merge(merged, _load_layers(path.parent / parent, (*chain, path)))
+    return _merge(merged, tree)
+
+
+def _read_yaml(path: Path, chain: tuple[Path, ...]) -> Tree:
+    named_by = f" (named in extends of {chain[-1]})" if chain else ""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)
+    except OSError as error:
+        raise ExperimentError(f"Cannot read {path}{named_by}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bad UTF-8, or 2026-13-45 as a date
+        raise ExperimentError(f"{path}{named_by} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ExperimentError(
+            f"{path}{named_by} holds {type(tree).__name__}, not a mapping of sections such as "
+            "data, clip, views, teacher and student."
+        )
+    return tree
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key said twice in one mapping; YAML's own loader silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
+    """Deep merge: mappings are merged key by key, anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse_override(text: str) -> Tree:
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ExperimentError(
+            f"Override {text!r} is not of the form key.path=value, for example "
+            "-o student.training.epochs=50."
+        )
+    try:
+        node: Any = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ExperimentError(f"The value of override {text!r} is not YAML: {error}") from error
+    for part in reversed(key.split(".")):
+        node = {part: node}
+    tree: Tree = node
+    return tree
+
+
+def _absolute_paths(tree: Tree, base: Path) -> Tree:
+    """Resolve the path fields that a layer sets against the folder that layer speaks from."""
+    for *parents, leaf in PATH_KEYS:
+        node: Any = tree
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(node.get(leaf), str):
+            node[leaf] = str((base / Path(node[leaf]).expanduser()).absolute())
+    return tree
+
+
+def _path_keys(spec: type) -> Iterator[tuple[str, ...]]:
+    """Key paths of all fields of type Path below a spec."""
+    hints = get_type_hints(spec)
+    for item in fields(spec):
+        for kind in _alternatives(hints[item.name]):
+            if kind is Path:
+                yield (item.name,)
+            elif isinstance(kind, type) and is_dataclass(kind):
+                yield from ((item.name, *rest) for rest in _path_keys(kind))
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+
+
+PATH_KEYS = tuple(_path_keys(Experiment))
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for one finding of pydantic: the key's path, what was got, what is allowed."""
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location)
+    if problem["type"] == "unexpected_keyword_argument":
+        near = get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
+        return f"{path}: unknown key." + (f" Did you mean {near[0]!r}?" if near else "")
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{path}: required key is missing."
+    if problem["type"] == "dataclass_type":
+        keys = ", ".join(_known_keys(location))
+        return f"{path}: must be a mapping of {keys}; got {problem['input']!r}."
+    got = repr(problem["input"])
+    shown = f" (got {got})" if len(got) < 60 else ""
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path or 'experiment'}: {message}{shown}"
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    spec: Any = Experiment
+    for part in location:
+        hint = get_type_hints(spec).get(part) if is_dataclass(spec) else None
+        spec = next((kind for kind in _alternatives(hint) if is_dataclass(kind)), None)
+    return [item.name for item in fields(spec)] if spec is not None else []

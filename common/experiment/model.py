@@ -1,0 +1,40 @@
+"""The networks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from reskd.common.experiment.values import STRICT, ProperFraction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A recognizer and the backbone inside it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    recognizer: Literal["tsn", "tsm", "slowonly", "swin3d", "torchvision"] = "tsn"
+    """How frames become a clip's answer. `reskd models list` shows what there is."""
+    backbone: str = "resnet50"
+    """Name of a timm model; for swin3d and torchvision of a video model of torchvision."""
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of timm.create_model or of torchvision's model, such as output_stride."""
+    pretrained: bool = False
+    """Start from the weights timm or torchvision has under that name."""
+    start: Path | None = None
+    """Checkpoint directory of such a network to start from, as `reskd import-checkpoint` or an
+    earlier run wrote it; its classifier is taken where the classes are as many. null: none."""
+    dropout: ProperFraction = 0.5
+    """Dropout before the classifier."""
+    drop_path: ProperFraction = 0.0
+    """Chance to skip the last residual branch in training, growing linearly from 0 at the first.
+    A teacher that answers never skips any."""
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.pretrained:
+            raise ValueError("pretrained and start both name weights to start from; keep one")
+        for name in ("drop_path_rate", "stochastic_depth_prob"):
+            if self.drop_path and name in self.backbone_args:
+                raise ValueError(f"drop_path and backbone_args.{name} say the same; keep one")

@@ -1,0 +1,156 @@
+"""How a network is trained."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from reskd.common.experiment.values import (
+    STRICT,
+    Above0,
+    Fraction,
+    NotNegative,
+    Positive,
+    ProperFraction,
+    Share,
+    Weight,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerSpec:
+    """The optimiser."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd (with momentum, no Nesterov) or adamw."""
+    lr: Above0 = 0.01
+    """Learning rate of epoch 0; nothing scales it with the batch size."""
+    momentum: Fraction = 0.9
+    """Momentum of sgd; unused by adamw."""
+    weight_decay: Weight = 1e-4
+    """Decay of every parameter, normalisation layers and biases included where groups is one."""
+    clip_norm: Above0 | None = 20.0
+    """Largest global L2 norm of the gradient; null does not clip."""
+    groups: Literal["one", "by_kind", "swin", "swin_intended"] = "one"
+    """Which parameters have their own rate and decay (student_train/train/optim.py): `one` group,
+    what the published 2D recipes come to; `by_kind` biases at twice the rate, they and norms
+    without decay (TSM; what the 2D recipes meant); `swin`, what the published Swin recipes come to,
+    and `swin_intended`, what they meant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleSpec:
+    """How the learning rate changes: a curve by epoch, and a linear warm-up by step."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: Literal["cosine", "step"] = "cosine"
+    """cosine: lr/2 (1 + cos(pi e/E)); step: lr times gamma at every milestone."""
+    milestones: tuple[Positive, ...] = ()
+    """step: first epochs at the lower rate."""
+    gamma: Share = 0.1
+    """step: factor at each milestone."""
+    warmup_epochs: Weight = 0.0
+    """Length of the warm-up; fractions of an epoch are allowed."""
+    warmup_ratio: Share = 0.1
+    """Share of the learning rate that the first step has."""
+
+    def __post_init__(self) -> None:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("schedule step needs milestones, such as [90, 130]")
+        if self.name == "cosine" and self.milestones:
+            raise ValueError("milestones belong to schedule step; cosine has none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSpec:
+    """How labels become a loss (common/distill/losses.py)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    kind: Literal["one_of", "any_of"] = "one_of"
+    """`one_of`: softmax and cross entropy; of a video with several labels one is drawn anew in
+    every epoch. `any_of`: a sigmoid and binary cross entropy for each class, all labels at once."""
+    smoothing: ProperFraction = 0.0
+    """Share of the target that is spread evenly over all classes (of `any_of`: over both
+    answers)."""
+    class_weights: Literal["balanced"] | tuple[Above0, ...] | None = None
+    """Weight of each class in the loss, in the order of the index; `balanced` is in inverse
+    proportion to its training videos; null weighs all alike."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSpec:
+    """One training run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    epochs: Positive
+    """Passes over the training videos, one view of each video per pass."""
+    batch_size: Positive = 64
+    """Clips per optimiser step."""
+    accumulation: Positive = 1
+    """Parts that such a batch is computed in, one after the other, to save memory. BatchNorm sees
+    one part at a time; else it never changes a result but by roundings."""
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    """Optimiser and its numbers."""
+    schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
+    """Learning rate over time."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number type of the network's layers (autocast); weights and losses stay float32. float16
+    scales the loss so that small gradients survive."""
+    labels: LabelSpec = field(default_factory=LabelSpec)
+    """What the labels ask for."""
+    ema_decay: ProperFraction | None = None
+    """Also keep a moving average of the weights with this decay per step, and measure and save
+    that one; null keeps none."""
+    sync_batchnorm: bool = False
+    """BatchNorm over the clips of all processes instead of each one's own; GPUs only. A part of a
+    step is left out by all where one of them has no clip for it: a last step of fewer clips than
+    processes, or one process's videos are all unreadable."""
+    compile: bool = False
+    """Let torch.compile make the network faster; changes roundings."""
+    channels_last: bool = False
+    """Keep the 3D layers of slowonly, swin3d and torchvision in the memory order that GPUs' tensor
+    cores work in, which may be faster; changes roundings. 2D networks are always in that order."""
+    seed: NotNegative = 0
+    """Key of initialisation, order of videos, drawn labels and dropout."""
+    workers: NotNegative = 0
+    """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
+    memory_gb: Weight = 0.0
+    """Decoded videos that each of these processes keeps, in GB. Never changes a result."""
+    keep: Positive = 2
+    """Saved states that are kept, the newest ones."""
+
+    def __post_init__(self) -> None:
+        if self.accumulation > self.batch_size:
+            raise ValueError(
+                f"accumulation {self.accumulation} exceeds batch_size {self.batch_size}: a batch "
+                "cannot be cut into more parts than it has clips"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSpec:
+    """Weights of the student's loss terms; a term of weight 0 is not computed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    cross_entropy: Weight = 1.0
+    """Against the labels, as training.labels says."""
+    feature_mse: Weight = 100.0
+    """Mean squared difference of feature maps on the teacher's grid."""
+    logit_kd: Weight = 0.0
+    """KL divergence from the teacher's softened class scores."""
+    temperature: Above0 = 2.0
+    """Softening of logit_kd."""
+    logit_map_kl: Weight = 0.0
+    """KL divergence from the teacher's softened class scores at every location."""
+    logit_map_temperature: Above0 = 2.0
+    """Softening of logit_map_kl."""
+
+    def __post_init__(self) -> None:
+        if not (self.cross_entropy or self.feature_mse or self.logit_kd or self.logit_map_kl):
+            raise ValueError("every weight is 0, so there is nothing to learn from")

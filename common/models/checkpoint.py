@@ -1,0 +1,255 @@
+"""Checkpoint directories: weights as safetensors, everything else as JSON, no pickles.
+
+```
+model.safetensors   weights and buffers; in its header what the two other files say
+labels.json         class names in the order of the class scores
+config.json         model, clip, frame size, digest of the weights, the experiment it came from;
+                    written last, so a directory without it is no checkpoint
+```
+
+A checkpoint that replaces another one does so the moment its weights are renamed, for they say
+themselves what they are. Where config.json speaks of others, it was read or left behind before its
+turn, and the header counts. So a reader meets the old checkpoint or the new one, never a mixture,
+also where the writer was killed or found the disk full. (Where the weights stay the same, the two
+other files are replaced one after the other.)
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.errors import DataError
+from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.models.registry import build_model
+from reskd.common.storage.atomic_write import atomic_write
+
+FORMAT = "reskd-checkpoint/1"
+WEIGHTS_FILE = "model.safetensors"
+LABELS_FILE = "labels.json"
+CONFIG_FILE = "config.json"
+_RECORD: Final = "reskd"
+"""Key in the header of the weights; other programs pass it over."""
+_LONGEST_HEADER: Final = 100_000_000
+"""Bytes; safetensors takes no longer ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointInfo:
+    """What a checkpoint says about itself, without its weights."""
+
+    role: Literal["teacher", "student"]
+    """Which part of the experiment it plays."""
+    model: ModelSpec
+    """How to build the network."""
+    size: int
+    """Side of the frames it was trained on, in pixels."""
+    weights_sha256: str
+    """Digest of the weights by content, see `weights_digest`."""
+    classes: tuple[str, ...]
+    """Class names in the order of its scores."""
+    experiment: Mapping[str, Any]
+    """The resolved experiment it was trained by."""
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Hexadecimal sha256 of names, types, shapes and bytes, independent of the file's layout."""
+    total = sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Recognizer,
+    *,
+    role: Literal["teacher", "student"],
+    spec: ModelSpec,
+    size: int,
+    classes: tuple[str, ...],
+    experiment: Mapping[str, Any],
+) -> CheckpointInfo:
+    """Write a checkpoint directory; one in the same place is replaced at once, see above."""
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    info = CheckpointInfo(
+        role=role,
+        model=spec,
+        size=size,
+        weights_sha256=weights_digest(state),
+        classes=classes,
+        experiment=experiment,
+    )
+    config = {"format": FORMAT, **asdict(info)}
+    record = {_RECORD: json.dumps(config, default=str)}
+    labels = list(config.pop("classes"))
+    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(state, metadata=record))
+    atomic_write(folder / LABELS_FILE, _json_bytes(labels))
+    atomic_write(folder / CONFIG_FILE, _json_bytes(config))
+    return info
+
+
+def read_checkpoint_info(folder: Path) -> CheckpointInfo:
+    """Read what a checkpoint says about itself.
+
+    Raises:
+        DataError: If the folder holds no checkpoint of ours.
+    """
+    try:
+        with (folder / WEIGHTS_FILE).open("rb") as weights:
+            record = _own_record(weights)
+    except OSError:
+        record = {}  # whoever needs the weights will miss them
+    return _info_of(folder, record)
+
+
+def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
+    """What config.json and labels.json say, or the weights themselves if these are others."""
+    try:
+        config, labels = (_read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
+    except OSError as error:
+        raise DataError(
+            f"{folder} is not a checkpoint directory: cannot read its "
+            f"{Path(error.filename).name} ({error.strerror}). "
+            "`reskd train-teacher` and `reskd train-student` write such directories."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"A record in checkpoint {folder} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+        raise DataError(f"{folder / CONFIG_FILE} is not of format {FORMAT!r}.")
+    if record and record["weights_sha256"] != config.get("weights_sha256"):
+        labels, config = record.pop("classes"), record
+    try:
+        return TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
+    except ValidationError as error:
+        raise DataError(
+            f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}"
+        ) from error
+
+
+def _own_record(weights: BinaryIO) -> dict[str, Any]:
+    """What a file of weights says itself; nothing where it was not written here, or is damaged."""
+    length = int.from_bytes(weights.read(8), "little")
+    if length > _LONGEST_HEADER:
+        return {}
+    try:
+        record = json.loads(json.loads(weights.read(length))["__metadata__"][_RECORD])
+        if record.pop("format") == FORMAT and {"weights_sha256", "classes"} <= record.keys():
+            return dict(record)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    return {}
+
+
+def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
+    """Build the network of a checkpoint directory and fill in its weights.
+
+    Returns:
+        The recognizer in eval mode on the CPU, and what the checkpoint says about itself.
+
+    Raises:
+        DataError: If a file is missing or damaged, or the weights do not fit the model.
+    """
+    state, info = _read_whole(folder)
+    if weights_digest(state) != info.weights_sha256:
+        raise DataError(
+            f"The weights in {folder / WEIGHTS_FILE} are not those that {CONFIG_FILE} beside it "
+            "names: one of the two was replaced or damaged. Write the checkpoint again."
+        )
+    spec = replace(info.model, pretrained=False, start=None)  # the weights are here
+    model = build_model(spec, num_classes=len(info.classes))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"The weights in {folder} do not fit its model: {error}") from error
+    return model.eval(), info
+
+
+def _read_whole(folder: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
+    """Weights and what is said about them; read once, since they may be replaced meanwhile."""
+    try:
+        content = (folder / WEIGHTS_FILE).read_bytes()
+        info = _info_of(folder, _own_record(BytesIO(content)))
+        return safetensors.torch.load(content), info
+    except (OSError, SafetensorError) as error:
+        read_checkpoint_info(folder)  # where there is no checkpoint at all, this says so
+        raise DataError(f"Cannot read the weights {folder / WEIGHTS_FILE}: {error}") from error
+
+
+def start_from(model: Recognizer, spec: ModelSpec) -> None:
+    """Fill a fresh network with the weights of the checkpoint directory `spec.start`, if any.
+
+    Everything is taken, except a classifier of another number of classes.
+
+    Raises:
+        DataError: If the checkpoint is missing, damaged, or another network.
+    """
+    if spec.start is None:
+        return
+    source, info = load_checkpoint(spec.start)
+    own, state = model.state_dict(), source.state_dict()
+    fresh = {f"classifier.{name}" for name in ("weight", "bias")}
+    taken = {
+        name: value
+        for name, value in state.items()
+        if name not in fresh or (name in own and own[name].shape == value.shape)
+    }
+    differing = [name for name in own if name in taken and own[name].shape != taken[name].shape]
+    missing = own.keys() - taken.keys() - fresh
+    if differing or missing or taken.keys() - own.keys():
+        raise DataError(
+            f"model.start {spec.start} holds {info.model.recognizer} {info.model.backbone} "
+            f"{info.model.backbone_args}, whose weights are not those of {spec.recognizer} "
+            f"{spec.backbone} {spec.backbone_args}. Name a checkpoint of that network."
+        )
+    model.load_state_dict(taken, strict=False)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def _json_bytes(value: object) -> bytes:
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: VideoIndex) -> None:
+    """The checkpoint must be the network the experiment describes, for these classes.
+
+    Raises:
+        DataError: If it is not.
+    """
+    folder = experiment.teacher.checkpoint
+    if checkpoint.classes != index.classes:
+        raise DataError(
+            f"The teacher in {folder} was trained for {len(checkpoint.classes)} classes "
+            f"({', '.join(checkpoint.classes[:4])}, …), the index {experiment.data.index} has "
+            f"{len(index.classes)} ({', '.join(index.classes[:4])}, …). Use the index it was "
+            "trained on, or another teacher."
+        )
+    wanted, held = experiment.teacher.model, checkpoint.model
+    if (wanted.recognizer, wanted.backbone, wanted.backbone_args) != (
+        held.recognizer,
+        held.backbone,
+        held.backbone_args,
+    ):
+        raise DataError(
+            f"teacher.model asks for {wanted.recognizer} {wanted.backbone} {wanted.backbone_args}, "
+            f"the checkpoint {folder} holds {held.recognizer} {held.backbone} {held.backbone_args}."
+        )

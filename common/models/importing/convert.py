@@ -1,0 +1,293 @@
+"""From a foreign file to a checkpoint directory: read, recognise, rename, check, write."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reskd.common.errors import DataError
+from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment.load import experiment_tree
+from reskd.common.models.checkpoint import CheckpointInfo, save_checkpoint
+from reskd.common.models.importing.fit import fit, inflate
+from reskd.common.models.importing.known_models import (
+    Candidate,
+    decide,
+    generic_candidate,
+    identify,
+    is_generic,
+    model_spec,
+    plain_head,
+    short_name,
+)
+from reskd.common.models.importing.names import INDEX_SUFFIX
+from reskd.common.models.importing.parts import Part, Role, choose_part, usual_role
+from reskd.common.models.importing.safe_file import read_tensors
+from reskd.common.models.named_models import NAMED_MODELS
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.models.registry import build_model, meta_model
+from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, sync_folder
+
+_INSIDE, _HEAD = "backbone.model.", "classifier."
+_RKD_STUDENT_SIZE, _SIZE = 112, 224
+_DRIFTED = (
+    "the teacher's BatchNorm statistics in an RKD file are not those it was trained with: it ran "
+    "in training mode beside the student, which moved them. Import the teacher's own file wherever "
+    "you have it"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportOptions:
+    """What the file cannot say, or what is wanted of it."""
+
+    model: str | None = None
+    """Short name of the model; None tells by the tensors."""
+    role: Role | None = None
+    """Network of an RKD file (None: the student), or role of another file's (None: teacher)."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of the scores; None numbers them."""
+    size: int | None = None
+    """Side of its frames in pixels; None: the experiment's, else 112 for an RKD student and what
+    the model is usually given for others."""
+    init_classifier: bool = False
+    """Leave the file's classifier and start a new one, for `classes`."""
+    seed: int = 0
+    """Key of a new classifier's weights."""
+    experiment: Experiment | None = None
+    """The experiment it is part of; None writes an empty one."""
+
+
+def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[str, Any]:
+    """Turn a published file into a checkpoint directory, exactly or not at all.
+
+    Args:
+        file: .pth or .safetensors of mmaction2, ResKD, Video Swin, torchvision or timm.
+        folder: Checkpoint directory to write; absent or empty.
+        options: See there.
+
+    Returns:
+        What was written and from what, with warnings, for JSON.
+
+    Raises:
+        DataError: If the file cannot be read, is of no known network, contradicts the options or
+            does not fit the model tensor by tensor, or if the folder is in use.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists already. Name a new folder, or remove it first.")
+    tensors = read_tensors(file)
+    try:
+        source = _recognise(tensors, options)
+        classes = _class_names(source.part, tensors, options)
+        state, warnings = _state(source, tensors, len(classes), options)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+    model = _filled(source.spec, state, len(classes), options)
+    info = _write_whole(folder, model, source, classes, options)
+    return {
+        "checkpoint": str(folder),
+        "source": str(file.absolute()),
+        "layout": source.part.layout,
+        "role": info.role,
+        "model": short_name(info.model.recognizer, info.model.backbone),
+        "classes": len(classes),
+        "classifier": "new" if options.init_classifier else "imported",
+        "size": info.size,
+        "tensors": len(model.state_dict()),
+        "left": len(source.part.left),
+        "weights_sha256": info.weights_sha256,
+        "warnings": warnings,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """A network of the file and the model it will fill."""
+
+    part: Part
+    candidate: Candidate
+    spec: ModelSpec
+
+
+def _recognise(tensors: Mapping[str, Tensor], options: ImportOptions) -> _Source:
+    role = options.role or usual_role(tensors)
+    wanted = _wanted_spec(options, role)
+    if wanted is not None and is_generic(wanted):
+        part = choose_part(tensors, role, plain_head=plain_head(wanted))
+        candidate = generic_candidate(part, wanted)
+    else:
+        part = choose_part(tensors, role)
+        candidate = identify(part, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    return _Source(part=part, candidate=candidate, spec=decide(candidate, wanted))
+
+
+def _wanted_spec(options: ImportOptions, role: Role) -> ModelSpec | None:
+    """The model that was asked for, by its name, by an experiment or by both."""
+    named = None if options.model is None else model_spec(options.model)
+    if options.experiment is None:
+        return named
+    plan = (
+        options.experiment.teacher if role == "teacher" else options.experiment.required_student()
+    )
+    planned = replace(plan.model, pretrained=False, start=None)
+    if named and (named.recognizer, named.backbone) != (planned.recognizer, planned.backbone):
+        raise DataError(
+            f"--model {options.model} contradicts the {role} of the experiment, "
+            f"{short_name(planned.recognizer, planned.backbone)}. Leave --model out."
+        )
+    return planned
+
+
+def _class_names(
+    part: Part, tensors: Mapping[str, Tensor], options: ImportOptions
+) -> tuple[str, ...]:
+    """Names for every score.
+
+    Raises:
+        DataError: If their number is not the classifier's, or nothing tells their number.
+    """
+    names = options.classes
+    if options.init_classifier:
+        if names is None:
+            raise DataError(
+                "--init-classifier makes a classifier for the names in --classes FILE; name them."
+            )
+        return names
+    weight = part.classifier.get("weight") or part.classifier.get("bias")
+    if weight is None:
+        raise DataError(_no_classifier(part))
+    count = tensors[weight].shape[0] if tensors[weight].ndim else 0
+    if names is not None and len(names) != count:
+        raise DataError(
+            f"the classifier has {count} classes, --classes names {len(names)}. Give the list it "
+            "was trained with, or a new classifier with --init-classifier."
+        )
+    return names or tuple(f"class {number}" for number in range(count))
+
+
+def _no_classifier(part: Part) -> str:
+    if part.layout == "rkd" and part.role == "teacher":
+        return (
+            "missing: cls_head.fc_cls_t.weight and cls_head.fc_cls_t.bias. An RKD file trained on "
+            "feature maps keeps the teacher's backbone alone, without its classifier. Import the "
+            f"teacher's own file instead; besides, {_DRIFTED}."
+        )
+    return (
+        "missing: the classifier's weight and bias (fc, head or cls_head.fc_cls). To use the file "
+        "as a start for training, give --init-classifier and --classes FILE."
+    )
+
+
+def _state(
+    source: _Source, tensors: Mapping[str, Tensor], num_classes: int, options: ImportOptions
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The model's whole state under its own names, and what its user should know."""
+    part = source.part
+    origin = {_INSIDE + name: key for name, key in source.candidate.names.items()}
+    if not options.init_classifier:
+        origin |= {_HEAD + name: key for name, key in part.classifier.items()}
+    target = meta_model(source.spec, num_classes=num_classes).state_dict()
+    if options.init_classifier:
+        target = {name: value for name, value in target.items() if not name.startswith(_HEAD)}
+    found = _shaped({name: tensors[key] for name, key in origin.items()}, source, target)
+    state, misfits = fit(found, origin, target, unknown=part.unknown)
+    if problems := misfits.text():
+        name = short_name(source.spec.recognizer, source.spec.backbone)
+        raise DataError(
+            f"does not fit {name} with {num_classes} classes, nothing was written:\n{problems}"
+        )
+    drifted = part.layout == "rkd" and part.role == "teacher"
+    has_statistics = any(name.endswith("running_mean") for name in state)
+    return state, [_DRIFTED] if drifted and has_statistics else []
+
+
+def _shaped(
+    found: dict[str, Tensor], source: _Source, target: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Tensors of an image network inflated, and a classifier of 1x1 kernels as a matrix."""
+    weight = found.get(f"{_HEAD}weight")
+    if weight is not None and weight.ndim > 2 and weight[0, 0].numel() == 1:
+        found[f"{_HEAD}weight"] = weight.flatten(1)
+    if source.candidate.of_images and source.spec.recognizer in ("slowonly", "swin3d"):
+        # The numbering of an image's positions says nothing about a clip's.
+        found = {name: value for name, value in found.items() if not name.endswith(INDEX_SUFFIX)}
+        return inflate(found, {name: tuple(value.shape) for name, value in target.items()})
+    return found
+
+
+def _filled(
+    spec: ModelSpec, state: dict[str, Tensor], num_classes: int, options: ImportOptions
+) -> Recognizer:
+    """The model with the file's tensors as its state, to be saved."""
+    if not options.init_classifier:
+        # Made without weights and given the file's own tensors: nothing is drawn, nothing copied.
+        model = meta_model(spec, num_classes=num_classes)
+        model.load_state_dict(state, assign=True)
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = build_model(spec, num_classes=num_classes)  # which knows how its classifier starts
+    new = {name: value for name, value in model.state_dict().items() if name.startswith(_HEAD)}
+    model.load_state_dict(state | new)
+    return model
+
+
+def _write_whole(
+    folder: Path,
+    model: Recognizer,
+    source: _Source,
+    classes: tuple[str, ...],
+    options: ImportOptions,
+) -> CheckpointInfo:
+    """Write beside the folder and rename, so that it appears with all its files or not at all."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        info = save_checkpoint(
+            partial,
+            model,
+            role=source.part.role,
+            spec=source.spec,
+            size=_size(source, options),
+            classes=classes,
+            experiment={} if options.experiment is None else experiment_tree(options.experiment),
+        )
+        partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+    return info
+
+
+def _size(source: _Source, options: ImportOptions) -> int:
+    if options.size is not None:
+        return options.size
+    role = source.part.role
+    if options.experiment is not None:
+        return options.experiment.size_of(role)
+    if source.part.layout == "rkd" and role == "student":
+        return _RKD_STUDENT_SIZE
+    usual = NAMED_MODELS.get(short_name(source.spec.recognizer, source.spec.backbone))
+    return _SIZE if usual is None else usual.size
+
+
+def import_text(result: Mapping[str, Any]) -> str:
+    """The result for a person."""
+    left = f", {result['left']} tensors of its other network left" if result["left"] else ""
+    model = (
+        f"{result['model']}, {result['classes']} classes ({result['classifier']} classifier), "
+        f"frames of {result['size']} px"
+    )
+    lines = [
+        f"{result['role']} {result['checkpoint']}",
+        model,
+        f"{result['tensors']} tensors from {result['source']} ({result['layout']} layout{left})",
+        *(f"warning: {warning}" for warning in result["warnings"]),
+    ]
+    return "\n".join(lines)

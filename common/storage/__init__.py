@@ -1,0 +1,1 @@
+"""What is on disk is whole: atomic writes, checked records, locks, journals."""

@@ -1,0 +1,1 @@
+"""Batches of a training run: which rows, in which order, read ahead."""

@@ -1,0 +1,207 @@
+"""Batches for training: frames from the store or decoded anew, joined with labels and targets.
+
+Whatever the store holds is read in the training process, a few batches ahead (slots.py). Only where
+frames are not stored do worker processes decode videos (decoded_frames.py).
+"""
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from math import ceil
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from reskd.student_train.data.decoded_frames import LoadedBatch
+from reskd.student_train.data.labels import Labels
+from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order, stored_view
+from reskd.student_train.data.read_ahead import SLOTS, BatchesAndRows, SlotRing
+from reskd.student_train.data.unreadable import Unreadable
+from reskd.student_train.distributed import Ranks
+from reskd.teacher_cache.read.reader import CacheReader
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is computed at once, on the CPU. Good until the next batch is asked for.
+
+    It is a whole training step, or a part of one where gradients are accumulated. It may hold no
+    clip at all where no video of it could be read.
+    """
+
+    frames_BT3HW: Tensor
+    """uint8, what the network in training sees."""
+    labels: Tensor
+    """int64 class numbers (B,), or float32 (B, K) with 1 for every class that applies."""
+    videos: list[int] = field(default_factory=list)
+    """Their numbers in the split."""
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """Stored arrays by name, (B, *row_shape); empty when training from labels alone."""
+    clips_BT3HW: Tensor | None = None
+    """uint8 at the teacher's size, where the teacher answers in the step."""
+    share: float = 1.0
+    """Its part of the step of all processes, by the clips that were planned."""
+    ends_step: bool = True
+    """Whether the step is complete with it."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class FrameSource(Protocol):
+    """Where a batch's frames come from."""
+
+    stored: Sequence[str]
+    """Arrays that are to be gathered beside the targets, since `read` leaves them to the store."""
+    how_to_speed_up: str
+    """What to change where training waits for these frames, as an order."""
+    unreadable: Unreadable
+    """Those that could not be read so far."""
+
+    @property
+    def videos(self) -> Sequence[int]:
+        """Numbers of the videos that can be trained on."""
+        ...
+
+    def read(self, batches: list[list[int]], epoch: int) -> Iterable[LoadedBatch]:
+        """Every batch, in order, with the videos of it that could be read."""
+        ...
+
+
+class StoredFrames:
+    """The student's input as the cache holds it; no video is opened."""
+
+    stored: Sequence[str] = ("frames",)
+    how_to_speed_up = "put the cache on a faster disk, best on one of this machine"
+
+    def __init__(self, reader: CacheReader) -> None:
+        self.videos: Sequence[int] = reader.usable_videos
+        self.unreadable = Unreadable((), max_bad=0.0)  # a row of the store is damaged, not bad
+
+    def read(self, batches: list[list[int]], epoch: int) -> Iterable[LoadedBatch]:
+        return map(LoadedBatch, batches)
+
+
+class _Part(NamedTuple):
+    """Some clips of a step, before they are read."""
+
+    videos: list[int]
+    share: float
+    ends_step: bool
+
+
+class Batches:
+    """All epochs of one training run.
+
+    Args:
+        source: Frames.
+        labels: Labels of the videos of the split.
+        targets: Names of the arrays to read beside the frames.
+        reader: Their cache; None when nothing is read from one.
+        num_views: V of the views read; None without a cache.
+        batch_size: Clips per step.
+        accumulation: Parts that a step is cut into, in each process; a short step has fewer.
+        seed: Key of the order.
+        ranks: This process takes its part of every step; batches will be copied to its device.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        labels: Labels,
+        *,
+        targets: Sequence[str],
+        reader: CacheReader | None,
+        num_views: int | None,
+        batch_size: int,
+        seed: int,
+        ranks: Ranks,
+        accumulation: int = 1,
+    ) -> None:
+        self._num_views = num_views
+        self._source, self._labels = source, labels
+        self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
+        self._reader, self._ranks = reader, ranks
+        self._ring: SlotRing | None = None
+        names = (*source.stored, *targets)
+        if reader is not None and names:
+            sizes = (len(part.videos) for part in self._parts(source.videos))
+            self._ring = SlotRing(
+                reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=ranks.device
+            )
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """Clips of one epoch."""
+        return len(self._source.videos)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch."""
+        return len(cut_batches(self._source.videos, self._batch_size))
+
+    def planned_clips(self, steps: int) -> int:
+        """Clips of the first steps of an epoch, over all processes."""
+        return sum(map(len, cut_batches(self._source.videos, self._batch_size)[:steps]))
+
+    @property
+    def how_to_speed_up(self) -> str:
+        """What to change where training waits for batches, as an order."""
+        return self._source.how_to_speed_up
+
+    @property
+    def unreadable(self) -> Unreadable:
+        """Videos that could not be read so far."""
+        return self._source.unreadable
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
+        """The batches of one epoch, in order; close it if it is not read to the end.
+
+        Args:
+            epoch: Which one.
+            first_step: Steps before this one are left out.
+        """
+        order = epoch_order(self._source.videos, seed=self._seed, epoch=epoch)
+        parts = self._parts(order, first_step)
+        loaded = self._source.read([part.videos for part in parts], epoch)
+        with closing(self._with_rows(loaded, epoch)) as batches:
+            for part, (batch, stored) in zip(parts, batches, strict=True):
+                frames = stored.get("frames", batch.frames_BT3HW)
+                yield Batch(
+                    torch.empty(0) if frames is None else frames,
+                    self._labels.of(batch.videos, epoch=epoch),
+                    batch.videos,
+                    {name: rows for name, rows in stored.items() if name != "frames"},
+                    batch.clips_BT3HW,
+                    share=part.share,
+                    ends_step=part.ends_step,
+                )
+
+    def _parts(self, order: Sequence[int], first_step: int = 0) -> list[_Part]:
+        """This process's parts of the steps of an epoch."""
+        return [
+            _Part(videos, len(videos) / len(step), ends_step=number + 1 == len(parts))
+            for step in cut_batches(order, self._batch_size)[first_step:]
+            for parts in [self._own_parts(step)]
+            for number, videos in enumerate(parts)
+        ]
+
+    def _own_parts(self, step: list[int]) -> list[list[int]]:
+        """As many in every process, none of them empty but that of one without any clip."""
+        world = self._ranks.world
+        shares = cut_parts(step, world)
+        own = shares[self._ranks.rank] if self._ranks.rank < len(shares) else []
+        # A short step has fewer parts, not smaller ones, which would be hard on BatchNorm.
+        part_clips = ceil(self._batch_size / (world * self._accumulation))
+        wanted = min(self._accumulation, ceil(len(step) / (world * part_clips)))
+        fewest_clips = len(step) // world
+        return cut_parts(own, min(wanted, max(1, fewest_clips)))
+
+    def _with_rows(self, batches: Iterable[LoadedBatch], epoch: int) -> BatchesAndRows[LoadedBatch]:
+        """Each batch with what the store holds of it."""
+        if self._ring is None or self._reader is None:
+            return ((batch, {}) for batch in batches)
+        assert self._num_views is not None, "stored rows have a view number"
+        view = stored_view(epoch, self._num_views)
+        return self._ring.read(view, batches)

@@ -1,0 +1,195 @@
+"""Frames decoded from video, where the cache does not hold them or the teacher answers anew."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from reskd.common.dataset.index import VideoEntry, VideoIndex
+from reskd.common.dataset.open import open_entry
+from reskd.common.experiment import Experiment
+from reskd.common.video.clips import cut_clips
+from reskd.common.video.preprocess import shrink
+from reskd.common.video.reader import UnreadableVideoError
+from reskd.common.video.views import ViewParams, draw_view
+from reskd.student_train.data.order import stored_view
+from reskd.student_train.data.unreadable import Unreadable
+from reskd.student_train.data.video_memory import VideoMemory
+from reskd.teacher_cache.read.reader import CacheReader
+
+
+class LoadedBatch(NamedTuple):
+    """A batch as its source of frames has it."""
+
+    videos: list[int]
+    """Those that could be read."""
+    frames_BT3HW: Tensor | None = None
+    """uint8, what the network sees; None where they are still to be gathered from the store."""
+    clips_BT3HW: Tensor | None = None
+    """uint8 at the teacher's size, where the teacher answers in the step."""
+
+
+class DecodedFrames:
+    """Frames decoded from video: a stored view replayed, or one that is drawn anew.
+
+    Args:
+        experiment: Resolved experiment.
+        index: Its video index.
+        split: Split to train on.
+        size: Side of the frames wanted; smaller than views.size they are made from those.
+        replay: Cache whose views are replayed; None draws them.
+        num_views: Epoch e takes view e mod this number, stored or drawn as a cache of that many
+            would hold it; None draws a fresh view in every epoch.
+        keep_clips: Hand over the frames of the teacher's size too.
+        workers: Decoding processes; 0 decodes in this one.
+        memory_bytes: Decoded videos that each of these processes keeps.
+        pinned: Hand frames over in memory that a GPU copies from while the CPU goes on.
+        max_bad: Share of unreadable videos at which training stops.
+    """
+
+    stored: Sequence[str] = ()
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        index: VideoIndex,
+        split: str,
+        *,
+        size: int,
+        replay: CacheReader | None,
+        num_views: int | None,
+        keep_clips: bool,
+        workers: int,
+        memory_bytes: int,
+        pinned: bool,
+        max_bad: float,
+    ) -> None:
+        entries = index.split(split)
+        memory = VideoMemory(memory_bytes)
+        self._clips = _ClipDataset(
+            experiment, index, entries, size, replay, num_views, keep_clips, memory
+        )
+        self.videos: Sequence[int] = (
+            replay.usable_videos if replay is not None else range(len(entries))
+        )
+        self.unreadable = Unreadable(entries, max_bad=max_bad)
+        if workers:
+            _start_server_of_workers()
+        self._sampler = _BatchKeys()
+        self._loader: DataLoader[Any] = DataLoader(
+            self._clips,
+            batch_sampler=self._sampler,
+            num_workers=workers,
+            collate_fn=_collate,
+            multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pinned,
+            # Else it draws from the generator that dropout uses, and only when workers are started.
+            generator=torch.Generator(),
+        )
+        self.how_to_speed_up = "raise training.workers or training.memory_gb in the experiment"
+        if size < experiment.views.size and not keep_clips:  # no cache holds the teacher's frames
+            self.how_to_speed_up += ", or train from a cache that holds the frames (targets.frames)"
+
+    def read(self, batches: list[list[int]], epoch: int) -> Iterator[LoadedBatch]:
+        self._sampler.keys = [[(video, epoch) for video in batch] for batch in batches]
+        for loaded, failures in self._loader:
+            self.unreadable.note(failures)
+            yield loaded
+
+
+def _start_server_of_workers() -> None:
+    """Start the process that worker processes are forked from, with signals blocked as in these.
+
+    Ctrl-C, a scheduler and torchrun signal all processes of a group. The training process finishes
+    its step, for which it may need the workers still, and ends them itself.
+    """
+    stopping = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    try:
+        resource_tracker.ensure_running()  # else the server starts it, and it lifts the blocks
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Cut(NamedTuple):
+    """One clip: what the network sees, and what it was made from where that is wanted."""
+
+    frames_T3HW: Tensor
+    clip_T3HW: Tensor | None
+
+
+@dataclass(frozen=True)
+class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
+    """(video, epoch) to the clip that this epoch trains on, or the reason why there is none."""
+
+    experiment: Experiment
+    index: VideoIndex
+    entries: tuple[VideoEntry, ...]
+    size: int
+    replay: CacheReader | None
+    num_views: int | None
+    keep_clips: bool
+    memory: VideoMemory
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, _Cut | str]:
+        video, epoch = key
+        entry = self.entries[video]
+        view = epoch if self.num_views is None else stored_view(epoch, self.num_views)
+        try:
+            open_file = partial(open_entry, self.index, entry, self.experiment.data)
+            with self.memory.open(self.index.path_of(entry), open_file) as opened:
+                size = (opened.num_frames, opened.height, opened.width)
+                params = self._params(entry, video, view, size)
+                clip = cut_clips(opened, [params], size=self.experiment.views.size)[0]
+        except UnreadableVideoError as error:
+            return video, error.reason
+        return video, _Cut(shrink(clip, self.size), clip if self.keep_clips else None)
+
+    def _params(
+        self, entry: VideoEntry, video: int, view: int, source_size: tuple[int, int, int]
+    ) -> ViewParams:
+        if self.replay is not None:
+            row = self.replay.gather("views", [view], [video], self.replay.empty("views", 1))[0]
+            return ViewParams.from_row(row)
+        num_frames, height, width = source_size
+        return draw_view(
+            clip=self.experiment.clip,
+            views=self.experiment.views,
+            video_id=entry.id,
+            view=view,
+            num_frames=num_frames,
+            height=height,
+            width=width,
+        )
+
+
+class _BatchKeys:
+    """The batches of the coming epoch, as a DataLoader wants them."""
+
+    def __init__(self) -> None:
+        self.keys: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def _collate(samples: list[tuple[int, _Cut | str]]) -> tuple[LoadedBatch, dict[int, str]]:
+    cuts = {video: cut for video, cut in samples if isinstance(cut, _Cut)}
+    failures = {video: reason for video, reason in samples if isinstance(reason, str)}
+    if not cuts:
+        return LoadedBatch([]), failures
+    frames = torch.stack([cut.frames_T3HW for cut in cuts.values()])
+    clips = [cut.clip_T3HW for cut in cuts.values() if cut.clip_T3HW is not None]
+    return LoadedBatch(list(cuts), frames, torch.stack(clips) if clips else None), failures

@@ -1,0 +1,138 @@
+"""Rows of the store, read ahead of the training step into a ring of reused slots.
+
+Pinned memory, which a GPU copies from while the CPU goes on, is expensive to make, so all batches
+of a run pass through a few slots that are made once. One batch is being trained on while the others
+are read. A slot is filled again only after its batch was consumed: when the next one is asked for,
+and on a GPU when the copies to it are done as well.
+"""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from reskd.teacher_cache.read.reader import CacheReader
+
+SLOTS = 3
+"""One batch in use, one that is ready, one that is being read."""
+
+
+class NamesVideos(Protocol):
+    """Anything that says which videos make up a batch."""
+
+    @property
+    def videos(self) -> list[int]:
+        """Their numbers, in the order of the batch."""
+        ...
+
+
+Item = TypeVar("Item", bound=NamesVideos)
+Rows = dict[str, Tensor]
+BatchesAndRows = Generator[tuple[Item, Rows], None, None]
+
+
+class SlotRing:
+    """Gathers batches of rows, a few ahead, in one thread and always the same memory.
+
+    Args:
+        reader: Cache to read.
+        names: Its arrays that make up a batch.
+        max_rows: Rows of the largest batch.
+        slots: Batches in memory, the one in use included; 1 reads nothing ahead.
+        device: Where the batches will be copied; for CUDA the slots are pinned.
+    """
+
+    def __init__(
+        self,
+        reader: CacheReader,
+        names: Sequence[str],
+        *,
+        max_rows: int,
+        slots: int,
+        device: torch.device,
+    ) -> None:
+        if slots < 1:
+            raise ValueError(f"a ring needs at least 1 slot, got {slots}")
+        self._slots = [_Slot(reader, names, max_rows, device) for _ in range(slots)]
+        self._busy = False
+
+    def read(self, view: int, batches: Iterable[Item]) -> BatchesAndRows[Item]:
+        """Gather one view of the videos of every batch, in order.
+
+        Batches are taken in the calling thread, as many ahead as there are slots. Leaving early in
+        any way ends the reading thread.
+
+        Args:
+            view: View number of all rows.
+            batches: What to read; each is handed back with its rows.
+
+        Yields:
+            A batch and its rows by array, (B, *row_shape), B of that batch. They are good until the
+            next batch is asked for.
+
+        Raises:
+            CacheError: If a row cannot be read, when the turn of its batch comes.
+        """
+        assert not self._busy, "two loops read through the same slots"
+        free: deque[_Slot] = deque(self._slots)
+        filled: deque[tuple[Item, _Slot, Future[Rows]]] = deque()
+        self._busy = True
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="slots") as pool:
+                try:
+                    for item in batches:
+                        if not free:
+                            yield from _hand_out(filled, free)
+                        slot = free.popleft()
+                        filled.append((item, slot, pool.submit(slot.fill, view, item.videos)))
+                    while filled:
+                        yield from _hand_out(filled, free)
+                finally:
+                    for _, _, future in filled:
+                        future.cancel()
+        finally:
+            self._busy = False
+
+
+class _Slot:
+    """Memory of one batch."""
+
+    def __init__(
+        self, reader: CacheReader, names: Sequence[str], max_rows: int, device: torch.device
+    ) -> None:
+        self._reader, self._device = reader, device
+        self._copied: torch.cuda.Event | None = None
+        self._buffers: Rows = {}
+        for name in names:
+            buffer = torch.from_numpy(reader.empty(name, max_rows))
+            self._buffers[name] = buffer.pin_memory() if device.type == "cuda" else buffer
+
+    def fill(self, view: int, videos: list[int]) -> Rows:
+        """Read a batch, which may be empty, into the front rows."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        rows = {name: buffer[: len(videos)] for name, buffer in self._buffers.items()}
+        for name, tensor in rows.items() if videos else ():
+            self._reader.gather(name, [view] * len(videos), videos, tensor.numpy())
+        return rows
+
+    def release(self) -> None:
+        """The batch is consumed, apart from copies that the GPU has not come to yet."""
+        if self._device.type == "cuda":
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(self._device))
+
+
+def _hand_out(
+    filled: deque[tuple[Item, _Slot, Future[Rows]]], free: deque[_Slot]
+) -> BatchesAndRows[Item]:
+    """Yield the oldest batch; coming back for more, or leaving, is what frees its slot."""
+    item, slot, future = filled.popleft()
+    try:
+        yield item, future.result()
+    finally:
+        slot.release()
+    free.append(slot)

@@ -1,0 +1,53 @@
+"""Videos that turn out to be unreadable while a network trains, of all its processes together."""
+
+from collections.abc import Mapping, Sequence
+
+from reskd.common.console import say
+from reskd.common.dataset.index import VideoEntry
+from reskd.common.errors import StoppedShortError
+from reskd.student_train.distributed import Ranks
+
+
+class Unreadable:
+    """Each video that could not be read, once, whichever process has met it in whichever epoch.
+
+    A process notes what it meets; how many are too many is for all to decide at once, since one
+    that stopped alone would leave the others waiting for its gradient.
+
+    Args:
+        entries: The videos of the split.
+        max_bad: Share of them at which training stops.
+    """
+
+    def __init__(self, entries: Sequence[VideoEntry], *, max_bad: float) -> None:
+        self._entries, self._allowed = entries, max_bad * len(entries)
+        self._reasons: dict[int, str] = {}
+        self._agreed = 0
+
+    def note(self, reasons: Mapping[int, str]) -> None:
+        """Name every video that is not known yet; they are left out and never replaced."""
+        for video, reason in reasons.items():
+            if video not in self._reasons:
+                self._reasons[video] = reason
+                say(f"unreadable, left out: {self._entries[video].id}: {reason}")
+
+    @property
+    def has_news(self) -> bool:
+        """Whether this process has noted some since the last agreement."""
+        return len(self._reasons) > self._agreed
+
+    def agree(self, ranks: Ranks) -> None:
+        """Learn what the others have noted; all processes call it where any has news.
+
+        Raises:
+            StoppedShortError: In all of them, if there are too many.
+        """
+        for reasons in ranks.all_of(self._reasons):
+            self._reasons = {**reasons, **self._reasons}
+        self._agreed = len(self._reasons)
+        if self._agreed > self._allowed:
+            raise StoppedShortError(
+                f"{self._agreed} of {len(self._entries)} videos are unreadable, more than "
+                "--max-bad allows. They are listed above: mend or remove them and import the "
+                "folder again, or allow more with --max-bad."
+            )

@@ -1,0 +1,1 @@
+"""`reskd demo`: the whole pipeline on generated videos."""

@@ -1,0 +1,106 @@
+"""`reskd predict`: the most probable classes of some videos, whole or window by window."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reskd.common.console import say
+from reskd.common.video.reader import UnreadableVideoError
+from reskd.student_train.deploy.predictor import Predictor, Ranked, WindowAnswer, load_predictor
+
+
+def predict(
+    folder: Path,
+    videos: Sequence[Path],
+    *,
+    k: int,
+    clips: int = 1,
+    window_seconds: float | None = None,
+    step_seconds: float | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Answer videos one after the other.
+
+    Args:
+        folder: Checkpoint directory.
+        videos: Files, or folders of numbered images.
+        k: Classes per answer; all of them where there are fewer.
+        clips: Clips per video, spread over it; of windows: per window.
+        window_seconds: Answer every window of this length, and the video by the mean over them.
+            None: the video as a whole.
+        step_seconds: From the beginning of one window to the next; None: they touch.
+        device: Where to run, see `load_predictor`.
+
+    Returns:
+        For JSON: `videos` with `video`, `top` and, with windows, `windows`; `failures` by video. A
+        video that breaks off is in both, with the windows before.
+
+    Raises:
+        DataError, ExperimentError: As `load_predictor`, or if the network answers with something
+            that is no number.
+    """
+    predictor = load_predictor(folder, device=device, clips=clips)
+    answers: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    for video in videos:
+        name = str(video.absolute())
+        answer: dict[str, Any] = {"video": name}
+        try:
+            if window_seconds is None:
+                answer["top"] = _rows(predictor.top(video, k=k))
+            else:
+                windows = predictor.windows(
+                    video, seconds=window_seconds, step_seconds=step_seconds
+                )
+                _add_windows(answer, predictor, windows, k)
+        except UnreadableVideoError as error:
+            failures[name] = error.reason
+            say(f"unreadable: {video}: {error.reason}")
+        if "top" in answer:
+            answers.append(answer)
+    return {
+        "run": str(folder.absolute()),
+        "classes": len(predictor.info.classes),
+        "probabilities": predictor.squash,
+        "videos": answers,
+        "failed": len(failures),
+        "failures": failures,
+    }
+
+
+def _add_windows(
+    answer: dict[str, Any], predictor: Predictor, windows: Iterator[WindowAnswer], k: int
+) -> None:
+    """Note every window as it comes, and the mean so far: the video may break off."""
+    answer["windows"] = []
+    total_K = np.zeros(len(predictor.info.classes))
+    for window in windows:
+        answer["windows"].append(
+            {
+                "start_seconds": round(window.start_seconds, 3),
+                "end_seconds": round(window.end_seconds, 3),
+                "top": _rows(predictor.rank(window.probabilities_K, k=k)),
+            }
+        )
+        total_K += window.probabilities_K
+        mean_K = (total_K / len(answer["windows"])).astype(np.float32)
+        answer["top"] = _rows(predictor.rank(mean_K, k=k))
+
+
+def _rows(ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
+    return [{"class": name, "probability": probability} for name, probability in ranked]
+
+
+def prediction_text(result: dict[str, Any]) -> str:
+    """The result for a person."""
+    lines = []
+    for answer in result["videos"]:
+        lines.append(answer["video"])
+        lines += [f"  {row['probability']:.3f}  {row['class']}" for row in answer["top"]]
+        for window in answer.get("windows", ()):
+            times = f"{window['start_seconds']:.1f} to {window['end_seconds']:.1f} s"
+            best = ", ".join(f"{row['class']} {row['probability']:.3f}" for row in window["top"])
+            lines.append(f"  {times:<20}{best}")
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""The processes of one training run: one, or as many as torchrun started.
+
+    torchrun --nproc-per-node N --no-python -- reskd train-student ...
+
+The `--` keeps torchrun from taking `--run` for an option of its own.
+
+Every process sees the same experiment and the same order of clips and takes its part of each step,
+so what is trained on never depends on how many there are. What they tell each other beside
+gradients goes through gloo on the CPU.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from reskd.common.devices import choose_device
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among the others."""
+
+    device: torch.device
+    """Where it computes."""
+    rank: int = 0
+    """Its number."""
+    world: int = 1
+    """How many there are."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that writes files and talks."""
+        return self.rank == 0
+
+    def totals(self, values: Sequence[float]) -> list[float]:
+        """Sums over all processes, in float64."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is set in any process."""
+        return [value > 0 for value in self._reduced([float(f) for f in flags], dist.ReduceOp.MAX)]
+
+    def all_of(self, value: Any) -> list[Any]:
+        """The values of all processes, in the order of their numbers."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors, of the same shapes in all processes, by those of the first one."""
+        if self.world == 1:
+            return
+        for tensor in tensors:
+            sent = tensor.detach().contiguous()
+            dist.broadcast(sent, src=0)
+            tensor.detach().copy_(sent)
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.world > 1:
+            dist.all_reduce(torch.zeros(1))  # unlike barrier() it needs no GPU
+
+    def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
+        if self.world == 1 or not values:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, operation)
+        reduced: list[float] = tensor.tolist()
+        return reduced
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """Join the processes that torchrun started; alone where it did not.
+
+    Args:
+        device: Name for `choose_device`; of several CUDA devices each process takes its own.
+
+    Raises:
+        DataError: If the device is unknown or not present.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(choose_device(device))
+        return
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    # gloo for tensors on the CPU, NCCL for those on a GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(chosen, rank=int(os.environ["RANK"]), world=world)
+    finally:
+        dist.destroy_process_group()

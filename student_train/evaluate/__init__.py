@@ -1,0 +1,1 @@
+"""What a network gets right: predictions of a split, metrics, intervals, comparisons."""

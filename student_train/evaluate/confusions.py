@@ -1,0 +1,80 @@
+"""What is taken for what: the matrix of classes and answers, and how each class fares.
+
+Pure functions of class scores and labels; names and shapes are those of common/metrics.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reskd.common.metrics import average_precisions, right_answers
+
+
+def confusion(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    answered_N: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Videos by class (row) and answer (column), (K, K + 1); the last column: could not be read.
+
+    A video of several labels is counted in the row of each of them, on the diagonal if its answer
+    is any of them, so that diagonal over row is the accuracy that `mean_class_accuracy` averages.
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+    """
+    right_N = right_answers(scores_NK, targets_NK, answered_N=answered_N)
+    classes = scores_NK.shape[1]
+    video, label = np.nonzero(targets_NK)
+    wrong = np.where(answered_N, scores_NK.argmax(axis=1), classes)[video]
+    table = np.zeros((classes, classes + 1), np.int64)
+    np.add.at(table, (label, np.where(right_N[video], label, wrong)), 1)
+    return table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassFigures:
+    """How one class fares."""
+
+    videos: int
+    right: int
+    average_precision: float
+    """nan without videos, and where no video of any class was answered."""
+    wrong_answer: int | None
+    """Class that its videos are most often taken for; the first of equals; None if for none."""
+    wrong_count: int
+    """How often."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of its videos that are answered rightly; nan without videos."""
+        return self.right / self.videos if self.videos else float("nan")
+
+
+def class_figures(
+    scores_NK: NDArray[np.floating],
+    targets_NK: NDArray[np.bool_],
+    answered_N: NDArray[np.bool_],
+) -> list[ClassFigures]:
+    """Every class, in order.
+
+    Raises:
+        ValueError: If shapes do not fit, or a score is not finite.
+    """
+    table = confusion(scores_NK, targets_NK, answered_N)
+    precisions_K = average_precisions(scores_NK, targets_NK, answered_N=answered_N)
+    figures = []
+    for label, row in enumerate(table):
+        wrong = row[:-1].copy()
+        wrong[label] = 0
+        figures.append(
+            ClassFigures(
+                videos=int(row.sum()),
+                right=int(row[label]),
+                average_precision=float(precisions_K[label]),
+                wrong_answer=int(wrong.argmax()) if wrong.any() else None,
+                wrong_count=int(wrong.max()),
+            )
+        )
+    return figures

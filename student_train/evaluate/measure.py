@@ -1,0 +1,304 @@
+"""Measure networks on a split: every test view answered, probabilities averaged per video."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
+from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment.load import experiment_tree, parse_experiment
+from reskd.common.metrics import mean_average_precision, mean_class_accuracy, top_k
+from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint, read_checkpoint_info
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.models.registry import Complexity, complexity
+from reskd.common.signals import StopRequest
+from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.video.eval_views import num_views, protocol_text
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.evaluate.clip_reader import Reading
+from reskd.student_train.evaluate.imported import (
+    borrowed_facts,
+    check_size,
+    experiment_of,
+    with_class_names,
+)
+from reskd.student_train.evaluate.predictions import Answers, Squash, Videos, answer_videos
+
+Role = Literal["teacher", "student"]
+
+
+def measure(
+    model: Recognizer,
+    experiment: Experiment,
+    index: VideoIndex,
+    *,
+    role: Role,
+    size: int,
+    split: str,
+    ranks: Ranks,
+    protocol: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
+) -> dict[str, Any]:
+    """Measure a network in memory; all processes call it and get the same.
+
+    The model is in eval mode meanwhile and left in the mode it was in; torch's generators are not
+    drawn from.
+
+    Args:
+        model: The network, on its device.
+        experiment: Says how videos are read and tested.
+        index: The videos, of as many classes as the network has.
+        role: Which part of the experiment it plays.
+        size: Side of the frames it was trained on, in pixels.
+        split: Split to measure.
+        ranks: This process and the others, who share the videos.
+        protocol: Fields of the experiment's `evaluation` section to replace.
+        stop: Looked at before every video.
+
+    Returns:
+        Accuracies as fractions, counts, protocol and cost, for JSON; see `evaluate_runs`.
+
+    Raises:
+        DataError: If the split is missing, or the network answers with something that is no number.
+        ExperimentError: If the protocol is wrong, or the network takes no such clips.
+        PreemptedError, KeyboardInterrupt: If a process was asked to stop.
+    """
+    if protocol:
+        experiment = _with_protocol(experiment_tree(experiment), protocol, source=experiment.name)
+    part = experiment.teacher if role == "teacher" else experiment.required_student()
+    plan = _Plan.of(part.model, experiment, index, role=role, size=size, split=split)
+    return plan.figures(plan.answers(model, ranks, stop))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One run measured: its figures, and the answers that they were made from."""
+
+    run: Path
+    """Its folder, absolute."""
+    info: CheckpointInfo
+    """With the index's class names where its own are missing."""
+    experiment: Experiment
+    """The run's or the one given for it, with the protocol that was measured."""
+    index: VideoIndex
+    index_path: Path
+    videos: Videos
+    answers: Answers
+    targets_NK: NDArray[np.bool_]
+    figures: dict[str, Any]
+    """What `measure` gives, the run, and what the run does not say itself."""
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.run.name
+
+
+def evaluate_runs(
+    runs: Sequence[Path],
+    *,
+    index_path: Path | None,
+    split: str | None,
+    ranks: Ranks,
+    protocol: Mapping[str, Any] | None = None,
+    given: Experiment | None = None,
+) -> list[Measured]:
+    """Measure the networks in run folders on the same videos, each at its own size.
+
+    The class probabilities of all test views of a video are averaged (softmax; sigmoid where the
+    network was trained with training.labels.kind any_of). A video with several labels is answered
+    rightly if any of them is among the k highest; mean average precision asks for all of them.
+    A video that cannot be read counts as answered wrongly and as not found, with score 0 for every
+    class, and is reported; it never shortens the list.
+
+    Args:
+        runs: Checkpoint directories.
+        index_path: Video index; None takes the one of the first run's experiment.
+        split: Split to measure; None takes the val_split of the first run's experiment.
+        ranks: This process and the others, who share the videos.
+        protocol: Fields of the experiments' `evaluation` sections to replace.
+        given: Experiment for the runs that were imported without one.
+
+    Raises:
+        DataError: If a checkpoint or the index is missing, their classes differ, a run has no
+            experiment and none is given, or a network answers with something that is no number.
+        ExperimentError: If an experiment or the protocol is wrong, or a network takes no such
+            clips.
+    """
+    infos = {run: read_checkpoint_info(run) for run in runs}
+    experiments = {
+        run: _with_protocol(experiment_of(run, info, given), protocol or {}, source=str(run))
+        for run, info in infos.items()
+    }
+    data = experiments[runs[0]].data
+    index_path = (index_path or data.index).absolute()
+    index = read_index(index_path)
+    plans = {}
+    for run, info in infos.items():  # all are checked before the first, long one begins
+        infos[run] = with_class_names(run, info, index_path, index)
+        plans[run] = _Plan.of(
+            info.model,
+            experiments[run],
+            index,
+            role=info.role,
+            size=info.size,
+            split=split or data.val_split,
+        )
+    measured = []
+    for run, plan in plans.items():
+        model, read = load_checkpoint(run)
+        answers = plan.answers(model.to(ranks.device), ranks)
+        path = run.absolute()
+        measured.append(
+            Measured(
+                run=path,
+                # The best network of a run that goes on may have been replaced since it was read.
+                info=replace(infos[run], weights_sha256=read.weights_sha256),
+                experiment=experiments[run],
+                index=index,
+                index_path=index_path,
+                videos=plan.videos,
+                answers=answers,
+                targets_NK=plan.targets_NK,
+                figures={
+                    "run": str(path),
+                    **plan.figures(answers),
+                    **borrowed_facts(read, experiments[run], index, index_path),
+                },
+            )
+        )
+    return measured
+
+
+def write_scores(out: Path, measured: Measured) -> None:
+    """Write id (N,), labels (N, K) bool, scores (N, K) float32, answered (N,) and classes (K,)."""
+    buffer = BytesIO()
+    np.savez(
+        buffer,
+        id=np.array([entry.id for entry in measured.videos.entries]),
+        labels=measured.targets_NK,
+        scores=measured.answers.scores_NK,
+        answered=measured.answers.answered_N,
+        classes=np.array(measured.index.classes),
+    )
+    atomic_write(out, buffer.getbuffer())
+
+
+def squash_of(experiment: Experiment, role: Role) -> Squash:
+    """How class scores become probabilities: as in the loss that the network was trained with.
+
+    A teacher that was not trained here (no teacher.training) is taken for a softmax classifier.
+    Where an imported student is measured by an experiment without one, the one network counts.
+    """
+    part = (experiment.student if role == "student" else None) or experiment.teacher
+    any_of = part.training is not None and part.training.labels.kind == "any_of"
+    return "sigmoid" if any_of else "softmax"
+
+
+def multi_hot(entries: Sequence[VideoEntry], num_classes: int) -> NDArray[np.bool_]:
+    """Labels as bool (N, K), all of a video's at once."""
+    targets_NK = np.zeros((len(entries), num_classes), dtype=np.bool_)
+    for number, entry in enumerate(entries):
+        targets_NK[number, list(entry.labels)] = True
+    return targets_NK
+
+
+def accuracies(
+    scores_NK: NDArray[np.float32],
+    targets_NK: NDArray[np.bool_],
+    answered_N: NDArray[np.bool_],
+) -> dict[str, float]:
+    """Every figure of common/metrics.py by its name in the result."""
+
+    def class_accuracy(*, count_predicted: bool) -> float:
+        return mean_class_accuracy(
+            scores_NK, targets_NK, answered_N=answered_N, count_predicted=count_predicted
+        )
+
+    return {
+        "top1": top_k(scores_NK, targets_NK, k=1, answered_N=answered_N),
+        "top5": top_k(scores_NK, targets_NK, k=5, answered_N=answered_N),
+        "mean_class_accuracy": class_accuracy(count_predicted=False),
+        "mean_class_accuracy_reference": class_accuracy(count_predicted=True),
+        "mean_average_precision": mean_average_precision(
+            scores_NK, targets_NK, answered_N=answered_N
+        ),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """One measurement before its first video is opened."""
+
+    videos: Videos
+    split: str
+    role: Role
+    squash: Squash
+    cost: Complexity
+    targets_NK: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelSpec,
+        experiment: Experiment,
+        index: VideoIndex,
+        *,
+        role: Role,
+        size: int,
+        split: str,
+    ) -> "_Plan":
+        entries = index.split(split)
+        reading = Reading.of_experiment(experiment, size=size)
+        check_size(reading, experiment)
+        cost = complexity(  # refuses clips that the network cannot take
+            model,
+            num_classes=len(index.classes),
+            num_frames=experiment.clip.num_frames,
+            size=reading.size,
+        )
+        return cls(
+            videos=Videos(index=index, entries=entries, data=experiment.data, reading=reading),
+            split=split,
+            role=role,
+            squash=squash_of(experiment, role),
+            cost=cost,
+            targets_NK=multi_hot(entries, len(index.classes)),
+        )
+
+    def answers(self, model: Recognizer, ranks: Ranks, stop: StopRequest | None = None) -> Answers:
+        return answer_videos(model, self.videos, squash=self.squash, ranks=ranks, stop=stop)
+
+    def figures(self, answers: Answers) -> dict[str, Any]:
+        """For JSON."""
+        reading, cost = self.videos.reading, self.cost
+        views = num_views(reading.evaluation)
+        how = protocol_text(reading.clip, reading.views, reading.evaluation)
+        return {
+            "role": self.role,
+            "split": self.split,
+            "videos": len(self.videos.entries),
+            "failed": len(answers.failures),
+            "failures": answers.failures,
+            "metric": reading.evaluation.metric,
+            **accuracies(answers.scores_NK, self.targets_NK, answers.answered_N),
+            "size": reading.size,
+            "views": views,
+            "gmacs": cost.gmacs,
+            "gmacs_per_video": views * cost.gmacs,
+            "parameters": cost.parameters,
+            "protocol": f"{how}, {reading.size} px, probabilities ({self.squash}) averaged",
+            "clips_per_second": answers.clips_per_second,
+        }
+
+
+def _with_protocol(
+    tree: Mapping[str, Any], protocol: Mapping[str, Any], *, source: str
+) -> Experiment:
+    evaluation = {**tree.get("evaluation", {}), **protocol}
+    return parse_experiment({**tree, "evaluation": evaluation}, source=source)

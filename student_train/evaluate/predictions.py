@@ -1,0 +1,208 @@
+"""What a network says about the videos of a split: its probabilities, shared out over processes.
+
+The unit that is shared out is a batch, not a video. Which clips stand beside each other in a
+forward pass, and so every rounding in it, is the same however many processes there are: scores of
+several processes are those of one, bit for bit. No video is answered twice to fill a share up.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reskd.common.console import progress, say
+from reskd.common.dataset.index import VideoEntry, VideoIndex
+from reskd.common.dataset.open import open_entry
+from reskd.common.devices import plain_float32
+from reskd.common.errors import DataError
+from reskd.common.experiment import DataSpec
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.prefetch import ordered_map
+from reskd.common.signals import StopRequest
+from reskd.common.video.eval_views import num_views
+from reskd.common.video.preprocess import normalize
+from reskd.common.video.reader import UnreadableVideoError
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading
+
+Squash = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Videos:
+    """The videos to answer; called with one of them, it cuts its views."""
+
+    index: VideoIndex
+    entries: tuple[VideoEntry, ...]
+    data: DataSpec
+    reading: Reading
+
+    def __call__(self, entry: VideoEntry) -> Tensor | str:
+        """(V, T, 3, s, s) uint8, or the reason why there is no clip."""
+        try:
+            with open_entry(self.index, entry, self.data) as video:
+                return self.reading.clips(video)
+        except UnreadableVideoError as error:
+            return error.reason
+
+    def shares(self, ranks: Ranks) -> list[range]:
+        """Positions in `entries` that this process answers, those of a batch together."""
+        evaluation = self.reading.evaluation
+        step = max(1, evaluation.batch_size // num_views(evaluation))
+        starts = range(0, len(self.entries), step)[ranks.rank :: ranks.world]
+        return [range(start, min(start + step, len(self.entries))) for start in starts]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """Of all videos, in every process."""
+
+    scores_NK: NDArray[np.float32]
+    """Mean probabilities; zeros for a video that could not be read."""
+    answered_N: NDArray[np.bool_]
+    """False where it could not."""
+    failures: dict[str, str]
+    """Why, by id, in the order of the videos."""
+    clips_per_second: float
+    """Of the networks of all processes together, decoding left out."""
+
+
+def answer_videos(
+    model: Recognizer,
+    videos: Videos,
+    *,
+    squash: Squash,
+    ranks: Ranks,
+    stop: StopRequest | None = None,
+) -> Answers:
+    """Answer every test view of every video and average the probabilities of a video's views.
+
+    The model is in eval mode meanwhile and left in the mode it was in; torch's generators are not
+    drawn from. Memory holds one score per video and class, besides the clips of a few videos.
+
+    A process that is asked to stop does so before the next video. All stop then; those that were
+    not asked hear of it at the end of their share.
+
+    Raises:
+        DataError: If the network answers with something that is no number.
+        PreemptedError, KeyboardInterrupt: In all processes, if one was asked to stop.
+    """
+    stop = stop or StopRequest()
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        own = _own_answers(model, videos, squash=squash, ranks=ranks, stop=stop)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if ranks.any(stop.made)[0]:
+        raise stop.error()
+    return _gathered(ranks.all_of(own), videos)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Share:
+    """What one process has answered."""
+
+    positions: NDArray[np.int64]
+    scores_NK: NDArray[np.float32]
+    failures: dict[int, str]
+    clips: int
+    seconds: float
+
+
+def _gathered(shares: Sequence[_Share], videos: Videos) -> Answers:
+    scores_NK = np.zeros((len(videos.entries), len(videos.index.classes)), np.float32)
+    answered_N = np.ones(len(videos.entries), np.bool_)
+    failures: dict[int, str] = {}
+    for share in shares:
+        scores_NK[share.positions] = share.scores_NK
+        failures.update(share.failures)
+    answered_N[list(failures)] = False
+    _require_numbers(scores_NK, videos.entries)
+    return Answers(
+        scores_NK=scores_NK,
+        answered_N=answered_N,
+        failures={videos.entries[number].id: failures[number] for number in sorted(failures)},
+        clips_per_second=sum(share.clips / share.seconds for share in shares if share.clips),
+    )
+
+
+@torch.inference_mode()
+def _own_answers(
+    model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ranks, stop: StopRequest
+) -> _Share:
+    """Of all videos of this process; of some, where it is asked to stop."""
+    device = next(model.parameters()).device
+    shares = videos.shares(ranks)
+    positions = np.array([number for share in shares for number in share], np.int64)
+    row_of = {number: row for row, number in enumerate(positions.tolist())}
+    sums_NK = np.zeros((len(positions), len(videos.index.classes)))
+    failures: dict[int, str] = {}
+    seconds, clips = 0.0, 0
+    for frames, owners in _batches(videos, shares, failures, stop, shown=ranks.is_first):
+        start = time.perf_counter()
+        with plain_float32():
+            logits = model(normalize(frames.to(device))).logits_BK.float()
+        probabilities = (logits.softmax(1) if squash == "softmax" else logits.sigmoid()).cpu()
+        seconds += time.perf_counter() - start
+        clips += len(owners)
+        # In the order of the views, whatever the batches are.
+        np.add.at(sums_NK, [row_of[number] for number in owners], probabilities.numpy())
+    return _Share(
+        positions=positions,
+        scores_NK=(sums_NK / num_views(videos.reading.evaluation)).astype(np.float32),
+        failures=failures,
+        clips=clips,
+        seconds=seconds,
+    )
+
+
+def _batches(
+    videos: Videos,
+    shares: Sequence[range],
+    failures: dict[int, str],
+    stop: StopRequest,
+    *,
+    shown: bool,
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """All views of the readable videos of some shares, and which video each belongs to.
+
+    A video of more views than a batch has clips comes in several batches, so that memory is
+    bounded however many views it has.
+    """
+    size = videos.reading.evaluation.batch_size
+    entries = [videos.entries[number] for share in shares for number in share]
+    decoded = ordered_map(videos, entries, threads=DECODE_THREADS)
+    with progress("evaluating", len(entries), unit="videos", shown=shown) as advance:
+        for share in shares:
+            clips: list[Tensor] = []
+            owners: list[int] = []
+            for number in share:
+                if stop.made:
+                    return
+                views = next(decoded)
+                if isinstance(views, str):
+                    failures[number] = views
+                    say(f"unreadable, counted as wrong: {videos.entries[number].id}: {views}")
+                else:
+                    clips.extend(views)
+                    owners.extend([number] * len(views))
+                advance()
+            for start in range(0, len(clips), size):
+                yield torch.stack(clips[start : start + size]), owners[start : start + size]
+
+
+def _require_numbers(scores_NK: NDArray[np.float32], entries: Sequence[VideoEntry]) -> None:
+    strange = np.flatnonzero(~np.isfinite(scores_NK).all(axis=1))
+    if len(strange):
+        raise DataError(
+            f"the network's answers to {len(strange)} of {len(entries)} videos are not numbers "
+            f"(nan), first of all to {entries[strange[0]].id}. Its training has diverged; take "
+            "another checkpoint, or train again with a lower learning rate"
+        )

@@ -1,0 +1,262 @@
+"""The training loop: one for teachers and students, with or without stored targets."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from reskd.common.console import Advance, progress, say
+from reskd.common.errors import StoppedShortError
+from reskd.common.experiment import TrainingSpec
+from reskd.common.rng import derived_seed
+from reskd.common.signals import StopRequest
+from reskd.student_train.data.batches import Batch, Batches
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.run.folder import Place, RunFolder
+from reskd.student_train.run.log import LOG_STEPS, Log, log_start, open_log
+from reskd.student_train.run.provenance import RunStart
+from reskd.student_train.train.meters import Figures, counts_of
+from reskd.student_train.train.optim import learning_rate
+from reskd.student_train.train.reproduce import ways_on
+from reskd.student_train.train.stepper import DivergedError, Stepper
+
+MUCH_WAITING: Final = 0.2
+"""Share of an epoch spent waiting for data above which it is worth a word."""
+SAVE_SECONDS: Final = 900.0
+"""A run that is killed loses at most this much, or an epoch if that is shorter."""
+
+AfterEpoch = Callable[[Stepper, Place, Log], None]
+"""Measures the network, logs and keeps what is worth it."""
+OnFailure = Callable[[Stepper, Batch, Place, str], Path]
+"""Keeps what is needed to compute the step again that a run could not go beyond, and says where."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """One run: what is trained, on what, and who is told."""
+
+    batches: Batches
+    """All epochs."""
+    spec: TrainingSpec
+    """How long and how."""
+    run: RunFolder
+    """Where states and log go."""
+    ranks: Ranks
+    """This process and the others."""
+    after_epoch: AfterEpoch | None = None
+    """Called after every epoch, in every process; once more where a run goes on from there."""
+    on_failure: OnFailure | None = None
+    """Called once before a run ends that has diverged."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Looked at after every step."""
+    start: RunStart | None = None
+    """What the log says of how it was started; not where nothing is left to train."""
+
+
+def train(stepper: Stepper, training: Training) -> Place:
+    """Train to the last epoch; a run that was stopped goes on with the very step it had come to.
+
+    On one CPU the resumed run ends with the same weights as one that was never stopped: order and
+    labels come from (seed, epoch), dropout from (seed, epoch, step, process).
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        StoppedShortError: If the loss or its gradient is not finite, or explodes, or too many
+            videos are unreadable.
+        PreemptedError, KeyboardInterrupt: If a signal asked to stop; the last finished step is on
+            disk.
+    """
+    spec, ranks, batches = training.spec, training.ranks, training.batches
+    place = training.run.load(stepper.task, stepper.state)
+    ranks.wait()  # before the first one changes what the others still read
+    if place.steps_done and ranks.is_first:
+        say(
+            f"{training.run.path}: going on after {place.epoch} of {spec.epochs} epochs and "
+            f"{place.step} of {batches.steps_per_epoch} steps"
+        )
+    if ranks.is_first and training.start is not None and place.epoch < spec.epochs:
+        facts = asdict(training.start)
+        log_start(training.run.path, epoch=place.epoch, step=place.steps_done, facts=facts)
+    total = batches.clips_per_epoch * spec.epochs
+    done = batches.clips_per_epoch * place.epoch + batches.planned_clips(place.step)
+    with (
+        open_log(training.run.path, step=place.steps_done, writes=ranks.is_first) as log,
+        progress("training", total, unit="clips", done=done, shown=ranks.is_first) as advance,
+    ):
+        loop = _Loop(training, stepper, place, log, advance)
+        if place.epoch and not place.step and training.after_epoch is not None:
+            training.after_epoch(stepper, place, log)  # it may have been stopped in there
+        for epoch in range(place.epoch, spec.epochs):
+            loop.epoch(epoch)
+    return place
+
+
+@dataclass(slots=True)
+class _Loop:
+    training: Training
+    stepper: Stepper
+    place: Place
+    log: Log
+    advance: Advance
+    told: bool = False
+    last_save: float = field(default_factory=time.monotonic)
+
+    def epoch(self, epoch: int) -> None:
+        """Train one epoch to its end, log it, save the run, measure it."""
+        training, place = self.training, self.place
+        figures = Figures(place.sums if training.ranks.is_first else {})
+        recent = Figures({})
+        self.stepper.task.train()
+        with closing(training.batches.epoch(epoch, first_step=place.step)) as in_order:
+            for batch, wait in _timed(self._seeded(in_order, epoch)):
+                for sums in (figures, recent):
+                    sums.waited(wait)
+                self._part(batch, figures, recent)
+                if batch.ends_step:
+                    recent = self._end_of_step(batch, figures, recent)
+        lr = self._rate(max(0, place.step - 1))
+        place.epoch, place.step, place.sums = epoch + 1, 0, {}
+        self._any()  # before anything is saved of an epoch with too many unreadable videos
+        summary = figures.summary(training.ranks)
+        if not summary:
+            raise StoppedShortError(
+                f"There was not a single clip to train on in epoch {epoch}: no video could be "
+                "read, or no unit of the cache is finished. Run `reskd cache-teacher` again, or "
+                "mend the videos."
+            )
+        self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
+        self._save()
+        if training.ranks.any(training.stop.made)[0]:
+            raise training.stop.error()
+        self._tell_about_waiting(epoch, summary["data_wait_share"])
+        if training.after_epoch is not None:
+            training.after_epoch(self.stepper, place, self.log)
+
+    def _seeded(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        """Dropout must not depend on where the run was started: each step has its own seed."""
+        begins_step = True
+        for batch in batches:
+            if begins_step:
+                key = (self.training.spec.seed, "step", epoch, self.place.step)
+                torch.manual_seed(derived_seed(*key, self.training.ranks.rank))
+            begins_step = batch.ends_step
+            yield batch
+
+    def _part(self, batch: Batch, figures: Figures, recent: Figures) -> None:
+        try:
+            result = self.stepper.forward_backward(batch)
+        except DivergedError as error:
+            raise self._diverged(batch, str(error)) from error
+        if result is None:
+            return
+        counts = counts_of(result)
+        loss = counts["loss"] / counts["clips"]
+        if figures.explodes(loss):
+            raise self._diverged(batch, f"The loss is {loss:.4g}, that of the epoch was far less")
+        for sums in (figures, recent):
+            sums.add(counts)
+        clips_per_second, waiting = recent.pace(self.training.ranks)
+        self.advance(
+            len(batch) * self.training.ranks.world,
+            note=f"epoch {self.place.epoch}  loss {figures.mean('loss'):.3f}  "
+            f"lr {self._rate(self.place.step):.2g}  {clips_per_second:.0f} clips/s  "
+            f"waiting {waiting:.0%}",
+        )
+
+    def _end_of_step(self, batch: Batch, figures: Figures, recent: Figures) -> Figures:
+        """Update the weights; returns the figures that the coming steps add to."""
+        place, lr = self.place, self._rate(self.place.step)
+        try:
+            norm = self.stepper.step(lr)
+        except DivergedError as error:
+            raise self._diverged(batch, str(error)) from error
+        place.step, place.steps_done = place.step + 1, place.steps_done + 1
+        if place.steps_done % LOG_STEPS == 0:
+            summary = recent.summary(self.training.ranks)
+            if summary:
+                self.log.write(
+                    "step",
+                    epoch=place.epoch,
+                    step=place.steps_done,
+                    lr=lr,
+                    gradient_norm=norm,
+                    **summary,
+                )
+            recent = Figures({})
+        if place.step == self.training.batches.steps_per_epoch:
+            return recent  # the epoch is at its end: it is logged and saved as a whole
+        due = time.monotonic() - self.last_save > SAVE_SECONDS
+        stop, due = self._any(self.training.stop.made, due)
+        if stop or due:
+            place.sums = figures.totals(self.training.ranks)
+            self._save()
+            # The first process takes over what all have counted, as after a restart.
+            figures.start_from(place.sums if self.training.ranks.is_first else {})
+        if stop:
+            raise self.training.stop.error()
+        return recent
+
+    def _any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is set in any process; they count unreadable videos by the way.
+
+        Raises:
+            StoppedShortError: In all processes, if these are too many.
+        """
+        ranks, unreadable = self.training.ranks, self.training.batches.unreadable
+        *answers, news = ranks.any(*flags, unreadable.has_news)
+        if news:
+            unreadable.agree(ranks)
+        return answers
+
+    def _rate(self, step: int) -> float:
+        spec = self.training.spec
+        return learning_rate(
+            spec.optimizer.lr,
+            spec.schedule,
+            epoch=self.place.epoch,
+            epochs=spec.epochs,
+            step=step,
+            steps_per_epoch=self.training.batches.steps_per_epoch,
+        )
+
+    def _save(self) -> None:
+        if self.training.ranks.is_first:
+            self.training.run.save(self.stepper.task, self.stepper.state, self.place)
+        self.last_save = time.monotonic()
+
+    def _tell_about_waiting(self, epoch: int, share: float) -> None:
+        if share > MUCH_WAITING and not self.told and self.training.ranks.is_first:
+            self.told = True
+            say(
+                f"{share:.0%} of epoch {epoch} went into waiting for data. To speed it up, "
+                f"{self.training.batches.how_to_speed_up}."
+            )
+
+    def _diverged(self, batch: Batch, problem: str) -> StoppedShortError:
+        place, training = self.place, self.training
+        kept = ""
+        if training.on_failure is not None:
+            folder = training.on_failure(self.stepper, batch, place, problem)
+            command = f"python -m reskd.student_train.train.reproduce {folder}"
+            kept = f" What it was computed from is kept: {command}"
+        return StoppedShortError(
+            f"{problem} at epoch {place.epoch}, step {place.step}, videos "
+            f"{', '.join(map(str, batch.videos[:8]))}{', …' if len(batch) > 8 else ''}. "
+            f"{ways_on(training.run.path)}{kept}"
+        )
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds spent waiting for it."""
+    while True:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - start

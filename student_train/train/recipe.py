@@ -1,0 +1,127 @@
+"""What decides the outcome of a training run, and its digest."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.distill.arrays import ArraySpec, Grid
+from reskd.common.distill.targets import ARRAYS_OF_LOSS
+from reskd.common.experiment import Experiment, LossSpec, ModelSpec, TrainingSpec
+from reskd.common.experiment.load import experiment_tree
+from reskd.common.models.checkpoint import read_checkpoint_info
+from reskd.common.storage.records import digest
+from reskd.student_train.train.live_teacher import LiveTeacher
+from reskd.teacher_cache.format.identity import cache_identity
+from reskd.teacher_cache.read.reader import CacheReader
+
+MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "channels_last")
+"""Fields of a training that may change while a run is stopped: they decide at most roundings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Which network of the experiment is trained, on which frames, by which losses."""
+
+    role: Literal["teacher", "student"]
+    """Its part in the experiment."""
+    experiment: Experiment
+    """Resolved."""
+    model: ModelSpec
+    """The network."""
+    size: int
+    """Side of its frames in pixels."""
+    training: TrainingSpec
+    """How it is trained."""
+    losses: LossSpec
+    """What it learns from; not the experiment's where options say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Where the teacher's answers come from: a cache, the teacher itself, or nowhere."""
+
+    reader: CacheReader | None = None
+    """Cache; beside a live teacher only its views are used."""
+    live: LiveTeacher | None = None
+    """Teacher that answers in the step."""
+
+    def arrays(self, losses: LossSpec) -> tuple[ArraySpec, ...]:
+        """What the losses need of the teacher."""
+        if self.live is not None:
+            return self.live.plan.arrays
+        return self.stored_arrays(losses)
+
+    def stored_arrays(self, losses: LossSpec) -> tuple[ArraySpec, ...]:
+        """What the losses need and the cache provides."""
+        if self.live is not None or self.reader is None:
+            return ()
+        names = arrays_needed(losses)
+        return tuple(array for array in self.reader.manifest.arrays if array.name in names)
+
+    @property
+    def teacher_grid(self) -> Grid | None:
+        """Grid of the teacher's own feature map."""
+        if self.live is not None:
+            return self.live.plan.teacher_grid
+        return None if self.reader is None else self.reader.manifest.teacher_grid
+
+    def num_views(self, recipe: Recipe) -> int | None:
+        """V of the views trained on; None where every epoch draws fresh ones.
+
+        The experiment says it. A cache may hold more: one that has grown since changes no run.
+        """
+        stored = self.reader is not None or self.live is not None
+        return recipe.experiment.views.count if stored else None
+
+
+def arrays_needed(losses: LossSpec) -> list[str]:
+    """Names of all arrays that the losses with a weight may need."""
+    return [
+        name for loss, names in ARRAYS_OF_LOSS.items() if getattr(losses, loss) for name in names
+    ]
+
+
+def recipe_digest(
+    recipe: Recipe, index: VideoIndex, videos: Sequence[int], answers: Answers
+) -> str:
+    """Digest of everything that decides the trained weights, paths apart.
+
+    A live teacher's run and a cached one differ by roundings, so neither goes on with the other.
+    """
+    tree = experiment_tree(recipe.experiment)
+    kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
+    kept[recipe.role].pop("checkpoint", None)
+    for name in MAY_CHANGE:
+        kept[recipe.role]["training"].pop(name)
+    if recipe.model.start is not None:  # what it holds counts, not where it lies
+        start = read_checkpoint_info(recipe.model.start)
+        kept[recipe.role]["model"]["start"] = start.weights_sha256
+    kept["views"].pop("count")  # what counts is the number of views that are trained on
+    return digest(
+        {
+            **kept,
+            "role": recipe.role,
+            "losses": asdict(recipe.losses),
+            "index": index.digest(recipe.experiment.data.train_split),
+            "videos": list(videos),
+            "num_views": answers.num_views(recipe),
+            "arrays": [asdict(array) for array in answers.arrays(recipe.losses)],
+            "answers": _answers_identity(recipe, index, answers),
+        }
+    )
+
+
+def _answers_identity(recipe: Recipe, index: VideoIndex, answers: Answers) -> dict[str, str | None]:
+    fingerprint = None
+    if answers.live is not None:
+        identity = cache_identity(
+            recipe.experiment,
+            index,
+            split=recipe.experiment.data.train_split,
+            weights_sha256=answers.live.weights_sha256,
+        )
+        fingerprint = digest(identity)
+    elif answers.reader is not None:
+        fingerprint = answers.reader.manifest.fingerprint
+    return {"teacher": "live" if answers.live else "cached", "fingerprint": fingerprint}

@@ -1,0 +1,255 @@
+"""One training run from its recipe to a checkpoint: build, train, measure, save."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from reskd.common.console import say
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.dataset.open import open_entry
+from reskd.common.distill.losses import class_weights
+from reskd.common.errors import DataError
+from reskd.common.experiment.load import experiment_tree
+from reskd.common.models.checkpoint import save_checkpoint, start_from
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.models.registry import build_model, complexity
+from reskd.common.rng import derived_seed
+from reskd.common.signals import stop_request
+from reskd.student_train.data.batches import Batch, Batches, FrameSource
+from reskd.student_train.data.labels import Labels
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.run.folder import FAILURE_FOLDER, Place, RunFolder
+from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
+from reskd.student_train.run.model_card import write_cards
+from reskd.student_train.run.provenance import RunStart
+from reskd.student_train.train.loop import Training, train
+from reskd.student_train.train.recipe import Answers, Recipe, recipe_digest
+from reskd.student_train.train.reproduce import save_failure
+from reskd.student_train.train.stepper import Stepper
+from reskd.student_train.train.task import Task
+from reskd.student_train.train.validation import Validation
+
+TRIED: Final = 8
+"""Videos that may be unreadable before a split is taken for absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a run learns from."""
+
+    index: VideoIndex
+    """Videos and classes."""
+    source: FrameSource
+    """Frames of its training split."""
+    answers: Answers
+    """What a teacher says about them."""
+
+
+def run_training(
+    recipe: Recipe,
+    data: TrainingData,
+    run: Path,
+    *,
+    ranks: Ranks,
+    fresh: bool,
+    validate: bool,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Train a network and write its checkpoint directory.
+
+    Args:
+        recipe: Which network, how.
+        data: What it learns from.
+        run: Folder of the run.
+        ranks: This process and the others.
+        fresh: Forget an earlier run in the same folder.
+        validate: Measure it, where the index has data.val_split.
+        command: What was typed, for the run's log; empty where Python code calls.
+
+    Returns:
+        Facts about the finished run, for JSON; figures are None where its log was lost.
+
+    Raises:
+        StoppedShortError: If another process trains in that folder, or as `train`.
+        PreemptedError, KeyboardInterrupt: If a signal asked to stop; a step, or the measurement of
+            a few videos, is finished first.
+    """
+    complexity(  # refuses frames the model cannot take, before a video is opened
+        recipe.model,
+        num_classes=len(data.index.classes),
+        num_frames=recipe.experiment.clip.num_frames,
+        size=recipe.size,
+    )
+    start = RunStart.now(recipe, data.answers, ranks, command=command)
+    task = _build_task(recipe, data)
+    digest = recipe_digest(recipe, data.index, data.source.videos, data.answers)
+    folder = RunFolder(run, digest, keep=recipe.training.keep)
+
+    def save(path: Path, model: Recognizer) -> None:
+        save_checkpoint(
+            path,
+            model,
+            role=recipe.role,
+            spec=recipe.model,
+            size=recipe.size,
+            classes=data.index.classes,
+            experiment=experiment_tree(recipe.experiment),
+        )
+
+    def keep_failure(stepper: Stepper, batch: Batch, place: Place, problem: str) -> Path:
+        facts = {**_facts(recipe, len(data.index.classes)), "rank": ranks.rank}
+        # Each process has met clips of its own.
+        kept = run / (FAILURE_FOLDER if ranks.is_first else f"{FAILURE_FOLDER}-{ranks.rank}")
+        save_failure(kept, stepper, batch, place, problem=problem, facts=facts)
+        return kept
+
+    with stop_request() as stop, folder.held(ranks):
+        if fresh and ranks.is_first:
+            folder.clear()
+        ranks.wait()
+        validation = None
+        if validate and _can_validate(recipe, data.index, ranks):
+            validation = Validation(
+                recipe=recipe, index=data.index, ranks=ranks, folder=run, save=save, stop=stop
+            )
+        stepper = Stepper(task, recipe.training, ranks, data.answers.live)
+        training = Training(
+            batches=_batches(recipe, data, ranks),
+            spec=recipe.training,
+            run=folder,
+            ranks=ranks,
+            after_epoch=None if validation is None else validation.after_epoch,
+            on_failure=keep_failure,
+            stop=stop,
+            start=start,
+        )
+        place = train(stepper, training)
+        if ranks.is_first:
+            save(run, stepper.model)
+        ranks.wait()
+        measured: dict[str, Any] = {}
+        if validation is not None:
+            with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
+                measured = validation.at_end(stepper.model, place, log)
+        if ranks.is_first:
+            write_cards(run, start, measured, epochs=recipe.training.epochs)
+        return _summary(recipe, run) | ({"validation": measured} if measured else {})
+
+
+def _can_validate(recipe: Recipe, index: VideoIndex, ranks: Ranks) -> bool:
+    """Whether every process can; the first one says why not.
+
+    A student may well be trained from a cache where there are no videos; that must not fail.
+    """
+    problems = [problem for problem in ranks.all_of(_lacking(recipe, index)) if problem]
+    if problems and ranks.is_first:
+        say(problems[0])
+    return not problems
+
+
+def _lacking(recipe: Recipe, index: VideoIndex) -> str:
+    """Why this process cannot measure; empty where it can."""
+    data = recipe.experiment.data
+    split = data.val_split
+    if split not in index.split_names():
+        return f"The index has no split {split!r} (data.val_split), so the run is not measured."
+    problem = ""
+    for entry in index.split(split)[:TRIED]:
+        try:
+            with open_entry(index, entry, data):
+                return ""
+        except DataError as error:
+            problem = str(error)
+    return f"The run is not measured: the videos of split {split!r} are not here. {problem}"
+
+
+def _batches(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Batches:
+    entries = data.index.split(recipe.experiment.data.train_split)
+    training = recipe.training
+    labels = Labels(
+        entries,
+        num_classes=len(data.index.classes),
+        kind=training.labels.kind,
+        seed=training.seed,
+    )
+    return Batches(
+        data.source,
+        labels,
+        targets=[array.name for array in data.answers.stored_arrays(recipe.losses)],
+        reader=data.answers.reader,
+        num_views=data.answers.num_views(recipe),
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        seed=training.seed,
+        ranks=ranks,
+    )
+
+
+def _build_task(recipe: Recipe, data: TrainingData) -> Task:
+    labels, num_classes = recipe.training.labels, len(data.index.classes)
+    entries = data.index.split(recipe.experiment.data.train_split)
+    weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)
+    torch.manual_seed(derived_seed(recipe.training.seed, "init"))
+    model = build_model(recipe.model, num_classes=num_classes)
+    start_from(model, recipe.model)
+    if not recipe.losses.feature_mse:
+        return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
+    arrays = {array.name: array for array in data.answers.arrays(recipe.losses)}
+    return Task(
+        model,
+        recipe.losses,
+        labels=labels,
+        class_weights_K=weights,
+        teacher_channels=arrays["features"].row_shape[1],
+        teacher_grid=data.answers.teacher_grid,
+    )
+
+
+def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
+    """What a step needs beside its tensors to be computed again."""
+    return {
+        "experiment": recipe.experiment.name,
+        "role": recipe.role,
+        "model": {**asdict(recipe.model), "pretrained": False, "start": None},
+        "num_classes": num_classes,
+        "losses": asdict(recipe.losses),
+        "labels": asdict(recipe.training.labels),
+        "precision": recipe.training.precision,
+        "accumulation": recipe.training.accumulation,
+        "seed": recipe.training.seed,
+    }
+
+
+def _summary(recipe: Recipe, run: Path) -> dict[str, Any]:
+    events = read_events(run)
+    seconds = sorted(event["seconds"] for event in events)
+    last = events[-1] if events else {}  # a log that was lost or deleted
+    return {
+        "run": str(run),
+        "role": recipe.role,
+        "epochs": recipe.training.epochs,
+        "seconds_per_epoch": seconds[len(seconds) // 2] if seconds else None,
+        **{name: last.get(name) for name in ("loss", "train_top1", "data_wait_share")},
+    }
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """The facts about a finished run for a person."""
+    lines = [f"{summary['role']} trained: {summary['run']}"]
+    if summary["loss"] is None:
+        lines.append(f"{summary['epochs']} epochs; its {EVENTS_FILE} is missing or holds no epoch")
+    else:
+        lines.append(
+            f"{summary['epochs']} epochs of {summary['seconds_per_epoch']:.1f} s, last loss "
+            f"{summary['loss']:.4f}, training top-1 {summary['train_top1']:.3f}, "
+            f"{summary['data_wait_share']:.0%} of the time waiting for data"
+        )
+    for which, figures in summary.get("validation", {}).items():
+        lines.append(
+            f"{which} network (epoch {figures['of_epoch']}): {figures['metric']} "
+            f"{figures[figures['metric']]:.4f}, {figures['videos']} videos, {figures['protocol']}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""From an experiment to a trained network: what train-teacher and train-student do."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from reskd.common.dataset.index import VideoIndex, read_index
+from reskd.common.distill.targets import ARRAYS_OF_LOSS
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import Experiment, LossSpec
+from reskd.student_train.data.batches import FrameSource, StoredFrames
+from reskd.student_train.data.cache import holds_frames, open_cache
+from reskd.student_train.data.decoded_frames import DecodedFrames
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.train.live_teacher import LiveTeacher
+from reskd.student_train.train.recipe import Answers, Recipe, arrays_needed
+from reskd.student_train.train.run_training import TrainingData, run_training
+
+
+def train_teacher(
+    experiment: Experiment,
+    run: Path,
+    *,
+    ranks: Ranks,
+    max_bad: float,
+    fresh: bool,
+    validate: bool,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train the experiment's teacher on big frames, from labels alone.
+
+    Args:
+        experiment: Resolved experiment.
+        run: Folder of the run.
+        ranks: This process and, under torchrun, the others.
+        max_bad: Share of unreadable videos at which training stops.
+        fresh: Forget an earlier run in the same folder.
+        validate: Measure while training and at its end, where the index has data.val_split.
+        command: What was typed, for the run's log; empty where Python code calls.
+
+    Returns:
+        Facts about the finished run, for JSON.
+
+    Raises:
+        ExperimentError: If the experiment does not say how.
+        DataError: If the index or the split is missing.
+    """
+    if experiment.teacher.training is None:
+        raise ExperimentError(
+            "The experiment has no teacher.training: its teacher comes from elsewhere. Add "
+            "teacher.training.epochs and so on to train one here."
+        )
+    recipe = Recipe(
+        role="teacher",
+        experiment=experiment,
+        model=experiment.teacher.model,
+        size=experiment.views.size,
+        training=experiment.teacher.training,
+        losses=_without_teacher(LossSpec(), cross_entropy=1.0),
+    )
+    index = read_index(experiment.data.index)
+    answers = Answers()
+    source = _decoded_frames(recipe, index, answers, max_bad, ranks)
+    data = TrainingData(index, source, answers)
+    return run_training(
+        recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
+    )
+
+
+def train_student(
+    experiment: Experiment,
+    run: Path,
+    *,
+    cache: Path | None,
+    teacher: Literal["cached", "live"],
+    distill: bool,
+    ranks: Ranks,
+    max_bad: float,
+    fresh: bool,
+    allow_incomplete: bool,
+    validate: bool,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train the experiment's student from a cache, beside its teacher, or from labels alone.
+
+    Args:
+        experiment: Resolved experiment.
+        run: Folder of the run.
+        cache: Store to learn from. Without distillation it only provides the frames, or, when it is
+            None, fresh views are decoded in every epoch. With a live teacher it only provides the
+            views, which otherwise are drawn as a cache of views.count views would hold them.
+        teacher: `live` computes the teacher's answers in every step instead of reading them.
+        distill: False keeps the cross entropy alone.
+        ranks: This process and, under torchrun, the others.
+        max_bad: Share of unreadable videos at which training stops.
+        fresh: Forget an earlier run in the same folder.
+        allow_incomplete: Train on the finished units of an unfinished cache.
+        validate: Measure while training and at its end, where the index has data.val_split.
+        command: What was typed, for the run's log; empty where Python code calls.
+
+    Returns:
+        Facts about the finished run, for JSON.
+
+    Raises:
+        CacheError: If the cache is damaged or another experiment's.
+        ExperimentError: If teacher, cache and losses do not fit each other.
+        StoppedShortError: If the cache is incomplete.
+        DataError: If the index is missing, or the live teacher.
+    """
+    student = experiment.required_student()
+    losses = student.losses
+    if not distill:
+        losses = _without_teacher(losses, cross_entropy=losses.cross_entropy or 1.0)
+    _check_teacher_is_of_use(losses, cache, teacher)
+    recipe = Recipe(
+        role="student",
+        experiment=experiment,
+        model=student.model,
+        size=student.size,
+        training=student.training,
+        losses=losses,
+    )
+    index = read_index(experiment.data.index)
+    live = None
+    if teacher == "live":
+        live = LiveTeacher(experiment, index, names=arrays_needed(losses), device=ranks.device)
+    reader = None
+    if cache is not None:
+        reader = open_cache(
+            experiment,
+            index,
+            cache,
+            views_only=live is not None,
+            allow_incomplete=allow_incomplete,
+        )
+    answers = Answers(reader, live)
+    source: FrameSource
+    if reader is not None and live is None and holds_frames(reader):
+        source = StoredFrames(reader)
+    else:
+        source = _decoded_frames(recipe, index, answers, max_bad, ranks)
+    data = TrainingData(index, source, answers)
+    return run_training(
+        recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
+    )
+
+
+def _without_teacher(losses: LossSpec, *, cross_entropy: float) -> LossSpec:
+    """The same without the terms that compare with a teacher."""
+    return replace(losses, cross_entropy=cross_entropy, **dict.fromkeys(ARRAYS_OF_LOSS, 0.0))
+
+
+def _check_teacher_is_of_use(
+    losses: LossSpec, cache: Path | None, teacher: Literal["cached", "live"]
+) -> None:
+    needed = [loss for loss in ARRAYS_OF_LOSS if getattr(losses, loss)]
+    if needed and cache is None and teacher == "cached":
+        raise ExperimentError(
+            "The student's losses need the teacher's answers: name their store with --cache, "
+            "compute them in every step with --teacher live, or train from labels alone with "
+            "--no-distill."
+        )
+    if not needed and teacher == "live":
+        raise ExperimentError(
+            "--teacher live would run the teacher for nothing: no loss compares with it. Give one "
+            f"of student.losses.{', '.join(ARRAYS_OF_LOSS)} a weight, or leave the option out."
+        )
+
+
+def _decoded_frames(
+    recipe: Recipe, index: VideoIndex, answers: Answers, max_bad: float, ranks: Ranks
+) -> DecodedFrames:
+    return DecodedFrames(
+        recipe.experiment,
+        index,
+        recipe.experiment.data.train_split,
+        size=recipe.size,
+        replay=answers.reader,
+        num_views=answers.num_views(recipe),
+        keep_clips=answers.live is not None,
+        workers=recipe.training.workers,
+        memory_bytes=int(recipe.training.memory_gb * 1e9),
+        pinned=ranks.device.type == "cuda",
+        max_bad=max_bad,
+    )

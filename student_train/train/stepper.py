@@ -1,0 +1,240 @@
+"""Optimiser steps: precision, gradients of several parts and processes, clipping, averaging."""
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from math import inf, isfinite
+from typing import Any, Final, NamedTuple
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from reskd.common.errors import ExperimentError
+from reskd.common.experiment import TrainingSpec
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.video.preprocess import normalize
+from reskd.student_train.data.batches import Batch
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.run.folder import Stateful
+from reskd.student_train.train.live_teacher import LiveTeacher
+from reskd.student_train.train.optim import build_optimizer, set_learning_rate
+from reskd.student_train.train.task import Task, TaskOutput
+
+_LOW_PRECISION: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class DivergedError(Exception):
+    """The loss or its gradient is not finite, or far beyond what it was."""
+
+
+class PartResult(NamedTuple):
+    """What computing one part of a step gave."""
+
+    output: TaskOutput
+    labels: Tensor
+    """On the device."""
+
+
+class Stepper:
+    """A task that takes optimiser steps, each from one or several parts and processes.
+
+    The loss of a part counts by its share of the clips of the whole step, so a step comes to the
+    same however it is cut, BatchNorm apart. Processes exchange gradients once per step.
+
+    Args:
+        task: What is trained; moved to the device.
+        spec: How.
+        ranks: This process and the others.
+        live: Teacher that answers in the step; None takes the targets of the batches.
+
+    Raises:
+        ExperimentError: If BatchNorm over all processes is asked for on CPUs.
+    """
+
+    def __init__(
+        self, task: Task, spec: TrainingSpec, ranks: Ranks, live: LiveTeacher | None
+    ) -> None:
+        task = task.to(ranks.device)
+        if spec.channels_last:
+            _use_channels_last(task)
+        if spec.sync_batchnorm and ranks.world > 1:
+            if ranks.device.type != "cuda":
+                raise ExperimentError(
+                    "training.sync_batchnorm needs GPUs: torch's layer for it has no CPU version. "
+                    "Set it to false, or raise the clips per process."
+                )
+            task = with_batchnorm_of_all(task)
+        if spec.compile:
+            task.compile()
+        self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
+        # Small gradients vanish in float16; the scaler makes them large and undoes it.
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.precision == "float16")
+        self.average = (
+            None if spec.ema_decay is None else ModelEmaV3(task.model, decay=spec.ema_decay)
+        )
+        self._spec, self._ranks, self._live = spec, ranks, live
+        self._shared: DistributedDataParallel | None = None
+        if ranks.world > 1:
+            with warnings.catch_warnings():
+                # The name that torch has used since 2.13 is unknown to those before.
+                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+                # Each process keeps the statistics of its own BatchNorm; the first one's are saved.
+                self._shared = DistributedDataParallel(
+                    _TaskOrNothing(task),
+                    device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+                    broadcast_buffers=False,
+                )
+
+    @property
+    def model(self) -> Recognizer:
+        """The network to measure and to save: the average of the weights where one is kept."""
+        averaged: Recognizer = self.task.model if self.average is None else self.average.module
+        return averaged
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """What has to be kept beside the task's weights for a run that is to go on."""
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.average is None else {**parts, "average": self.average}
+
+    def forward_backward(self, batch: Batch) -> PartResult | None:
+        """Add the gradient of one part of a step; None for one without clips.
+
+        Raises:
+            DivergedError: If the loss is not finite.
+        """
+        if self._nothing_to_do(batch):
+            if self._shared is not None and batch.ends_step:
+                self.scaler.scale(self._shared(None)).backward()
+            return None
+        clips = normalize(self._moved(batch.frames_BT3HW))
+        labels = self._moved(batch.labels)
+        targets = {name: self._moved(target) for name, target in self.targets(batch).items()}
+        with self._exchange(batch.ends_step):
+            with self._precision():
+                output: TaskOutput = (self._shared or self.task)(clips, labels, targets)
+            if not isfinite(output.loss.item()):
+                raise DivergedError(f"The loss is {described(output)}")
+            # Gradients are averaged over processes; shares add up to 1 over all of them.
+            loss = output.loss * (batch.share * self._ranks.world)
+            self.scaler.scale(loss).backward()
+        return PartResult(output, labels)
+
+    def step(self, lr: float) -> float:
+        """Update the weights and forget the gradients.
+
+        A step for which no process could read a clip changes nothing: without this rule momentum
+        and decay would move the weights.
+
+        Returns:
+            L2 norm of the whole gradient before clipping; 0 without clips.
+
+        Raises:
+            DivergedError: If it is not finite; the weights stay what they were.
+        """
+        if all(weight.grad is None for weight in self.task.parameters()):
+            return 0.0  # a process alone; several have exchanged zeros
+        self.scaler.unscale_(self.optimizer)
+        clip_norm = self._spec.optimizer.clip_norm or inf
+        norm = clip_grad_norm_(self.task.parameters(), clip_norm).item()
+        # Too large for float16 is no harm: the scaler leaves the step out and scales less.
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        if not isfinite(norm) and not overflow:
+            raise DivergedError(f"The gradient has norm {norm:.4g}")
+        # Processes see by the gradient they share whether any had clips, and need not ask. With
+        # clips it is exactly 0 only where the loss has nothing left to teach.
+        if norm:
+            set_learning_rate(self.optimizer, lr)
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(self.task.model)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _exchange(self, ends_step: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients with the last part of a step, not with those before it."""
+        return nullcontext() if self._shared is None or ends_step else self._shared.no_sync()
+
+    def _nothing_to_do(self, batch: Batch) -> bool:
+        """Without clips; with BatchNorm over all processes also if another one has none."""
+        empty = not len(batch)
+        together = self._spec.sync_batchnorm and self._ranks.world > 1
+        return self._ranks.any(empty)[0] if together else empty
+
+    def _precision(self) -> AbstractContextManager[None]:
+        dtype = _LOW_PRECISION.get(self._spec.precision)
+        return torch.autocast(self._ranks.device.type, dtype, enabled=dtype is not None)
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """What the teacher says about a batch, stored or asked now."""
+        if self._live is None:
+            return batch.targets
+        assert batch.clips_BT3HW is not None, "a live teacher needs clips of its size"
+        return self._live.targets(batch.clips_BT3HW)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        # Only CUDA copies in order with what the batch's memory is used for next (slots.py).
+        cuda = self._ranks.device.type == "cuda"
+        return tensor.to(self._ranks.device, non_blocking=cuda)
+
+
+class _TaskOrNothing(nn.Module):
+    """A task for several processes: each has to hand in a gradient of every weight, or others wait.
+
+    One that has no clips for a step hands in zeros. So do weights that no loss depends on: a
+    classifier, or layers of a backbone that come after its feature map.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, clips: Tensor | None, *batch: Any) -> Any:
+        """What the task returns, or without clips a zero; every weight has a part in either."""
+        trained = [weight for weight in self.task.parameters() if weight.requires_grad]
+        if clips is None:
+            return _NoGradient.apply(*trained)
+        output: TaskOutput = self.task(clips, *batch)
+        return output._replace(loss=output.loss + _NoGradient.apply(*trained))
+
+
+class _NoGradient(Function):
+    """A zero that depends on weights, but adds nothing to their gradients.
+
+    Zeros as large as the weights would have to be made and added in every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        return weights[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
+        return (None,) * len(ctx.needs_input_grad)
+
+
+def with_batchnorm_of_all(task: Task) -> Task:
+    """The same with BatchNorm over the clips of all processes.
+
+    torch's own conversion would lose the activations that timm puts into its BatchNorm.
+    """
+    converted: Task = convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def described(output: TaskOutput) -> str:
+    """Value and unweighted parts of a loss, for a person."""
+    parts = ", ".join(f"{name} {part.item():.4g}" for name, part in output.parts.items())
+    return f"{output.loss.item():.4g} ({parts})"
+
+
+def _use_channels_last(module: nn.Module) -> None:
+    """Only weights of 3D layers; 2D networks are in that order from the start."""
+    for parameter in module.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)

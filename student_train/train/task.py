@@ -1,0 +1,103 @@
+"""One training step's arithmetic: a student, what it is compared with, and the weighted sum."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from reskd.common.distill.arrays import Grid
+from reskd.common.distill.encoding import decode_features
+from reskd.common.distill.losses import (
+    feature_mse,
+    label_loss,
+    logit_map_kl,
+    softened_kl,
+    top_k_logit_map_kl,
+)
+from reskd.common.experiment import LabelSpec, LossSpec
+from reskd.common.models.recognizer import Recognizer
+
+
+class TaskOutput(NamedTuple):
+    """What one step returns."""
+
+    loss: Tensor
+    """Weighted sum, to go backward from."""
+    parts: dict[str, Tensor]
+    """Unweighted loss terms by the name of their weight in the experiment, for logging."""
+    logits_BK: Tensor
+    """Class scores, for the training accuracy."""
+
+
+class Task(nn.Module):
+    """A recognizer learning from labels and, where weights say so, from stored targets.
+
+    Args:
+        model: The network that is trained.
+        losses: Weights; terms of weight 0 are not computed.
+        labels: What the labels ask for.
+        class_weights_K: Weights of the classes in the loss of the labels; None: all alike.
+        teacher_channels: C of the stored feature maps; when the student has another C a 1x1
+            convolution, trained with it and dropped afterwards, maps the one to the other.
+        teacher_grid: Grid of the teacher's own feature map.
+    """
+
+    def __init__(
+        self,
+        model: Recognizer,
+        losses: LossSpec,
+        *,
+        labels: LabelSpec,
+        class_weights_K: Tensor | None = None,
+        teacher_channels: int | None = None,
+        teacher_grid: Grid | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.losses, self.labels = losses, labels
+        self.class_weights_K: Tensor | None
+        self.register_buffer("class_weights_K", class_weights_K, persistent=False)
+        self.teacher_grid = teacher_grid
+        self.adapter: nn.Module = nn.Identity()
+        if losses.feature_mse and teacher_channels not in (None, model.num_features):
+            self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
+
+    def forward(
+        self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]
+    ) -> TaskOutput:
+        features_BTChw, logits_BK = self.model(clips_BT3HW)
+        parts: dict[str, Tensor] = {}
+        if self.losses.cross_entropy:
+            parts["cross_entropy"] = label_loss(
+                logits_BK, labels, self.labels, self.class_weights_K
+            )
+        if self.losses.feature_mse:
+            assert self.teacher_grid is not None, "feature_mse needs the teacher's grid"
+            adapted = self.adapter(features_BTChw.flatten(0, 1))
+            parts["feature_mse"] = feature_mse(
+                adapted.unflatten(0, features_BTChw.shape[:2]),
+                decode_features(targets),
+                targets.get("feature_residual"),
+                teacher_grid=self.teacher_grid,
+            )
+        if self.losses.logit_kd:
+            parts["logit_kd"] = softened_kl(
+                logits_BK, targets["logits"], temperature=self.losses.temperature
+            )
+        if self.losses.logit_map_kl:
+            parts["logit_map_kl"] = self._logit_map_kl(features_BTChw, targets)
+        terms = [getattr(self.losses, name) * part for name, part in parts.items()]
+        return TaskOutput(sum(terms[1:], terms[0]), parts, logits_BK)
+
+    def _logit_map_kl(self, features_BTChw: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """Against the dense or the top-k map, whichever was stored; the adapter has no part."""
+        scores_BThwK = self.model.logit_map(features_BTChw)
+        temperature = self.losses.logit_map_temperature
+        if "logit_map" in targets:
+            return logit_map_kl(scores_BThwK, targets["logit_map"], temperature=temperature)
+        return top_k_logit_map_kl(
+            scores_BThwK,
+            targets["logit_map_ids"],
+            targets["logit_map_values"],
+            targets["logit_map_rest"],
+            temperature=temperature,
+        )

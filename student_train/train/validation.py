@@ -1,0 +1,167 @@
+"""Measuring a network while it trains and at its end, and keeping the best one."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.errors import DataError
+from reskd.common.models.checkpoint import load_checkpoint
+from reskd.common.models.recognizer import Recognizer
+from reskd.common.signals import StopRequest
+from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.records import without_nan
+from reskd.common.video.eval_views import one_view
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.evaluate.measure import measure
+from reskd.student_train.run.folder import BEST_FOLDER, Place
+from reskd.student_train.run.log import Log, read_events
+from reskd.student_train.train.recipe import Recipe
+from reskd.student_train.train.stepper import Stepper
+
+LOGGED: Final = (
+    "metric",
+    "top1",
+    "top5",
+    "mean_class_accuracy",
+    "mean_average_precision",
+    "split",
+    "videos",
+    "failed",
+    "protocol",
+)
+"""What of a measurement goes into the log."""
+
+MEASURED_FILE: Final = "measured.json"
+"""Beside the best network: its epoch and figures. A log that was lost crowns no worse one."""
+
+Save = Callable[[Path, Recognizer], None]
+"""Writes a checkpoint directory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """The measurements of one run, on data.val_split.
+
+    While it trains, one clip x the centre crop of every video; at its end the whole protocol of the
+    experiment, for the last network and for the best one. What was measured stands in the log, so a
+    run that goes on measures nothing twice. A run that is asked to stop while it is measured does,
+    and goes on with the measurement.
+    """
+
+    recipe: Recipe
+    index: VideoIndex
+    ranks: Ranks
+    folder: Path
+    """The run."""
+    save: Save
+    stop: StopRequest
+
+    def after_epoch(self, stepper: Stepper, place: Place, log: Log) -> None:
+        """Measure if it is time, and keep the network if it is the best so far."""
+        evaluation = self.recipe.experiment.evaluation
+        epochs = self.recipe.training.epochs
+        if place.epoch % evaluation.interval and place.epoch != epochs:
+            return
+        earlier = self._logged("current")
+        # Every process must come to the same answer, and only the first one writes the log.
+        known = any(event["epoch"] == place.epoch - 1 for event in earlier)
+        if self.ranks.any(known)[0]:
+            return
+        figures = self._measured(stepper.model, one_clip=True)
+        if self.ranks.is_first:
+            candidates = [*self._kept(), *earlier]
+            if all(self._value(figures) > self._value(other) for other in candidates):
+                self.save(self.folder / BEST_FOLDER, stepper.model)
+                self._keep(figures, epoch=place.epoch - 1)
+            log.write(
+                "validation",
+                epoch=place.epoch - 1,
+                step=place.steps_done,
+                which="current",
+                **figures,
+            )
+
+    def at_end(self, last: Recognizer, place: Place, log: Log) -> dict[str, dict[str, Any]]:
+        """Measure the last and the best network as the experiment says.
+
+        Returns:
+            Figures by name, `last` and `best`, the latter with its epoch.
+        """
+        candidates = [*self._kept(), *self._logged("current")]
+        best_epoch = max(candidates, key=self._value)["epoch"] if candidates else place.epoch - 1
+        best_epoch = int(max(self.ranks.all_of(best_epoch if self.ranks.is_first else -1)))
+        results: dict[str, dict[str, Any]] = {}
+        for which, epoch in (("last", place.epoch - 1), ("best", best_epoch)):
+            known = self.ranks.all_of(self._logged(which))[0]
+            if not known:
+                if which == "best" and epoch == place.epoch - 1:
+                    figures = results["last"]
+                else:
+                    model = last
+                    if which == "best":
+                        best, _ = load_checkpoint(self.folder / BEST_FOLDER)
+                        model = best.to(self.ranks.device)
+                    figures = self._measured(model, one_clip=False)
+                figures = {**figures, "of_epoch": epoch}
+                log.write(
+                    "validation",
+                    epoch=place.epoch - 1,
+                    step=place.steps_done,
+                    which=which,
+                    **figures,
+                )
+                results[which] = figures
+            else:
+                results[which] = {name: known[-1].get(name) for name in (*LOGGED, "of_epoch")}
+        return results
+
+    def _measured(self, model: Recognizer, *, one_clip: bool) -> dict[str, Any]:
+        # Each process has BatchNorm statistics of its own clips; what is saved are the first one's.
+        # Training itself never uses them, and a run that goes on loads them in every process.
+        self.ranks.take_first(model.buffers())
+        experiment = self.recipe.experiment
+        if one_clip:
+            experiment = replace(experiment, evaluation=one_view(experiment.evaluation))
+        figures = measure(
+            model,
+            experiment,
+            self.index,
+            role=self.recipe.role,
+            size=self.recipe.size,
+            split=experiment.data.val_split,
+            ranks=self.ranks,
+            stop=self.stop,
+        )
+        return {name: figures[name] for name in LOGGED}
+
+    def _keep(self, figures: dict[str, Any], *, epoch: int) -> None:
+        record = without_nan({"epoch": epoch, **figures})
+        path = self.folder / BEST_FOLDER / MEASURED_FILE
+        atomic_write(path, (json.dumps(record, indent=1) + "\n").encode())
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """Epoch and figures of the best network so far, if there is one."""
+        path = self.folder / BEST_FOLDER / MEASURED_FILE
+        try:
+            record = json.loads(path.read_bytes())
+            self._value(record), int(record["epoch"])
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} is no record of a measurement. Remove it: the log stands in for it."
+            ) from error
+        return [record]
+
+    def _logged(self, which: str) -> list[dict[str, Any]]:
+        events = read_events(self.folder, "validation")
+        return [event for event in events if event["which"] == which]
+
+    def _value(self, figures: dict[str, Any]) -> float:
+        """The figure that decides what is best; a mean over nothing is the worst."""
+        value = figures[self.recipe.experiment.evaluation.metric]
+        return value if value is not None and isfinite(value) else -1.0

@@ -1,0 +1,1 @@
+"""Run the teacher and write what it said, unit by unit."""

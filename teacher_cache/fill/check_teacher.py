@@ -1,0 +1,67 @@
+"""Before a month of GPU time: is this the teacher the experiment speaks of?"""
+
+import numpy as np
+
+from reskd.common.console import say
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.distill.teacher import Teacher
+from reskd.common.errors import DataError
+from reskd.common.experiment import Experiment
+from reskd.common.rng import keyed_generator
+from reskd.teacher_cache.fill.compute import Request, answer_in_groups, answer_videos
+
+
+def check_accuracy(
+    experiment: Experiment, index: VideoIndex, teacher: Teacher, *, split: str, threads: int
+) -> float | None:
+    """Measure the teacher on labelled videos, through the very path that fills the cache.
+
+    View 0 of `teacher.gate_videos` videos is drawn, decoded, cut and answered; a wrong class order,
+    wrong normalisation or wrong weights show here. The videos are of data.val_split where the
+    index has it, else of the split to be cached.
+
+    Returns:
+        Top-1 accuracy; None if the experiment states none. Unreadable videos are left out: they
+        are no fault of the teacher's.
+
+    Raises:
+        DataError: If the accuracy is below `teacher.least_top1`.
+    """
+    least = experiment.teacher.least_top1
+    if least is None:
+        return None
+    if experiment.data.val_split in index.split_names():
+        split = experiment.data.val_split
+    videos = index.split(split)
+    order = keyed_generator(experiment.views.seed, "gate").permutation(len(videos))
+    entries = [videos[number] for number in order[: experiment.teacher.gate_videos]]
+    logits = ArraySpec(name="logits", row_shape=(len(index.classes),), dtype="float16")
+    request = Request(
+        experiment=experiment,
+        index=index,
+        plan=TargetPlan(arrays=(logits,), teacher_grid=(1, 1), feature_grid=(1, 1), student_size=1),
+        views=range(1),
+        known_failures={},
+        threads=threads,
+    )
+    answers = (
+        answer_in_groups(request, entries, teacher, range(len(entries)))
+        if experiment.teacher.mode == "batch"
+        else answer_videos(request, entries, teacher)
+    )
+    hits = [
+        int(np.argmax(answer.rows["logits"][0])) in entries[answer.place].labels
+        for answer in answers
+        if answer.failure is None
+    ]
+    top1 = sum(hits) / max(1, len(hits))
+    say(f"teacher: top-1 {top1:.3f} on {len(hits)} videos of split {split}, stated: {least:.3f}")
+    if top1 < least:
+        raise DataError(
+            f"The teacher in {experiment.teacher.checkpoint} answers {top1:.3f} of {len(hits)} "
+            f"videos of split {split!r} rightly; the experiment states at least {least:.3f} "
+            "(teacher.least_top1). Check its weights, the order of its classes and the frames it "
+            "was trained on, or lower the stated accuracy. Nothing was cached."
+        )
+    return top1

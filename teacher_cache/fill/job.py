@@ -1,0 +1,99 @@
+"""One experiment, one cache, this machine: what every command that runs the teacher starts from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
+from reskd.common.distill.teacher import Teacher
+from reskd.common.errors import CacheError
+from reskd.common.experiment import Experiment
+from reskd.common.models.checkpoint import check_teacher, load_checkpoint
+from reskd.common.models.recognizer import Recognizer
+from reskd.teacher_cache.format.identity import cache_identity, first_difference
+from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """How stage one runs on this machine; nothing here changes a byte of the cache."""
+
+    max_bad: float
+    """Share of unreadable videos at which the run stops."""
+    threads: int
+    """Videos decoded ahead."""
+    device: torch.device
+    """Where the teacher runs."""
+    force: bool
+    """Start even if the disk looks too small."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One experiment, one cache, this machine."""
+
+    experiment: Experiment
+    index: VideoIndex
+    entries: tuple[VideoEntry, ...]
+    """Videos of the cached split."""
+    folder: Path
+    options: RunOptions
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the teacher sees groups of videos instead of each by itself."""
+        return self.experiment.teacher.mode == "batch"
+
+
+def job_on_cache(
+    experiment: Experiment, folder: Path, options: RunOptions
+) -> tuple[Job, Manifest, Recognizer]:
+    """A job on a cache that is there, its manifest, and the teacher's network.
+
+    Raises:
+        CacheError: If there is no cache, its cache.json is damaged, or it is another experiment's.
+        DataError: If the index or the teacher is missing or does not fit.
+    """
+    manifest = read_manifest(folder)
+    index = read_index(experiment.data.index)
+    model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
+    check_teacher(experiment, checkpoint, index)
+    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
+    job = Job(
+        experiment=experiment,
+        index=index,
+        entries=index.split(manifest.split),
+        folder=folder,
+        options=options,
+    )
+    return job, manifest, model
+
+
+def require_identity(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    manifest: Manifest,
+    weights_sha256: str | None,
+) -> None:
+    """Refuse to touch the cache of another experiment.
+
+    Raises:
+        CacheError: With the first field that differs.
+    """
+    wanted = cache_identity(experiment, index, split=manifest.split, weights_sha256=weights_sha256)
+    difference = first_difference(manifest.identity, wanted)
+    if difference is not None:
+        raise CacheError(
+            f"{folder} is the cache of another experiment. First difference: {difference}. Name "
+            "the experiment it was written for with --experiment."
+        )
+
+
+def teacher_for(
+    experiment: Experiment, model: Recognizer, manifest: Manifest, device: torch.device
+) -> Teacher:
+    """The teacher that answers all that a cache holds."""
+    logit_map = any(array.name.startswith("logit_map") for array in manifest.arrays)
+    return Teacher(model, device, mode=experiment.teacher.mode, logit_map=logit_map)

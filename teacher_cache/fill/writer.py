@@ -1,0 +1,239 @@
+"""Make a cache, change its shape, and add whole units to it: objects first, the record last."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+from reskd.common.distill.arrays import Row, TargetPlan
+from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_write, sync_folder
+from reskd.common.storage.folder_lock import locked
+from reskd.teacher_cache.format.commits import Commit, StoredObject, write_commit
+from reskd.teacher_cache.format.identity import Identity
+from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.manifest import (
+    Generation,
+    Manifest,
+    first_generation,
+    write_manifest,
+)
+from reskd.teacher_cache.format.metadata import zarr_files
+from reskd.teacher_cache.format.shard import AnyShardBuffer, Codec, shard_buffer
+
+WRITE_THREADS = 4
+"""Objects of a unit written at once, which mostly wait for the disk, while as many are hashed."""
+
+
+def create_cache(
+    folder: Path, *, identity: Identity, plan: TargetPlan, layout: Layout, codec: Codec = "none"
+) -> None:
+    """Make an empty cache: the Zarr group, its arrays and cache.json, all at once.
+
+    Everything is written into a partial folder that is then renamed.
+    """
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        manifest = Manifest(
+            identity=identity,
+            arrays=plan.arrays,
+            teacher_grid=plan.teacher_grid,
+            layout=layout,
+            codec=codec,
+            generations=(first_generation(plan.arrays, layout.num_views),),
+            zarr_sha256={},
+        )
+        write_metadata(partial, manifest)
+        partial.rename(folder)  # fails if there is something else in this place
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+
+
+def write_metadata(folder: Path, manifest: Manifest) -> Manifest:
+    """Write every zarr.json that a manifest's arrays ask for, then cache.json with their hashes.
+
+    Files that are already right are left alone. Stopped in between, cache.json still describes the
+    cache as it was; the same call mends the rest.
+
+    Returns:
+        The manifest with the hashes, as it was written.
+    """
+    files = zarr_files(manifest.arrays, manifest.layout, manifest.codec)
+    for name, content in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            atomic_write(path, content)
+    hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+    written = replace(manifest, zarr_sha256=hashes)
+    write_manifest(folder, written)
+    return written
+
+
+class UnitBuffers:
+    """All objects that one run writes of one unit, in memory."""
+
+    def __init__(self, manifest: Manifest, generation: Generation, unit: int) -> None:
+        self.unit, self.generation = unit, generation
+        self._start = generation.views[0]
+        layout = manifest.layout
+        self.objects: dict[str, dict[str, AnyShardBuffer]] = {
+            array.name: {
+                key: shard_buffer(manifest.codec, array, layout, block, unit)
+                for block, key in layout.objects(array, unit, generation.view_range)
+            }
+            for array in manifest.arrays_of(generation)
+        }
+        """By array and path."""
+
+    def put(self, place: int, rows: Mapping[str, Row]) -> None:
+        """Take everything about one video.
+
+        Args:
+            place: The video's place inside the unit.
+            rows: Per array (views of the generation, *row_shape).
+        """
+        for name, blocks in self.objects.items():
+            for buffer in blocks.values():
+                first = buffer.views.start - self._start
+                buffer.put(place, rows[name][first : first + len(buffer.views)])
+
+
+def write_unit(
+    folder: Path,
+    manifest: Manifest,
+    buffers: UnitBuffers,
+    failed: Mapping[int, str],
+    groups: Sequence[Sequence[int]] = (),
+) -> Commit:
+    """Write every object of a unit, then its commit record.
+
+    Returns:
+        The record.
+
+    Raises:
+        OSError: If the disk is full; the unit then does not exist, all others are untouched.
+    """
+    pieces = {
+        key: buffer.pieces()
+        for blocks in buffers.objects.values()
+        for key, buffer in blocks.items()
+    }
+    # Largest first, so that no thread is left with much to do when the others have finished.
+    order = sorted(pieces, key=lambda key: -_size(pieces[key]))
+    with (
+        ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-writer") as writers,
+        ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-hasher") as hashers,
+    ):
+        hashing = hashers.map(_sha256, [pieces[key] for key in order])
+        # Where one cannot be written, this gives up those that have not begun.
+        list(writers.map(lambda key: atomic_write(folder / key, pieces[key]), order))
+        hashes = dict(zip(order, hashing, strict=True))
+    stored = {key: StoredObject(bytes=_size(pieces[key]), sha256=hashes[key]) for key in pieces}
+    videos = manifest.layout.videos_of(buffers.unit)
+    commit = Commit(
+        fingerprint=manifest.fingerprint,
+        generation=buffers.generation.number,
+        unit=buffers.unit,
+        videos=(videos.start, videos.stop),
+        views=buffers.generation.views,
+        objects=stored,
+        failed=dict(failed),
+        groups=tuple(tuple(group) for group in groups),
+    )
+    write_commit(folder, commit)
+    return commit
+
+
+def _sha256(pieces: Sequence[memoryview]) -> str:
+    """Digest of what is written: some bytes after each other."""
+    total = sha256()
+    for piece in pieces:
+        total.update(piece)
+    return total.hexdigest()
+
+
+def _size(pieces: Sequence[memoryview]) -> int:
+    return sum(len(piece) for piece in pieces)
+
+
+class BackgroundWriter:
+    """Writes a unit in a thread while the next one is computed; one at a time.
+
+    Used as a context: leaving it waits for the last unit, and raises what its writing raised.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="unit-writer")
+        self._pending: Future[Commit] | None = None
+        self.stall_seconds = 0.0
+        """Time the caller has waited for writing."""
+        self.write_seconds = 0.0
+        """Time spent writing, most of it beside the caller's work."""
+        self.bytes = 0
+        """Written and committed."""
+        self.units = 0
+        """Written and committed."""
+
+    def submit(
+        self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Hand over a full unit; waits until the one before it is committed."""
+        self._settle()
+        self._pending = self._pool.submit(self._write, buffers, failed, groups)
+
+    def _write(
+        self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]]
+    ) -> Commit:
+        start = time.perf_counter()
+        commit = write_unit(self._folder, self._manifest, buffers, failed, groups)
+        self.write_seconds += time.perf_counter() - start
+        self.bytes += sum(stored.bytes for stored in commit.objects.values())
+        self.units += 1
+        return commit
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            start = time.perf_counter()
+            try:
+                pending.result()
+            finally:
+                self.stall_seconds += time.perf_counter() - start
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            self._settle()  # a stop keeps the unit that is being written
+        except OSError:
+            if kind is None:
+                raise
+        finally:
+            self._pool.shutdown()
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a cache for this process, and clear what a killed writer left half-written.
+
+    The lock is on the folder itself: it leaves no file behind and ends with the process.
+
+    Raises:
+        StoppedShortError: If another process is writing this cache.
+    """
+    advice = "Wait for it, or stop it and run the same command again; finished units are kept."
+    with locked(folder, task=f"writing {folder}", advice=advice):
+        for leftover in folder.rglob(f"*{PARTIAL_SUFFIX}"):
+            leftover.unlink()
+        yield

@@ -1,0 +1,1 @@
+"""The store on disk: names, shards, records, identity; pure but for reading records."""

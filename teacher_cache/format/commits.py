@@ -1,0 +1,112 @@
+"""Commit records: what a run wrote of a unit does not exist without one.
+
+Written last, atomically, after every shard object of the unit is safely on disk. They hold no time,
+host or path, so that equal work leaves equal bytes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from reskd.common.errors import CacheError
+from reskd.common.storage.records import read_record, write_record
+from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.manifest import Generation, Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """One shard object."""
+
+    bytes: int
+    """Its size."""
+    sha256: str
+    """Hexadecimal digest of its content."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """What one run wrote of one unit."""
+
+    fingerprint: str
+    """Of the cache it was written for: a record does not move to another cache unnoticed."""
+    generation: int
+    """Number of the run in cache.json."""
+    unit: int
+    """Number of the unit."""
+    videos: tuple[int, int]
+    """First video and one past the last."""
+    views: tuple[int, int]
+    """First view and one past the last."""
+    objects: dict[str, StoredObject]
+    """Shard objects by their path inside the cache."""
+    failed: dict[int, str]
+    """Video number to reason, for videos that could not be read; their rows hold no answers."""
+    groups: tuple[tuple[int, ...], ...]
+    """Videos whose clips the teacher saw together, view by view; empty where that changes nothing
+    (teacher mode eval)."""
+
+
+_COMMIT: Final = TypeAdapter(Commit)  # building one takes ten times as long as reading a record
+
+
+def write_commit(folder: Path, commit: Commit) -> None:
+    """Make what was written of a unit exist."""
+    body = asdict(commit)
+    body["failed"] = {str(video): reason for video, reason in commit.failed.items()}
+    write_record(folder / commit_key(commit.generation, commit.unit), body)
+
+
+def read_commit(folder: Path, generation: int, unit: int) -> Commit | None:
+    """Read one record; None if that run never finished that unit.
+
+    Raises:
+        CacheError: If the record is damaged.
+    """
+    path = folder / commit_key(generation, unit)
+    try:
+        body = read_record(path)
+    except FileNotFoundError:
+        return None
+    try:
+        return _COMMIT.validate_python(body)
+    except ValidationError as error:
+        raise CacheError(f"{path} is not a commit record: {error}") from error
+
+
+def read_commits(folder: Path, generation: int, num_units: int) -> dict[int, Commit]:
+    """All units that a run finished, by number."""
+    found = ((unit, read_commit(folder, generation, unit)) for unit in range(num_units))
+    return {unit: commit for unit, commit in found if commit is not None}
+
+
+def check_fingerprint(folder: Path, fingerprint: str, commits: Iterable[Commit]) -> None:
+    """A unit of another cache holds another teacher's answers, however well it fits.
+
+    Raises:
+        CacheError: If a record was written for a cache of another fingerprint.
+    """
+    for commit in commits:
+        if commit.fingerprint != fingerprint:
+            raise CacheError(
+                f"Cache {folder}: the record of unit {commit.unit} belongs to another cache (its "
+                f"fingerprint is {commit.fingerprint[:12]}…, this one's {fingerprint[:12]}…). "
+                f"`reskd cache repair {folder}` computes the unit anew."
+            )
+
+
+def failures(commits: Iterable[Commit]) -> dict[int, str]:
+    """Every video that some run could not read, with the reason."""
+    return {video: reason for commit in commits for video, reason in commit.failed.items()}
+
+
+def expected_keys(manifest: Manifest, generation: Generation, unit: int) -> set[str]:
+    """Paths of all objects that a run writes of a unit."""
+    return {
+        key
+        for array in manifest.arrays_of(generation)
+        for _, key in manifest.layout.objects(array, unit, generation.view_range)
+    }

@@ -1,0 +1,121 @@
+"""Whose answers a cache holds: everything that decides what the teacher said about a view.
+
+The identity of a cache never changes. Two caches of equal identity hold the same answers; a student
+may only learn from a cache whose identity is its experiment's.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.experiment import Experiment
+
+Identity = dict[str, Any]
+
+
+def cache_identity(
+    experiment: Experiment,
+    index: VideoIndex,
+    *,
+    split: str,
+    weights_sha256: str | None,
+    with_pixels: bool = True,
+) -> Identity:
+    """Everything that decides what the teacher said.
+
+    Targets, the number of views and the student are not part of it: the cache must hold at least
+    what an experiment uses.
+
+    Args:
+        experiment: Resolved experiment.
+        index: Its video index.
+        split: The cached split. Answers about any other than data.train_split are marked as for
+            agreement metrics only: no student may learn from them.
+        weights_sha256: Digest of the teacher's weights; None where only a comparison with a cache
+            is wanted and the weights are not at hand.
+        with_pixels: Tell who makes the pixels; without it field `decoder` is empty, for a
+            comparison that leaves it out.
+
+    Raises:
+        DataError: If data.frames is no frame store, or one without some of the videos.
+    """
+    # Imported here: reading and checking a cache needs neither decoders nor torch.
+    from reskd.common.distill.teacher import BATCH_GROUP
+    from reskd.common.video.preprocess import PREPROCESSING_VERSION
+
+    views = asdict(experiment.views)
+    del views["count"]
+    return {
+        "teacher": {
+            "weights_sha256": weights_sha256,
+            "mode": experiment.teacher.mode,
+            "group_clips": BATCH_GROUP if experiment.teacher.mode == "batch" else 1,
+            "precision": "float32",
+            "model": {
+                key: value
+                for key, value in asdict(experiment.teacher.model).items()
+                if key not in ("pretrained", "start", "dropout", "drop_path")  # shape training
+            },
+        },
+        "clip": asdict(experiment.clip),
+        "views": {**views, "scales": list(views["scales"])},
+        "index": {
+            "use": "training" if split == experiment.data.train_split else "agreement",
+            "split": split,
+            "videos": len(index.split(split)),
+            "classes": list(index.classes),  # before the digest, which differs with them
+            "digest": index.digest(split),
+        },
+        "decoder": _pixels_identity(experiment, index, split) if with_pixels else {},
+        "preprocessing": PREPROCESSING_VERSION,
+    }
+
+
+def _pixels_identity(experiment: Experiment, index: VideoIndex, split: str) -> dict[str, str]:
+    """Who makes the pixels: decoders by version, or the very frames that a store keeps."""
+    if experiment.data.frames is not None:
+        from reskd.common.dataset.frames.store import store_identity
+
+        return store_identity(experiment.data.frames, [video.id for video in index.split(split)])
+    from reskd.common.video.reader import decoder_identity
+
+    return decoder_identity(experiment.data.decoder)
+
+
+def first_difference(
+    recorded: Mapping[str, Any], wanted: Mapping[str, Any], *, ignore: tuple[str, ...] = ()
+) -> str | None:
+    """Name the first field of two identities that differs, with both values.
+
+    Args:
+        recorded: The cache's identity.
+        wanted: The experiment's identity; a None in it stands for "not known here" and fits all.
+        ignore: Dotted paths not to compare.
+    """
+    left, right = dict(_leaves(recorded)), dict(_leaves(wanted))
+    for path in [*right, *(path for path in left if path not in right)]:
+        if any(path == skip or path.startswith(f"{skip}.") for skip in ignore):
+            continue
+        if path in right and right[path] is None:
+            continue
+        if path not in left or path not in right or left[path] != right[path]:
+            return (
+                f"{path}: the cache has {_shown(left.get(path))}, "
+                f"the experiment asks for {_shown(right.get(path))}"
+            )
+    return None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 90 else f"{text[:87]}…"

@@ -1,0 +1,168 @@
+"""cache.json: whose answers these are (identity), and which arrays are here (contents).
+
+Free of torch, so that a store can be checked where torch is not installed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.errors import CacheError
+from reskd.common.storage.records import digest, read_record, write_record
+from reskd.teacher_cache.format.identity import Identity
+from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.shard import Codec
+
+FORMAT = "reskd-cache/1"
+MANIFEST_FILE = "cache.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """What one run adds to every unit: some views of some arrays."""
+
+    number: int
+    """From 1: the run that made the cache, then its extensions."""
+    views: tuple[int, int]
+    """First view and one past the last."""
+    arrays: tuple[str, ...]
+    """Names of its arrays, in the order they are written."""
+
+    @property
+    def view_range(self) -> range:
+        """Its views."""
+        return range(*self.views)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The content of cache.json."""
+
+    identity: Identity
+    """See `cache_identity`."""
+    arrays: tuple[ArraySpec, ...]
+    """Arrays of the store."""
+    teacher_grid: tuple[int, int]
+    """Grid of the teacher's feature map."""
+    layout: Layout
+    """V, V0, N and S."""
+    codec: Codec
+    """Compression of every row."""
+    generations: tuple[Generation, ...]
+    """Runs in order. Together they cover every view of every array once."""
+    zarr_sha256: dict[str, str]
+    """Hexadecimal sha256 of every zarr.json, by its path inside the cache."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of the identity."""
+        return digest(self.identity)
+
+    @property
+    def split(self) -> str:
+        """Split of the video index that was cached."""
+        return str(self.identity.get("index", {}).get("split", "?"))
+
+    def array(self, name: str) -> ArraySpec:
+        """One array by name.
+
+        Raises:
+            CacheError: If the cache does not hold it.
+        """
+        for array in self.arrays:
+            if array.name == name:
+                return array
+        held = ", ".join(array.name for array in self.arrays)
+        raise CacheError(
+            f"The cache holds no array {name!r}, only {held}. Add that target with `reskd cache "
+            "extend CACHE --targets NAME`, or set the weight of the loss that needs it to 0."
+        )
+
+    def arrays_of(self, generation: Generation) -> tuple[ArraySpec, ...]:
+        """Arrays that a generation writes."""
+        return tuple(array for array in self.arrays if array.name in generation.arrays)
+
+    def plan_of(self, generation: Generation) -> TargetPlan:
+        """What has to be computed for a generation."""
+        held = {array.name: array.row_shape for array in self.arrays}
+        height, width = held["features"][-2:] if "features" in held else self.teacher_grid
+        return TargetPlan(
+            arrays=self.arrays_of(generation),
+            teacher_grid=self.teacher_grid,
+            feature_grid=(height, width),
+            student_size=held["frames"][-1] if "frames" in held else 0,
+        )
+
+    def generation_bytes(self, generation: Generation, unit: int | None = None) -> int:
+        """Exact bytes that a generation writes, or writes of one unit, rows not compressed."""
+        units = range(self.layout.num_units) if unit is None else (unit,)
+        return sum(
+            self.layout.unit_bytes(array, number, generation.view_range)
+            for number in units
+            for array in self.arrays_of(generation)
+        )
+
+    def upto(self, generation: int) -> "Manifest":
+        """The cache as it was when a generation was the last one."""
+        kept = self.generations[:generation]
+        names = {name for one in kept for name in one.arrays}
+        return replace(
+            self,
+            generations=kept,
+            arrays=tuple(array for array in self.arrays if array.name in names),
+            layout=replace(self.layout, num_views=max(one.views[1] for one in kept)),
+        )
+
+    def fits(self, plan: TargetPlan) -> str | None:
+        """Name the first stored array that is not what a plan asks for; None if all are."""
+        held = {array.name: array for array in self.arrays}
+        for wanted in plan.arrays:
+            if held.get(wanted.name) != wanted:
+                return (
+                    f"targets.{wanted.name}: the cache has {held.get(wanted.name)}, "
+                    f"the experiment asks for {wanted}"
+                )
+        return None
+
+
+def first_generation(arrays: Sequence[ArraySpec], num_views: int) -> Generation:
+    """The run that makes a cache: all of its views and arrays."""
+    return Generation(number=1, views=(0, num_views), arrays=tuple(array.name for array in arrays))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write cache.json, whole."""
+    contents = asdict(manifest)
+    identity = contents.pop("identity")
+    write_record(
+        folder / MANIFEST_FILE, {"format": FORMAT, "identity": identity, "contents": contents}
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check cache.json.
+
+    Raises:
+        CacheError: If there is none, or it is damaged, or of another format.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        body = read_record(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CacheError(
+            f"{folder} is not a teacher cache: there is no {MANIFEST_FILE} in it. "
+            "`reskd cache-teacher EXPERIMENT --cache DIR` writes one."
+        ) from error
+    if body.get("format") != FORMAT:
+        raise CacheError(
+            f"{path} has format {body.get('format')!r}; this program reads {FORMAT!r}."
+        )
+    try:
+        return TypeAdapter(Manifest).validate_python(
+            {"identity": body["identity"], **body["contents"]}
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CacheError(f"{path} lacks what {FORMAT!r} asks for: {error}") from error

@@ -1,0 +1,122 @@
+"""Options of the commands of this room, and what is made of them."""
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reskd.common.cli.options import device_option, max_bad_option
+
+if TYPE_CHECKING:
+    from reskd.common.experiment import Experiment
+    from reskd.teacher_cache.fill.job import RunOptions
+    from reskd.teacher_cache.verify.recompute import Draw
+
+cache_path = click.Path(path_type=Path, file_okay=False)
+cache_argument = click.argument("folder", metavar="CACHE", type=cache_path)
+memory_option = click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="GB that units may take in memory; decides how many videos a unit has.",
+)
+split_option = click.option(
+    "--split",
+    help="Split of the index; default: data.train_split. Any other serves agreement metrics only.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Videos decoded ahead."
+)
+force_option = click.option("--force", is_flag=True, help="Start even if the disk looks too small.")
+experiment_option = click.option(
+    "--experiment",
+    help="Experiment of the cache; default: the one recorded beside it.",
+)
+
+
+level_option = click.option(
+    "--level",
+    type=click.Choice(["structure", "bytes", "semantic"]),
+    default="bytes",
+    show_default=True,
+    help="structure: records, sizes, names; bytes: every byte too; semantic: and the teacher "
+    "answers some random rows again, to be compared.",
+)
+
+
+def draw_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which rows level semantic compares."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    options = (
+        click.option("--rows", type=click.IntRange(1), help="Default: as many as needed."),
+        click.option(
+            "--confidence",
+            type=share,
+            default=0.95,
+            show_default=True,
+            help="Of the statement that fewer rows than --defect-rate are wrong.",
+        ),
+        click.option(
+            "--defect-rate",
+            type=share,
+            default=0.001,
+            show_default=True,
+            help="Share of wrong rows that the statement excludes; sets the default of --rows.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0), help="Of the draw; default: a random one, printed."
+        ),
+    )
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs the teacher."""
+    options = (max_bad_option, threads_option, device_option, force_option)
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def experiment_of(folder: Path, experiment: str | None, overrides: tuple[str, ...]) -> "Experiment":
+    """The experiment named, else the one recorded beside the cache."""
+    from reskd.common.experiment.load import load_experiment
+    from reskd.teacher_cache.format.manifest import read_manifest
+    from reskd.teacher_cache.run_log import recorded_experiment
+
+    read_manifest(folder)  # without a cache there is nothing to record
+    if experiment is not None:
+        return load_experiment(experiment, overrides)
+    if overrides:
+        raise click.UsageError("-o changes an experiment: name it with --experiment.")
+    return recorded_experiment(folder.absolute())
+
+
+def draw_of(*, rows: int | None, confidence: float, defect_rate: float, seed: int | None) -> "Draw":
+    """The draw that the options describe."""
+    from secrets import randbelow
+
+    from reskd.teacher_cache.verify.recompute import Draw
+
+    return Draw(
+        rows=rows,
+        confidence=confidence,
+        defect_rate=defect_rate,
+        seed=randbelow(2**32) if seed is None else seed,
+    )
+
+
+def options_of(
+    experiment: "Experiment", *, max_bad: float | None, threads: int, device: str, force: bool
+) -> "RunOptions":
+    """How stage one runs."""
+    from reskd.common.devices import choose_device
+    from reskd.teacher_cache.fill.job import RunOptions
+
+    return RunOptions(
+        max_bad=experiment.data.max_bad if max_bad is None else max_bad,
+        threads=threads,
+        device=choose_device(device),
+        force=force,
+    )

@@ -1,0 +1,1 @@
+"""Rows of a finished cache, by view and video."""

@@ -1,0 +1,287 @@
+"""Prove that a cache says what its teacher says: run the teacher again on some random rows.
+
+A row is compared array by array (comparison.py). Frames and view parameters must be equal; floats
+may differ by twice the larger of two things: what two live runs differ by, measured first on a few
+of the rows at two batch sizes (in mode batch: on a group in two orders), and what the number type
+on disk may add.
+
+Rows are drawn uniformly, without replacement, so n clean ones bound the share of defective rows:
+were it d or more, all n would be clean with a probability of at most (1 - d)^n.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil, isfinite, log
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reskd.common.console import progress, say
+from reskd.common.distill.arrays import Row, TargetPlan
+from reskd.common.distill.targets import FROM_VIDEO_ALONE
+from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.errors import CacheError
+from reskd.common.experiment import Experiment
+from reskd.common.rng import keyed_generator
+from reskd.common.video.preprocess import shrink
+from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
+from reskd.teacher_cache.format.layout import object_key
+from reskd.teacher_cache.read.reader import CacheReader
+from reskd.teacher_cache.verify.replay import Address, Company, CutVideo, Replay
+from reskd.teacher_cache.verify.tolerance import (
+    FACTOR,
+    differences,
+    encode_errors,
+    live_differences,
+)
+from reskd.teacher_cache.verify.verify import ArrayLimit, Finding, Report, Sample, verify_cache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """Which rows to compare."""
+
+    rows: int | None = None
+    """How many; None takes as many clean ones as the statement below needs."""
+    confidence: float = 0.95
+    """Of the statement, in (0, 1)."""
+    defect_rate: float = 0.001
+    """Share of defective rows that there shall be fewer than, in (0, 1)."""
+    seed: int
+    """Key of the draw."""
+
+
+def rows_needed(confidence: float, defect_rate: float) -> int:
+    """Clean rows after which the share of defective ones is below a rate: 2995 for 95 %, 0.1 %."""
+    return ceil(log(1 - confidence) / log(1 - defect_rate))
+
+
+def defect_rate_below(rows: int, confidence: float) -> float:
+    """The rate that so many clean rows bound, at least one; the inverse of `rows_needed`."""
+    bound: float = 1 - (1 - confidence) ** (1 / rows)
+    return bound
+
+
+def draw_rows(num_views: int, videos: list[int], draw: Draw) -> list[Address]:
+    """Rows of some videos, uniformly and without replacement; all of them if they are too few."""
+    total = num_views * len(videos)
+    wanted = rows_needed(draw.confidence, draw.defect_rate) if draw.rows is None else draw.rows
+    if not total:
+        return []
+    generator = keyed_generator(draw.seed, "semantic")
+    numbers = generator.choice(total, min(wanted, total), replace=False).tolist()
+    return [(number // len(videos), videos[number % len(videos)]) for number in numbers]
+
+
+def verify_semantic(
+    experiment: Experiment, folder: Path, draw: Draw, *, device: torch.device, threads: int
+) -> Report:
+    """Level bytes first, then the teacher again on rows of the units that are whole.
+
+    Args:
+        experiment: The one the cache was written for.
+        folder: The cache.
+        draw: Which rows.
+        device: Where the teacher runs; need not be what it ran on.
+        threads: Videos decoded ahead.
+
+    Raises:
+        CacheError: If this is another experiment's cache, or its cache.json is damaged.
+        DataError: If the index or the teacher is missing or does not fit.
+    """
+    options = RunOptions(max_bad=0.0, threads=threads, device=device, force=False)
+    job, manifest, model = job_on_cache(experiment, folder, options)
+    report = replace(verify_cache(folder, "bytes"), level="semantic")
+    if any(finding.path in manifest.zarr_sha256 for finding in report.findings):
+        return report  # what rows look like is not known
+    try:
+        reader = CacheReader(folder)
+    except CacheError:
+        if not report.findings:
+            raise
+        return report  # what hinders the reader is among them
+    damaged = {finding.unit for finding in report.findings}
+    layout = reader.manifest.layout
+    videos = [video for video in reader.usable_videos if layout.locate(video)[0] not in damaged]
+    rows = draw_rows(layout.num_views, videos, draw)
+    needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
+    replay = Replay(
+        experiment=experiment,
+        index=job.index,
+        entries=job.entries,
+        reader=reader,
+        teacher=teacher_for(experiment, model, reader.manifest, device) if needs_teacher else None,
+        threads=threads,
+    )
+    say(f"{len(rows)} of {len(videos) * layout.num_views} rows drawn with seed {draw.seed}")
+    check = _Check(replay)
+    check.run(rows)
+    return replace(
+        report,
+        findings=(*report.findings, *check.findings),
+        semantic=check.sample(draw, drawn=len(rows), rows_in_all=len(videos) * layout.num_views),
+    )
+
+
+@dataclass
+class _Extremes:
+    """The largest numbers met of one array."""
+
+    encode_error: float = 0.0
+    limit: float = 0.0
+    difference: float = 0.0
+
+
+class _Check:
+    """Compares rows and keeps what it finds."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay, self._reader = replay, replay.reader
+        manifest = replay.reader.manifest
+        self._plan: TargetPlan = replace(
+            manifest.plan_of(manifest.generations[0]), arrays=manifest.arrays
+        )
+        self._live: dict[str, float] = {}
+        self._extremes: dict[str, _Extremes] = defaultdict(_Extremes)
+        self._seen: set[Address] = set()
+        self._skipped: set[Address] = set()
+        self.findings: list[Finding] = []
+
+    def run(self, rows: list[Address]) -> None:
+        """Compare rows; what is wrong goes to `findings`."""
+        companies, lost = self._replay.companies(rows)
+        for row in lost:
+            self._skip(row, "cannot be repeated: the record of its unit does not name its group")
+        if self._replay.teacher is not None:
+            pairs = self._replay.twice(self._replay.teacher, companies)
+            self._live = live_differences(self._plan, pairs)
+        total = sum(len(company.rows) for company in companies)
+        with progress("comparing with the live teacher", total, unit="rows") as advance:
+            for company, cuts in self._replay.cut(companies):
+                self._compare(company, cuts)
+                advance(len(company.rows))
+
+    def sample(self, draw: Draw, *, drawn: int, rows_in_all: int) -> Sample:
+        """What was looked at, for the report."""
+        compared = len(self._seen - self._skipped)
+        below: float | None = None
+        if compared and not self.findings:
+            whole = compared == rows_in_all
+            below = 0.0 if whole else defect_rate_below(compared, draw.confidence)
+        order = [array.name for array in self._plan.arrays if array.name in self._extremes]
+        return Sample(
+            rows=compared,
+            drawn=drawn,
+            rows_in_all=rows_in_all,
+            seed=draw.seed,
+            confidence=draw.confidence,
+            defect_rate_below=below,
+            limits={name: self._limit_of(name) for name in order},
+        )
+
+    def _limit_of(self, name: str) -> ArrayLimit:
+        met = self._extremes[name]
+        numbers = (self._live_difference(name), met.encode_error, met.limit, met.difference)
+        live, error, limit, largest = (number if isfinite(number) else None for number in numbers)
+        return ArrayLimit(
+            live_difference=live, encode_error=error, limit=limit, largest_difference=largest
+        )
+
+    def _live_difference(self, name: str) -> float:
+        # Kept classes are judged by their scores, so theirs is the scores' difference.
+        judged_as = "logit_map_values" if name == "logit_map_ids" else name
+        return self._live.get(judged_as, 0.0)
+
+    def _compare(self, company: Company, cuts: dict[int, CutVideo]) -> None:
+        teacher = self._replay.teacher
+        answers: Mapping[Address, TeacherAnswer] = (
+            {} if teacher is None else self._replay.answers(teacher, company, cuts)
+        )
+        for row, names in company.rows.items():
+            view, video = row
+            cut = cuts[video]
+            stored = {name: self._stored(name, row) for name in names}
+            if "views" in stored and view in cut.drawn:
+                self._compare_views(row, stored["views"], cut.drawn[view])
+            if view in cut.problems:
+                self._skip(row, cut.problems[view])
+                continue
+            if "frames" in stored:
+                self._compare_frames(row, stored["frames"], cut.clips[view])
+            if stored.keys() <= FROM_VIDEO_ALONE:
+                self._seen.add(row)
+            elif row in answers:
+                self._seen.add(row)
+                self._compare_floats(row, stored, answers[row])
+            else:
+                other = next(one for one in company.videos if view in cuts[one].problems)
+                problem = cuts[other].problems[view]
+                self._skip(row, f"cannot be repeated: video {other} of its group {problem}")
+
+    def _stored(self, name: str, row: Address) -> Row:
+        view, video = row
+        rows: Row = self._reader.gather(name, [view], [video], self._reader.empty(name, 1))
+        return rows.reshape(self._reader.manifest.array(name).row_shape)
+
+    def _compare_views(self, row: Address, stored: Row, drawn: Row) -> None:
+        different = np.flatnonzero(stored != drawn)
+        if len(different):
+            column = int(different[0])
+            names = self._reader.manifest.array("views").attributes.get("columns", [])
+            name = names[column] if column < len(names) else f"column {column}"
+            problem = f"has {name} {stored[column]}; seed, video and view give {drawn[column]}"
+            self._find("views", row, problem)
+
+    def _compare_frames(self, row: Address, stored: Row, clip_T3HW: Tensor) -> None:
+        live = shrink(clip_T3HW, self._plan.student_size).numpy().astype(np.int16)
+        off = np.abs(live - stored.astype(np.int16))
+        if off.any():
+            self._find(
+                "frames",
+                row,
+                f"differs from the video in {np.count_nonzero(off)} of {off.size} grey levels, by "
+                f"up to {off.max()}; none may differ",
+            )
+
+    def _compare_floats(
+        self, row: Address, stored: Mapping[str, Row], answer: TeacherAnswer
+    ) -> None:
+        errors = encode_errors(self._plan, answer)
+        for name, difference in differences(self._plan, stored, answer).items():
+            limit = FACTOR * max(self._live_difference(name), errors[name])
+            met = self._extremes[name]
+            met.encode_error = max(met.encode_error, errors[name])
+            met.limit = max(met.limit, limit)
+            met.difference = max(met.difference, difference)
+            if difference > limit:
+                problem = f"differs from the live teacher by {difference:.2e}, limit {limit:.2e}"
+                self._find(name, row, problem)
+
+    def _skip(self, row: Address, problem: str) -> None:
+        if row not in self._skipped:
+            self._skipped.add(row)
+            self._find("views", row, problem)
+
+    def _find(self, name: str, row: Address, problem: str) -> None:
+        manifest, (view, video) = self._reader.manifest, row
+        array, layout = manifest.array(name), manifest.layout
+        unit, _ = layout.locate(video)
+        writer = next(
+            one.number
+            for one in manifest.generations
+            if name in one.arrays and view in one.view_range
+        )
+        self.findings.append(
+            Finding(
+                path=object_key(array, view // layout.block_views, unit),
+                problem=problem,
+                array=name,
+                unit=unit,
+                generation=writer,
+                view=view,
+                video=video,
+            )
+        )

@@ -1,0 +1,83 @@
+"""Compute anew what verification found wrong, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+from reskd.common.console import say
+from reskd.common.experiment import Experiment
+from reskd.common.signals import preemptible
+from reskd.teacher_cache.fill.engine import fill
+from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
+from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
+from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
+from reskd.teacher_cache.verify.verify import Level, Report, verify_cache
+
+
+def repair_cache(
+    experiment: Experiment,
+    folder: Path,
+    options: RunOptions,
+    *,
+    level: Level = "bytes",
+    draw: Draw | None = None,
+) -> tuple[dict[str, Any], Report]:
+    """Verify, recompute the units with findings, verify again.
+
+    A unit's record is removed before its objects are replaced, so a repair that is stopped leaves
+    units missing, never wrong, and the same command goes on. On one machine the result is equal,
+    byte for byte, to what was there before the damage. Files that do not belong to the cache are
+    named and left alone.
+
+    Args:
+        experiment: The one the cache was written for.
+        folder: The cache.
+        options: How to run.
+        level: How deep to look, before and after.
+        draw: Rows that level semantic compares.
+
+    Returns:
+        Facts for JSON, and the report after the repair.
+
+    Raises:
+        CacheError: If cache.json itself is damaged, or this is another experiment's cache.
+        DataError: If the index or the teacher is missing or does not fit.
+    """
+    job, manifest, model = job_on_cache(experiment, folder, options)
+
+    def verify() -> Report:
+        if level != "semantic":
+            return verify_cache(folder, level)
+        assert draw is not None, "level semantic compares some rows"
+        return verify_semantic(
+            experiment, folder, draw, device=options.device, threads=options.threads
+        )
+
+    recomputed: list[dict[str, int]] = []
+    with sole_writer(folder), preemptible():
+        before = verify()
+        if any(finding.path in manifest.zarr_sha256 for finding in before.findings):
+            manifest = write_metadata(folder, manifest)
+        teacher = teacher_for(experiment, model, manifest, options.device)
+        for generation in manifest.generations:
+            units = sorted(
+                {
+                    finding.unit
+                    for finding in before.findings
+                    if finding.unit is not None and finding.generation == generation.number
+                }
+            )
+            for unit in units:
+                say(f"recomputing unit {unit} of run {generation.number}")
+                (folder / commit_key(generation.number, unit)).unlink(missing_ok=True)
+                recomputed.append({"generation": generation.number, "unit": unit})
+            fill(job, manifest, generation, units, teacher)
+        after = verify()
+    facts = {
+        "cache": str(folder),
+        "findings_before": len(before.findings),
+        "recomputed": recomputed,
+        "findings_after": len(after.findings),
+        "ok": not after.findings,
+    }
+    return facts, after

@@ -1,0 +1,112 @@
+"""What is trained at which rate and decay."""
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from reskd.common.experiment import OptimizerSpec
+from reskd.student_train.train.optim import build_optimizer, set_learning_rate
+
+
+def _layer_with_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+def test_optimizer_of_layer_with_norm_is_one_group_over_everything() -> None:
+    module = _layer_with_norm()
+    spec = OptimizerSpec(name="sgd", lr=0.5, momentum=0.25, weight_decay=0.125)
+    (group,) = build_optimizer(module, spec).param_groups
+    assert {id(parameter) for parameter in group["params"]} == set(map(id, module.parameters()))
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.25, 0.125)
+    assert not group["nesterov"]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimizer_without_gradient_decays_norm_and_bias_too(
+    name: Literal["sgd", "adamw"],
+) -> None:
+    module = _layer_with_norm()
+    nn.init.constant_(module.get_parameter("0.bias"), 2.0)
+    spec = OptimizerSpec(name=name, lr=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(module, spec)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    # One step of decay: x (1 - lr * decay), coupled or not, since the gradient is zero.
+    assert torch.equal(module.get_parameter("1.weight"), torch.full((4,), 0.95))
+    assert module.get_parameter("0.bias").tolist() == pytest.approx([1.9] * 4)
+
+
+def test_optimizer_named_adamw_is_adamw() -> None:
+    spec = OptimizerSpec(name="adamw", lr=0.1, weight_decay=0.0)
+    weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+    optimizer = build_optimizer(nn.ParameterList([weight]), spec)
+    weight.grad = torch.tensor([1e-3, -1e3])
+    optimizer.step()
+    # Adam's first step is lr * sign(gradient), whatever its size.
+    assert weight.tolist() == pytest.approx([0.9, -0.9], abs=1e-5)
+
+
+def _swin() -> nn.Module:
+    """Names as in a task whose recognizer is a Swin."""
+    backbone = nn.Module()
+    backbone.add_module("norm", nn.LayerNorm(2))
+    backbone.add_module("fc", nn.Linear(2, 2))
+    backbone.register_parameter("relative_position_bias_table", nn.Parameter(torch.zeros(3, 1)))
+    parts = {"backbone": backbone, "classifier": nn.Linear(2, 2)}
+    return nn.ModuleDict({"model": nn.ModuleDict(parts)})
+
+
+def _factors(module: nn.Module, groups: str) -> dict[str, tuple[float, float]]:
+    spec = OptimizerSpec(name="adamw", lr=1.0, weight_decay=1.0, groups=groups)  # type: ignore[arg-type]
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in build_optimizer(module, spec).param_groups
+        for parameter in group["params"]
+    }
+    return {name: found[id(parameter)] for name, parameter in module.named_parameters()}
+
+
+def test_groups_by_kind_spare_norms_and_biases_the_decay() -> None:
+    assert _factors(_layer_with_norm(), "by_kind") == {
+        "0.weight": (1, 1),
+        "0.bias": (2, 0),
+        "1.weight": (1, 0),
+        "1.bias": (1, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "table", "norm", "bias"),
+    [("swin", (1, 0), (0.1, 1), (0.1, 1)), ("swin_intended", (0.1, 0), (0.1, 0), (0.1, 1))],
+)
+def test_swin_groups_are_what_the_published_rules_come_to(
+    groups: str,
+    table: tuple[float, float],
+    norm: tuple[float, float],
+    bias: tuple[float, float],
+) -> None:
+    assert _factors(_swin(), groups) == {
+        "model.backbone.relative_position_bias_table": table,
+        "model.backbone.norm.weight": norm,
+        "model.backbone.norm.bias": norm,
+        "model.backbone.fc.weight": (0.1, 1),
+        "model.backbone.fc.bias": bias,
+        "model.classifier.weight": (1, 1),
+        "model.classifier.bias": (1, 1),
+    }
+
+
+def test_learning_rate_of_a_step_reaches_each_group_by_its_factor() -> None:
+    optimizer = build_optimizer(_layer_with_norm(), OptimizerSpec(lr=1.0, groups="by_kind"))
+    set_learning_rate(optimizer, 0.5)
+    assert sorted(group["lr"] for group in optimizer.param_groups) == [0.5, 0.5, 1.0]
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    module = _layer_with_norm()
+    module.get_parameter("0.weight").requires_grad = False
+    groups = build_optimizer(module, OptimizerSpec()).param_groups
+    assert sum(len(group["params"]) for group in groups) == 3

@@ -1,0 +1,170 @@
+"""Whole runs of two processes: what they measure, and that they refuse and stop together."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from reskd.common.dataset.open import open_entry
+from reskd.common.errors import DataError, PreemptedError, StoppedShortError
+from reskd.common.experiment.load import load_experiment
+from reskd.common.video.preprocess import normalize
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.evaluate import predictions as answers
+from reskd.student_train.evaluate.measure import evaluate_runs
+from reskd.student_train.run.folder import RunFolder
+from reskd.student_train.run.log import read_events
+from reskd.student_train.train import run_training as training_run
+from reskd.student_train.train import runs
+from reskd.student_train.train.validation import LOGGED
+from tests.student_train.two_processes import WORLD, in_one_group
+from tests.tiny_experiment import ALONE, TinyCache
+
+OPTIONS = (
+    "student.training.epochs=2",
+    "evaluation.interval=1",
+    "data.val_split=train",  # more videos, finer figures
+    "evaluation.batch_size=2",
+)
+
+
+def _train(cache: TinyCache, run: str, ranks: Ranks, *options: str) -> dict[str, Any]:
+    return runs.train_student(
+        load_experiment(str(cache.experiment), [*OPTIONS, *options]),
+        cache.experiment.parent / run,
+        cache=cache.cache,
+        teacher="cached",
+        distill=True,
+        ranks=ranks,
+        max_bad=0.0,
+        fresh=False,
+        allow_incomplete=False,
+        validate=True,
+    )
+
+
+def _average_is_kept(cache: TinyCache, ranks: Ranks) -> list[str]:
+    """And measured, to the names of the figures."""
+    summary = _train(cache, "average", ranks, "student.training.ema_decay=0.5")
+    return sorted(summary["validation"])
+
+
+def _second_has_no_videos(cache: TinyCache, ranks: Ranks) -> list[str]:
+    """What is said by this process of a run that the second one cannot measure."""
+
+    def refuse(*_: Any) -> None:
+        raise DataError("No such file.")
+
+    opened = open_entry if ranks.is_first else refuse
+    said: list[str] = []
+    with (
+        patch.object(training_run, "open_entry", opened),
+        patch.object(training_run, "say", said.append),
+    ):
+        assert "validation" not in _train(cache, "unmeasured", ranks)
+    return said
+
+
+def _second_is_asked_to_stop(cache: TinyCache, ranks: Ranks) -> list[str]:
+    """While it measures the network after the first epoch; then the run is called again."""
+
+    def interrupted(clips: torch.Tensor) -> torch.Tensor:
+        if not ranks.is_first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return normalize(clips)
+
+    with patch.object(answers, "normalize", interrupted), pytest.raises(PreemptedError) as stopped:
+        _train(cache, "stopped", ranks)
+    ranks.wait()
+    events = read_events(cache.experiment.parent / "stopped", "validation")
+    ranks.wait()
+    _train(cache, "stopped", ranks)
+    return [str(stopped.value).split(". ")[0], *(event["which"] for event in events)]
+
+
+def _folder_is_held(cache: TinyCache, ranks: Ranks) -> str:
+    """By another run, while these two want to train there."""
+    folder = RunFolder(cache.experiment.parent / "held", "")
+    ranks.wait()
+    if ranks.is_first:
+        with folder.held(ALONE), pytest.raises(StoppedShortError) as refused:
+            _train(cache, "held", ranks)
+    else:
+        with pytest.raises(StoppedShortError) as refused:
+            _train(cache, "held", ranks)
+    return str(refused.value)
+
+
+SITUATIONS: tuple[Callable[[TinyCache, Ranks], Any], ...] = (
+    *(_average_is_kept, _second_has_no_videos, _second_is_asked_to_stop, _folder_is_held),
+)
+
+
+def _all_situations(cache: TinyCache, ranks: Ranks) -> dict[str, Any]:
+    return {one.__name__: one(cache, ranks) for one in SITUATIONS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_experiment_template: Path) -> Path:
+    """Of the experiment; the runs are in it once `found` is there."""
+    folder = tmp_path_factory.mktemp("ranks") / "experiment"
+    return shutil.copytree(tiny_experiment_template.parent, folder)
+
+
+@pytest.fixture(scope="module")
+def found(
+    folder: Path, tiny_experiment_template: Path, tiny_cache_template: Path
+) -> list[dict[str, Any]]:
+    """What each process has found, all in the same two, since starting these is slow."""
+    cache = TinyCache(folder / tiny_experiment_template.name, tiny_cache_template)
+    return in_one_group(partial(_all_situations, cache))
+
+
+@pytest.mark.parametrize("run", ["average", "stopped"])
+def test_figures_of_a_run_are_those_of_the_network_that_it_leaves(
+    folder: Path, found: list[dict[str, Any]], run: str
+) -> None:
+    """Each process has BatchNorm statistics of its own; the first one's are saved."""
+    assert [own["_average_is_kept"] for own in found] == [["best", "last"]] * WORLD
+    [measured] = evaluate_runs([folder / run], index_path=None, split=None, ranks=ALONE)
+    [last] = [
+        event for event in read_events(folder / run, "validation") if event["which"] == "last"
+    ]
+    assert {name: last[name] for name in LOGGED} == {
+        name: measured.figures[name] for name in LOGGED
+    }
+
+
+def test_run_that_one_process_cannot_measure_is_measured_by_none_and_told_once(
+    found: list[dict[str, Any]],
+) -> None:
+    first, second = (own["_second_has_no_videos"] for own in found)
+    assert first == [
+        "The run is not measured: the videos of split 'train' are not here. No such file."
+    ]
+    assert second == []
+
+
+def test_process_that_is_asked_to_stop_while_measuring_stops_all_and_the_run_goes_on(
+    folder: Path, found: list[dict[str, Any]]
+) -> None:
+    first, second = (own["_second_is_asked_to_stop"] for own in found)
+    assert first == ["Stopped by another process of this run"]
+    assert second == ["Stopped by SIGTERM"]
+    events = read_events(folder / "stopped", "validation")
+    assert [event["which"] for event in events] == ["current", "current", "last", "best"]
+
+
+def test_run_in_a_folder_that_another_one_holds_is_refused_in_all_processes(
+    found: list[dict[str, Any]],
+) -> None:
+    first, second = (own["_folder_is_held"] for own in found)
+    assert "is training in" in first
+    assert first == second

@@ -1,0 +1,494 @@
+"""Which cache a student may learn from, and how."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index, write_index
+from reskd.common.errors import CacheError, DataError, ExperimentError, StoppedShortError
+from reskd.common.experiment.load import load_experiment
+from reskd.common.models.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    load_checkpoint,
+    read_checkpoint_info,
+)
+from reskd.student_train.data.cache import open_cache
+from reskd.student_train.run.log import read_events
+from reskd.student_train.train import run_training as training_run
+from reskd.student_train.train import runs
+from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
+from tests.student_train.edit_cache import edit_identity, set_identity
+from tests.teacher_cache.handling import extend
+from tests.tiny_experiment import ALONE, TinyCache, make_tiny_cache, save_random_teacher
+
+ONE_EPOCH = "student.training.epochs=1"
+
+
+@dataclass(frozen=True)
+class Student:
+    """Call it to train the student of one experiment."""
+
+    experiment: Path
+    cache: Path | None
+    folder: Path
+
+    def __call__(
+        self,
+        run: str,
+        *overrides: str,
+        teacher: Literal["cached", "live"] = "cached",
+        distill: bool = True,
+        fresh: bool = False,
+        allow_incomplete: bool = False,
+    ) -> dict[str, Any]:
+        return runs.train_student(
+            load_experiment(str(self.experiment), overrides),
+            self.folder / run,
+            cache=self.cache,
+            teacher=teacher,
+            distill=distill,
+            ranks=ALONE,
+            validate=False,
+            max_bad=0.0,
+            fresh=fresh,
+            allow_incomplete=allow_incomplete,
+        )
+
+    def assert_equal(self, run: str, other: str) -> None:
+        """Two runs ended with the same weights, bit for bit."""
+        weights, expected = (load_file(self.folder / name / WEIGHTS_FILE) for name in (run, other))
+        assert weights.keys() == expected.keys()
+        assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
+
+
+@pytest.fixture
+def student(tiny_cache: TinyCache, tmp_path: Path) -> Student:
+    return Student(tiny_cache.experiment, tiny_cache.cache, tmp_path)
+
+
+def _drop_array(cache: Path, name: str) -> None:
+    manifest = read_manifest(cache)
+    kept = tuple(array for array in manifest.arrays if array.name != name)
+    write_manifest(cache, replace(manifest, arrays=kept))
+
+
+def _edit_index(experiment: Path, edit: Callable[[VideoIndex], VideoIndex]) -> None:
+    path = experiment.parent / "index.jsonl"
+    write_index(path, edit(read_index(path)))
+
+
+def _refused(student: Student, field: str, *overrides: str) -> None:
+    with pytest.raises(CacheError, match=rf"First difference: {field}: the cache has") as refusal:
+        student("run", *overrides)
+    assert refusal.value.exit_code == 4
+    assert not (student.folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("teacher.model.backbone=test_efficientnet", "teacher.model.backbone"),
+        (
+            "teacher.model.backbone_args.output_stride=32",
+            "teacher.model.backbone_args.output_stride",
+        ),
+        ("clip.num_clips=4", "clip.num_clips"),
+        ("clip.clip_len=2", "clip.clip_len"),
+        ("clip.frame_interval=2", "clip.frame_interval"),
+        ("views.seed=1", "views.seed"),
+        ("views.short_side=56", "views.short_side"),
+        ("views.crop=random_resized", "views.crop"),
+        ("views.scales=[1.0]", "views.scales"),
+        ("views.size=40", "views.size"),
+        ("views.flip_probability=0.25", "views.flip_probability"),
+    ],
+)
+def test_cache_of_experiment_with_other_field_is_refused_by_its_name(
+    student: Student, override: str, field: str
+) -> None:
+    _refused(student, field, override)
+
+
+@pytest.mark.parametrize("other_field", [(), ("views.seed=1",)])
+def test_cache_of_a_held_out_split_is_refused_as_such(
+    student: Student, other_field: tuple[str, ...]
+) -> None:
+    with pytest.raises(CacheError, match=r"split 'train'.*is 'val'.*agreement metrics only") as no:
+        student("run", "data.train_split=val", *other_field)
+    assert no.value.exit_code == 4
+    assert not (student.folder / "run").exists()
+
+
+def test_cache_of_another_teacher_is_refused(student: Student) -> None:
+    save_random_teacher(load_experiment(str(student.experiment)), seed=2)
+    _refused(student, "teacher.weights_sha256")
+
+
+def _other_classes(index: VideoIndex) -> VideoIndex:
+    def turned(video: VideoEntry) -> VideoEntry:
+        return replace(video, labels=tuple(2 - label for label in video.labels))
+
+    return replace(
+        index, classes=index.classes[::-1], videos=tuple(turned(video) for video in index.videos)
+    )
+
+
+def _longer_video(index: VideoIndex) -> VideoIndex:
+    first, *others = index.videos
+    return replace(index, videos=(replace(first, num_frames=first.num_frames + 1), *others))
+
+
+def _one_video_less(index: VideoIndex) -> VideoIndex:
+    return replace(index, videos=index.videos[1:])
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        pytest.param(_other_classes, "index.(classes|digest)", id="classes"),
+        pytest.param(_longer_video, "index.digest", id="content"),
+        pytest.param(_one_video_less, "index.videos", id="count"),
+    ],
+)
+def test_cache_of_another_index_is_refused(
+    student: Student, edit: Callable[[VideoIndex], VideoIndex], field: str
+) -> None:
+    _edit_index(student.experiment, edit)
+    _refused(student, field)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("preprocessing",), 0),
+        (("teacher", "mode"), "batch"),
+        (("teacher", "precision"), "bfloat16"),
+        (("teacher", "model", "recognizer"), "tsm"),
+    ],
+)
+def test_cache_made_under_other_circumstances_is_refused(
+    student: Student, tiny_cache: TinyCache, keys: tuple[str, ...], value: object
+) -> None:
+    edit_identity(tiny_cache.cache, *keys, value=value)
+    _refused(student, ".".join(keys))
+
+
+def _leaves(tree: dict[str, Any], *above: str) -> list[tuple[str, ...]]:
+    found = []
+    for key, value in tree.items():
+        found += _leaves(value, *above, key) if isinstance(value, dict) else [(*above, key)]
+    return found
+
+
+def test_every_single_field_of_the_identity_is_compared(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    """Whatever is added to the identity later is covered too."""
+    _drop_array(tiny_cache.cache, "frames")  # so that the decoder matters
+    experiment = load_experiment(str(student.experiment), ["targets.frames=null"])
+    index = read_index(experiment.data.index)
+    whole = read_manifest(tiny_cache.cache).identity
+    fields = _leaves(whole)
+    assert len(fields) >= 20
+    for keys in fields:
+        edit_identity(tiny_cache.cache, *keys, value="something else")
+        with pytest.raises(CacheError) as refusal:
+            open_cache(
+                experiment, index, tiny_cache.cache, views_only=False, allow_incomplete=False
+            )
+        named = "split 'something else'" if keys == ("index", "split") else ".".join(keys)
+        assert named in str(refusal.value)
+        set_identity(tiny_cache.cache, whole)
+    open_cache(experiment, index, tiny_cache.cache, views_only=False, allow_incomplete=False)
+
+
+def test_cache_of_other_decoder_with_stored_frames_is_accepted(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    edit_identity(tiny_cache.cache, "decoder", value={"av": "0.1"})
+    assert student("run", ONE_EPOCH)["epochs"] == 1
+
+
+def test_cache_of_other_decoder_without_frames_is_refused(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    _drop_array(tiny_cache.cache, "frames")
+    edit_identity(tiny_cache.cache, "decoder", "av", value="0.1")
+    _refused(student, "decoder.av", "targets.frames=null")
+
+
+def test_cache_without_the_teacher_at_hand_is_taken_at_its_word(
+    student: Student, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rmtree(student.experiment.parent / "teacher")
+    student("run", ONE_EPOCH)
+    assert "trusting the cache's record" in capsys.readouterr().err
+
+
+def test_cache_beside_a_damaged_teacher_is_not_taken_at_its_word(student: Student) -> None:
+    (student.experiment.parent / "teacher" / CONFIG_FILE).write_text("{")
+    with pytest.raises(DataError, match="is not JSON"):
+        student("run")
+
+
+def test_distilled_training_with_stored_frames_needs_no_video(student: Student) -> None:
+    rmtree(student.experiment.parent / "videos")
+    assert student("run", ONE_EPOCH)["epochs"] == 1
+
+
+def test_incomplete_cache_is_refused_with_its_missing_units(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    for unit in (1, 3):
+        (tiny_cache.cache / commit_key(1, unit)).unlink()
+    units = read_manifest(tiny_cache.cache).layout.num_units
+    missing = rf"2 of {units} units are missing \(1, 3\)"
+    with pytest.raises(StoppedShortError, match=missing) as refusal:
+        student("run")
+    assert refusal.value.exit_code == 5
+
+
+def test_incomplete_cache_when_allowed_is_used_as_far_as_it_goes(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    (tiny_cache.cache / commit_key(1, 1)).unlink()
+    left = 9 - len(read_manifest(tiny_cache.cache).layout.videos_of(1))
+    student("run", allow_incomplete=True)
+    assert [event["clips"] for event in read_events(student.folder / "run")] == [left] * 3
+
+
+def test_cache_without_a_finished_unit_stops_with_exit_code_5_even_when_allowed(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    rmtree(tiny_cache.cache / "commits")
+    with pytest.raises(StoppedShortError, match="not a single clip"):
+        student("run", allow_incomplete=True)
+
+
+def test_cache_finished_in_the_meantime_is_another_recipe(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    commit = tiny_cache.cache / commit_key(1, 1)
+    record = commit.read_bytes()
+    commit.unlink()
+    student("run", ONE_EPOCH, allow_incomplete=True)
+    commit.write_bytes(record)
+    with pytest.raises(DataError, match="another recipe"):
+        student("run", ONE_EPOCH)
+
+
+@pytest.mark.parametrize("name", ["logits", "features", "frames"])
+def test_cache_without_a_target_of_the_experiment_is_refused(
+    student: Student, tiny_cache: TinyCache, name: str
+) -> None:
+    _drop_array(tiny_cache.cache, name)
+    _refused(student, f"targets.{name}")
+
+
+def test_cache_with_more_targets_than_the_experiment_uses_is_accepted(student: Student) -> None:
+    assert student("run", ONE_EPOCH, "targets.logits=null")["epochs"] == 1
+
+
+@pytest.mark.parametrize("override", ["student.size=36", "targets.features.grid=teacher"])
+def test_cache_on_another_grid_is_refused(student: Student, override: str) -> None:
+    _refused(student, "targets.features", override)
+
+
+@pytest.mark.parametrize("loss", ["feature_mse", "logit_kd"])
+def test_loss_that_needs_the_teacher_without_cache_is_refused(student: Student, loss: str) -> None:
+    weights = {"feature_mse": 0, "logit_kd": 0, loss: 1}
+    with pytest.raises(ExperimentError, match=r"--cache.*--no-distill") as refusal:
+        replace(student, cache=None)(
+            "run", *(f"student.losses.{name}={weight}" for name, weight in weights.items())
+        )
+    assert refusal.value.exit_code == 3
+
+
+def test_losses_that_need_no_teacher_train_without_cache(student: Student) -> None:
+    replace(student, cache=None)("run", ONE_EPOCH, "student.losses.feature_mse=0")
+    assert "cross_entropy" in read_events(student.folder / "run")[-1]
+
+
+def test_no_distill_with_and_without_cache_is_the_same_while_views_last(student: Student) -> None:
+    student("stored", distill=False)
+    replace(student, cache=None)("fresh", distill=False)
+    student.assert_equal("stored", "fresh")  # three epochs, three views
+    for run in ("stored", "fresh"):
+        for event in read_events(student.folder / run):
+            assert event["loss"] == pytest.approx(event["cross_entropy"])
+            assert "feature_mse" not in event
+
+
+def test_no_distill_of_losses_without_labels_learns_from_labels(student: Student) -> None:
+    student("run", ONE_EPOCH, "student.losses.cross_entropy=0", distill=False)
+    assert read_events(student.folder / "run")[-1]["cross_entropy"] > 0
+
+
+def test_distilled_run_over_epochs_comes_closer_to_the_teacher(student: Student) -> None:
+    longer = "student.training.epochs=6"
+    student("distilled", longer)
+    student("plain", longer, distill=False)  # all else equal
+    distances = [event["feature_mse"] for event in read_events(student.folder / "distilled")]
+    assert distances[-1] < 0.8 * distances[0]
+    weights, other = (
+        load_file(student.folder / run / WEIGHTS_FILE) for run in ("distilled", "plain")
+    )
+    assert any(not torch.equal(weights[name], other[name]) for name in weights)
+
+
+def test_logit_kd_is_computed_from_the_stored_scores(student: Student) -> None:
+    student("run", ONE_EPOCH, "student.losses.feature_mse=0", "student.losses.logit_kd=1")
+    for event in read_events(student.folder / "run"):
+        assert event["logit_kd"] > 0
+        assert event["loss"] == pytest.approx(event["cross_entropy"] + event["logit_kd"])
+
+
+def test_cache_without_frames_replays_the_videos_to_the_same_weights(
+    student: Student, tiny_cache: TinyCache
+) -> None:
+    student("stored")
+    _drop_array(tiny_cache.cache, "frames")
+    student("replayed", "targets.frames=null")
+    student.assert_equal("replayed", "stored")
+
+
+def test_cache_on_the_teachers_grid_gives_the_same_losses(
+    student: Student, tiny_experiment: Path
+) -> None:
+    text = tiny_experiment.read_text()
+    tiny_experiment.write_text(text + "targets: {features: {grid: teacher}, frames: null}\n")
+    other = make_tiny_cache(tiny_experiment, student.folder / "other")
+    replace(student, cache=other.cache)("teacher-grid")
+    tiny_experiment.write_text(text)
+    student("student-grid")
+    losses = [
+        [event["loss"] for event in read_events(student.folder / run)]
+        for run in ("teacher-grid", "student-grid")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_student_with_other_channels_learns_through_an_adapter_it_then_drops(
+    student: Student,
+) -> None:
+    student("run", "student.model.backbone=test_efficientnet")
+    distances = [event["feature_mse"] for event in read_events(student.folder / "run")]
+    assert distances[-1] < distances[0]
+    model, info = load_checkpoint(student.folder / "run")
+    assert model.num_features != 96  # the teacher's
+    assert info.role == "student"
+
+
+def test_finished_run_called_again_trains_no_more(student: Student) -> None:
+    first = student("run", ONE_EPOCH)
+    weights = (student.folder / "run" / WEIGHTS_FILE).read_bytes()
+    assert student("run", ONE_EPOCH) == first
+    assert (student.folder / "run" / WEIGHTS_FILE).read_bytes() == weights
+
+
+def test_run_with_other_number_of_workers_is_the_same_recipe(student: Student) -> None:
+    assert student("run", ONE_EPOCH) == student("run", ONE_EPOCH, "student.training.workers=1")
+
+
+def test_cache_that_has_grown_since_changes_no_run(student: Student, tiny_experiment: Path) -> None:
+    before = student("before")
+    assert student.cache is not None
+    extend(TinyCache(tiny_experiment, student.cache), views=6, targets=("logit_map",))
+    assert student("before") == before  # the same run, finished
+    student("after")
+    weights = [(student.folder / run / WEIGHTS_FILE).read_bytes() for run in ("before", "after")]
+    assert weights[0] == weights[1]
+    student("six", ONE_EPOCH, "views.count=6")
+
+
+def test_number_of_views_is_the_experiments_and_part_of_the_recipe(student: Student) -> None:
+    student("run", ONE_EPOCH)
+    with pytest.raises(DataError, match="another recipe"):
+        student("run", ONE_EPOCH, "views.count=2")
+    with pytest.raises(CacheError, match=r"views\.count: the cache has 3, .* asks for 4"):
+        student("other", "views.count=4")
+
+
+def test_run_in_folder_of_another_recipe_is_refused_until_fresh(student: Student) -> None:
+    student("run", ONE_EPOCH)
+    slower = "student.training.optimizer.lr=0.0001"
+    with pytest.raises(DataError, match=r"another recipe.*--fresh") as refusal:
+        student("run", ONE_EPOCH, slower)
+    assert refusal.value.exit_code == 3
+    student("run", ONE_EPOCH, slower, fresh=True)
+    student("other", ONE_EPOCH, slower)
+    student.assert_equal("run", "other")
+    assert [event["epoch"] for event in read_events(student.folder / "run")] == [0]
+
+
+def test_fresh_run_that_stops_leaves_no_older_checkpoint(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student("run", ONE_EPOCH)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        student("run", "student.training.seed=1", fresh=True)
+    with pytest.raises(DataError, match="not a checkpoint directory"):
+        read_checkpoint_info(student.folder / "run")
+
+
+def test_train_student_returns_the_facts_of_its_run(student: Student) -> None:
+    summary = student("run")
+    last = read_events(student.folder / "run")[-1]
+    assert summary["run"] == str(student.folder / "run")
+    assert (summary["role"], summary["epochs"]) == ("student", 3)
+    for name in ("loss", "train_top1", "data_wait_share"):
+        assert summary[name] == last[name]
+    info = read_checkpoint_info(student.folder / "run")
+    assert (info.role, info.size, info.classes) == ("student", 24, ("climb", "dive", "jump"))
+
+
+def _train_teacher(experiment: Path, run: Path, *overrides: str) -> dict[str, Any]:
+    resolved = load_experiment(str(experiment), overrides)
+    return runs.train_teacher(resolved, run, ranks=ALONE, validate=False, max_bad=0.0, fresh=False)
+
+
+def test_train_teacher_trains_on_big_frames_from_labels(
+    tiny_experiment: Path, tmp_path: Path
+) -> None:
+    summary = _train_teacher(tiny_experiment, tmp_path / "run", "teacher.training.epochs=4")
+    assert (summary["role"], summary["epochs"]) == ("teacher", 4)
+    events = read_events(tmp_path / "run")
+    assert events[-1]["loss"] < events[0]["loss"]
+    assert "feature_mse" not in events[0]
+    info = read_checkpoint_info(tmp_path / "run")
+    assert (info.role, info.size) == ("teacher", 48)
+
+
+def test_train_teacher_without_recipe_is_refused(tiny_experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"no teacher\.training"):
+        _train_teacher(tiny_experiment, tmp_path / "run", "teacher.training=null")
+
+
+def test_training_in_bfloat16_keeps_its_weights_in_float32_and_comes_near(student: Student) -> None:
+    exact = student("exact", ONE_EPOCH)
+    low = student("low", ONE_EPOCH, "student.training.precision=bfloat16")
+    assert low["loss"] == pytest.approx(exact["loss"], rel=0.1)
+    assert low["loss"] != exact["loss"]
+    weights = load_file(student.folder / "low" / WEIGHTS_FILE)
+    assert {tensor.dtype for tensor in weights.values()} <= {torch.float32, torch.int64}
+
+
+def test_warm_up_reaches_the_log_of_a_run(student: Student) -> None:
+    student("run", "student.training.epochs=2", "student.training.schedule.warmup_epochs=1")
+    first, second = read_events(student.folder / "run")
+    lr = 0.003
+    assert second["lr"] == pytest.approx(lr / 2)  # the cosine's second epoch of two
+    assert lr * 0.1 < first["lr"] < lr

@@ -1,0 +1,130 @@
+"""Several processes train on what one does, clip by clip, and come to the same losses."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reskd.common.cli.main import main
+from reskd.common.dataset.index import read_index
+from reskd.common.experiment.load import load_experiment
+from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.student_train.data.batches import Batches, StoredFrames
+from reskd.student_train.data.labels import Labels
+from reskd.student_train.distributed import Ranks
+from reskd.student_train.run.log import read_events
+from reskd.teacher_cache.read.reader import CacheReader
+from tests.tiny_experiment import CPU, TinyCache
+
+WITHOUT_BATCHNORM = "student.model.backbone_args.norm_layer=layernorm2d"
+
+
+def _batches(cache: TinyCache, ranks: Ranks, *, batch_size: int, accumulation: int) -> Batches:
+    experiment = load_experiment(str(cache.experiment))
+    entries = read_index(experiment.data.index).split("train")
+    reader = CacheReader(cache.cache)
+    return Batches(
+        StoredFrames(reader),
+        Labels(entries, num_classes=3, kind="one_of", seed=0),
+        targets=(),
+        reader=reader,
+        num_views=3,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        seed=0,
+        ranks=ranks,
+    )
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 8, 16])
+def test_processes_together_see_every_clip_of_a_step_once(
+    tiny_cache: TinyCache, batch_size: int, accumulation: int
+) -> None:
+    def steps(ranks: Ranks) -> list[tuple[list[int], float, list[int]]]:
+        """Videos, share and clips by part of each step of two epochs."""
+        found: list[tuple[list[int], float, list[int]]] = [([], 0.0, [])]
+        batches = _batches(tiny_cache, ranks, batch_size=batch_size, accumulation=accumulation)
+        for epoch in range(2):
+            for part in batches.epoch(epoch):
+                videos, share, clips = found[-1]
+                found[-1] = ([*videos, *part.videos], share + part.share, [*clips, len(part)])
+                if part.ends_step:
+                    found.append(([], 0.0, []))
+        return found[:-1]
+
+    alone = steps(Ranks(CPU))
+    assert sorted(video for videos, _, _ in alone for video in videos) == sorted([*range(9)] * 2)
+    for world in (2, 4):
+        every = [steps(Ranks(CPU, rank=rank, world=world)) for rank in range(world)]
+        for (step, _, _), *others in zip(alone, *every, strict=True):
+            assert [video for videos, _, _ in others for video in videos] == step
+            assert sum(share for _, share, _ in others) == pytest.approx(1.0)
+            parts = [clips for _, _, clips in others]
+            # BatchNorm over all processes leaves out parts that one of them has no clips for.
+            assert len(step) < world or all(map(all, parts))
+            assert len(set(map(len, parts))) == 1
+            if len(step) == batch_size and batch_size % (world * accumulation) == 0:
+                assert len(parts[0]) == accumulation
+
+
+def test_epoch_from_a_later_step_is_the_rest_of_the_epoch(tiny_cache: TinyCache) -> None:
+    batches = _batches(tiny_cache, Ranks(CPU), batch_size=2, accumulation=1)
+    whole = [batch.videos for batch in batches.epoch(1)]
+    assert [batch.videos for batch in batches.epoch(1, first_step=3)] == whole[3:]
+    assert batches.planned_clips(3) == 6
+
+
+@pytest.mark.parametrize("batch_size", [4, 1], ids=["shared", "one-has-nothing"])
+def test_two_processes_come_to_the_losses_and_weights_of_one(
+    tiny_cache: TinyCache, tmp_path: Path, batch_size: int
+) -> None:
+    """With batch size 1 the second process has no clip at all."""
+
+    def arguments(run: str) -> list[str]:
+        options = (
+            WITHOUT_BATCHNORM,
+            f"student.training.batch_size={batch_size}",
+            "student.training.epochs=2",
+            "student.training.optimizer.name=sgd",
+            "student.model.dropout=0.0",
+        )
+        overrides = [word for option in options for word in ("-o", option)]
+        given = ["train-student", str(tiny_cache.experiment), "--cache", str(tiny_cache.cache)]
+        return [*given, "--run", str(tmp_path / run), "--no-validate", *overrides]
+
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    finished = subprocess.run(
+        [*launch, "-m", "--", "reskd.common.cli.main", *arguments("two")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("student trained") == 1
+    assert main(arguments("one")) == 0
+    one, two = (read_events(tmp_path / run) for run in ("one", "two"))
+    assert [event["clips"] for event in two] == [9, 9]
+    starts = [read_events(tmp_path / run, "start") for run in ("one", "two")]
+    assert [[start["processes"] for start in found] for found in starts] == [[1], [2]]
+    command = ["torchrun", "--nproc-per-node", "2", "--no-python", "--", "reskd", "train-student"]
+    assert starts[1][0]["command"][:7] == command
+    for name in ("loss", "cross_entropy", "feature_mse", "train_top1"):
+        ours, theirs = ([event[name] for event in events] for events in (two, one))
+        assert ours == pytest.approx(theirs, rel=1e-4), name
+    weights, expected = (load_file(tmp_path / run / WEIGHTS_FILE) for run in ("two", "one"))
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_ranks_alone_need_no_others() -> None:
+    ranks = Ranks(CPU)
+    assert ranks.totals([1.5, 2.0]) == [1.5, 2.0]
+    assert ranks.any(False, True) == [False, True]
+    assert ranks.all_of("x") == ["x"]
+    assert replace(ranks, rank=1).is_first is False

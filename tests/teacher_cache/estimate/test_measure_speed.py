@@ -1,0 +1,187 @@
+"""A probe measures something, names what it passed over, and leaves nothing behind."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reskd.common.dataset.index import read_index
+from reskd.common.errors import DataError, PreemptedError
+from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.estimate import measure_speed as probe_module
+from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
+from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.plan import plan_cache
+from tests.tiny_experiment import CPU, TinyCache, cut_off
+
+
+def forecast_of(
+    experiment_file: Path, overrides: Sequence[str] = (), folder: Path | None = None
+) -> Forecast:
+    experiment = load_experiment(str(experiment_file), overrides)
+    index = read_index(experiment.data.index)
+    return forecast_cache(
+        experiment,
+        index,
+        plan_cache(experiment, index, memory_bytes=10**9),
+        folder=folder or experiment_file.parent / "cache",
+        device=CPU,
+        threads=2,
+        part_seconds=0.02,
+    )
+
+
+def tree_of(folder: Path) -> dict[Path, int]:
+    """Everything in a folder, with the time of its last change."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def training_videos(experiment_file: Path) -> dict[str, Path]:
+    index = read_index(load_experiment(str(experiment_file)).data.index)
+    return {entry.id: index.path_of(entry) for entry in index.split("train")}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param([], id="default"),
+        pytest.param(["teacher.mode=batch"], id="batch"),
+        pytest.param(["targets.codec=zstd", "targets.logit_map={top_k: 2}"], id="zstd"),
+        pytest.param(
+            ["targets.features=null", "targets.logits=null", "student.losses.feature_mse=0"],
+            id="frames-alone",
+        ),
+    ],
+)
+def test_probe_measures_every_part_and_leaves_nothing(
+    tiny_experiment: Path, overrides: list[str]
+) -> None:
+    before = tree_of(tiny_experiment.parent)
+    forecast = forecast_of(tiny_experiment, overrides)
+    assert tree_of(tiny_experiment.parent) == before
+    measured, hours = forecast.measured, forecast.hours
+    assert measured is not None
+    assert hours is not None
+    assert measured.decode_seconds_per_video > 0
+    assert measured.view_seconds > 0
+    assert measured.write_bytes_per_second > 0
+    assert (measured.answer_seconds_per_clip > 0) == ("targets.features=null" not in overrides)
+    assert measured.teacher_seconds_per_clip >= measured.answer_seconds_per_clip
+    assert 1 <= measured.videos_probed <= 9
+    assert measured.views_probed == 3
+    assert measured.unreadable == {}
+    assert hours.wall > 0
+
+
+def test_rows_without_a_codec_take_the_planned_bytes(tiny_experiment: Path) -> None:
+    facts = forecast_of(tiny_experiment).as_dict()
+    assert set(facts["probe"]["stored_fraction"].values()) == {1.0}
+    assert facts["disk_bytes"] == facts["bytes"]
+
+
+def test_compressed_rows_are_estimated_from_those_probed(tiny_experiment: Path) -> None:
+    facts = forecast_of(tiny_experiment, ["targets.codec=zstd"]).as_dict()
+    assert 0 < facts["disk_bytes"] < facts["bytes"]
+
+
+@pytest.mark.parametrize("part", ["decoding", "pipeline", "writing"])
+def test_probe_that_fails_leaves_nothing(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    before = tree_of(tiny_experiment.parent)
+    monkeypatch.setattr(probe_module, part, fail)
+    with pytest.raises(OSError, match="Input/output"):
+        forecast_of(tiny_experiment)
+    assert tree_of(tiny_experiment.parent) == before
+
+
+def test_unit_that_cannot_be_written_ends_the_probe_and_leaves_nothing(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reskd.teacher_cache.fill import writer
+
+    def full(folder: Path, _: Any) -> None:
+        raise OSError(28, "No space left on device", str(folder))
+
+    before = tree_of(tiny_experiment.parent)
+    monkeypatch.setattr(writer, "write_commit", full)
+    with pytest.raises(OSError, match="No space"):
+        forecast_of(tiny_experiment)
+    assert tree_of(tiny_experiment.parent) == before
+
+
+def test_sigterm_ends_the_probe_and_leaves_nothing(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = tree_of(tiny_experiment.parent)
+    monkeypatch.setattr("reskd.teacher_cache.estimate.probe_parts.write_unit", stopped)
+    with pytest.raises(PreemptedError):
+        forecast_of(tiny_experiment)
+    assert tree_of(tiny_experiment.parent) == before
+
+
+def test_unreadable_videos_are_passed_over_and_named(tiny_experiment: Path) -> None:
+    videos = training_videos(tiny_experiment)
+    bad = list(videos)[4]
+    cut_off(videos[bad])
+    measured = forecast_of(tiny_experiment).measured
+    assert measured is not None
+    assert list(measured.unreadable) == [bad]
+    assert measured.videos_probed == 8
+
+
+def test_no_readable_video_gives_counts_and_the_reason(tiny_experiment: Path) -> None:
+    for video in training_videos(tiny_experiment).values():
+        video.unlink()
+    forecast = forecast_of(tiny_experiment)
+    assert forecast.hours is None
+    assert "none of 9 videos can be read" in str(forecast.why_not)
+    assert forecast.as_dict()["bytes"] > 0
+
+
+def test_folder_that_takes_no_file_gives_counts_and_the_reason(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refused)
+    forecast = forecast_of(tiny_experiment)
+    assert forecast.hours is None
+    assert "nothing can be written" in str(forecast.why_not)
+
+
+def test_teacher_that_is_too_slow_is_shown_fewer_views(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "LIMIT_SECONDS", 0.0)
+    measured = forecast_of(tiny_experiment).measured
+    assert measured is not None
+    assert measured.views_probed == 1
+
+
+def test_damaged_checkpoint_is_an_error_not_a_missing_probe(tiny_experiment: Path) -> None:
+    folder = load_experiment(str(tiny_experiment)).teacher.checkpoint
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="Cannot read the weights"):
+        forecast_of(tiny_experiment)
+
+
+def test_unfinished_cache_is_not_touched_by_the_probe(tiny_cache: TinyCache) -> None:
+    (tiny_cache.cache / commit_key(1, 0)).unlink()
+    before = tree_of(tiny_cache.cache.parent)
+    forecast = forecast_of(tiny_cache.experiment, folder=tiny_cache.cache)
+    assert tree_of(tiny_cache.cache.parent) == before
+    assert forecast.hours is not None
+    assert forecast.pays is not None
+    # What is left to do costs less than the cache that it is compared by.
+    assert forecast.hours.wall < forecast.pays.cached_hours

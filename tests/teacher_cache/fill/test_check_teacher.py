@@ -1,0 +1,47 @@
+"""A teacher below its stated accuracy is stopped before anything is cached."""
+
+from pathlib import Path
+
+import pytest
+
+from reskd.common.cli.main import main
+from reskd.common.errors import DataError
+from reskd.common.experiment.load import load_experiment
+from tests.tiny_experiment import make_tiny_cache
+
+
+def state(experiment: Path, least: float, *, mode: str = "eval") -> None:
+    text = experiment.read_text()
+    line = f"  checkpoint: teacher\n  least_top1: {least}\n  gate_videos: 2\n  mode: {mode}\n"
+    experiment.write_text(text.replace("  checkpoint: teacher\n", line))
+
+
+@pytest.mark.parametrize("mode", ["eval", "batch"])
+def test_teacher_below_its_stated_accuracy_ends_with_3_and_no_unit(
+    tiny_experiment: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    state(tiny_experiment, 1.0, mode=mode)  # its weights are random
+    cache = tiny_experiment.parent / "cache"
+    assert main(["cache-teacher", str(tiny_experiment), "--cache", str(cache)]) == 3
+    error = capsys.readouterr().err
+    assert "of 2 videos of split 'val' rightly" in error
+    assert "least_top1" in error
+    assert not cache.exists()  # free for the teacher that will be mended
+
+
+def test_teacher_that_reaches_it_is_cached_and_not_measured_again_when_going_on(
+    tiny_experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state(tiny_experiment, 0.0)
+    cache = make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache").cache
+    assert "teacher: top-1" in capsys.readouterr().err
+    next(iter(cache.glob("commits/*"))).unlink()
+    make_tiny_cache(tiny_experiment, cache)
+    assert "teacher: top-1" not in capsys.readouterr().err
+
+
+def test_class_order_of_the_checkpoint_is_checked_before_it_runs(tiny_experiment: Path) -> None:
+    labels = load_experiment(str(tiny_experiment)).teacher.checkpoint / "labels.json"
+    labels.write_text(labels.read_text().replace("climb", "x").replace("dive", "climb"))
+    with pytest.raises(DataError, match="was trained for"):
+        make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache")
