@@ -4,7 +4,7 @@ Everywhere, of N videos and K classes:
 
 - scores_NK: finite scores (N, K), larger is likelier; one row per video.
 - targets_NK: bool (N, K), the labels; a video may have several, and then any of them is right.
-- answered_N: bool (N,); False marks a video that could not be read. It counts as answered wrongly
+- predicted_N: bool (N,); False marks a video that could not be read. It counts as answered wrongly
   and is found by no threshold. Its scores must be there, but say nothing.
 
 torchmetrics 1.9 says something else in places, which is why it is a check in the tests only. Its
@@ -24,10 +24,10 @@ def top_k(
     targets_NK: NDArray[np.bool_],
     *,
     k: int,
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> float:
     """Share of the videos with one of their labels among the k highest scores, see `top_k_hits`."""
-    return float(top_k_hits(scores_NK, targets_NK, k=k, answered_N=answered_N).mean())
+    return float(top_k_hits(scores_NK, targets_NK, k=k, predicted_N=predicted_N).mean())
 
 
 def top_k_hits(
@@ -35,7 +35,7 @@ def top_k_hits(
     targets_NK: NDArray[np.bool_],
     *,
     k: int,
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Whether one of a video's labels is among its k highest scores, (N,).
 
@@ -46,14 +46,14 @@ def top_k_hits(
 
     Source: ResKD reference, top_k_accuracy; its sort is not stable beyond 16 classes.
     """
-    _check(scores_NK, targets_NK, answered_N)
+    _check(scores_NK, targets_NK, predicted_N)
     last = scores_NK.shape[1] - 1
     own_NK = np.where(targets_NK, scores_NK, -np.inf)
     best_N1 = last - own_NK[:, ::-1].argmax(axis=1)[:, np.newaxis]  # the later of equal ones
     score_N1 = np.take_along_axis(scores_NK, best_N1, axis=1)
     later_NK = np.arange(last + 1) > best_N1
     above_N = ((scores_NK > score_N1) | ((scores_NK == score_N1) & later_NK)).sum(axis=1)
-    hits_N: NDArray[np.bool_] = (above_N < k) & answered_N & targets_NK.any(axis=1)
+    hits_N: NDArray[np.bool_] = (above_N < k) & predicted_N & targets_NK.any(axis=1)
     return hits_N
 
 
@@ -61,7 +61,7 @@ def mean_class_accuracy(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
     *,
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
     count_predicted: bool = False,
 ) -> float:
     """Mean over classes of the share of a class's videos that are answered rightly.
@@ -72,7 +72,7 @@ def mean_class_accuracy(
     Args:
         scores_NK: See above.
         targets_NK: See above.
-        answered_N: See above.
+        predicted_N: See above.
         count_predicted: Also count, as 0, classes that no video has but some answer names. So the
             reference does; the usual mean is over the classes that occur.
 
@@ -84,12 +84,12 @@ def mean_class_accuracy(
 
     Source: ResKD reference, mean_class_accuracy (with count_predicted).
     """
-    right_N = right_answers(scores_NK, targets_NK, answered_N=answered_N)
+    right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)
     videos_K = targets_NK.sum(axis=0)
     right_K = (targets_NK & right_N[:, np.newaxis]).sum(axis=0)
     counted_K = videos_K > 0
     if count_predicted:
-        counted_K[scores_NK.argmax(axis=1)[answered_N]] = True
+        counted_K[scores_NK.argmax(axis=1)[predicted_N]] = True
     if not counted_K.any():
         return float("nan")
     return float((right_K[counted_K] / np.maximum(videos_K[counted_K], 1)).mean())
@@ -99,7 +99,7 @@ def mean_average_precision(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
     *,
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> float:
     """Mean over classes of the area under precision against recall, as a sum of steps.
 
@@ -117,7 +117,7 @@ def mean_average_precision(
     scikit-learn's average_precision_score on the classes that occur. The AR-Net family's mAP does
     not merge ties and counts a class without videos as 0.
     """
-    values_K = average_precisions(scores_NK, targets_NK, answered_N=answered_N)
+    values_K = average_precisions(scores_NK, targets_NK, predicted_N=predicted_N)
     defined_K = ~np.isnan(values_K)
     return float(np.mean(values_K[defined_K])) if defined_K.any() else float("nan")
 
@@ -126,7 +126,7 @@ def average_precisions(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
     *,
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """What `mean_average_precision` is the mean of: (K,), nan for a class without a video.
 
@@ -135,32 +135,32 @@ def average_precisions(
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
-    _check(scores_NK, targets_NK, answered_N)
+    _check(scores_NK, targets_NK, predicted_N)
     values_K = np.full(scores_NK.shape[1], np.nan)
-    if not answered_N.any():
+    if not predicted_N.any():
         return values_K
     videos_K = targets_NK.sum(axis=0)
     for k in np.flatnonzero(videos_K):
-        own_N = targets_NK[answered_N, k]
-        values_K[k] = _average_precision(scores_NK[answered_N, k], own_N, videos=videos_K[k])
+        own_N = targets_NK[predicted_N, k]
+        values_K[k] = _average_precision(scores_NK[predicted_N, k], own_N, videos=videos_K[k])
     return values_K
 
 
-def right_answers(
+def correct_predictions(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
     *,
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Whether the answer, of equal scores the first class, is one of the labels, (N,).
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
-    _check(scores_NK, targets_NK, answered_N)
-    answers_N1 = scores_NK.argmax(axis=1)[:, np.newaxis]
-    right_N: NDArray[np.bool_] = np.take_along_axis(targets_NK, answers_N1, axis=1)[:, 0]
-    return right_N & answered_N
+    _check(scores_NK, targets_NK, predicted_N)
+    predictions_N1 = scores_NK.argmax(axis=1)[:, np.newaxis]
+    right_N: NDArray[np.bool_] = np.take_along_axis(targets_NK, predictions_N1, axis=1)[:, 0]
+    return right_N & predicted_N
 
 
 def _average_precision(
@@ -184,17 +184,17 @@ def _average_precision(
 def _check(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> None:
-    shapes = scores_NK.shape, targets_NK.shape, answered_N.shape
+    shapes = scores_NK.shape, targets_NK.shape, predicted_N.shape
     if scores_NK.ndim != 2 or 0 in scores_NK.shape or shapes[1:] != (shapes[0], shapes[0][:1]):
         raise ValueError(
             f"scores and targets must be (N, K) and answered (N,), none of them empty, got shapes "
             f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
-    if targets_NK.dtype != np.bool_ or answered_N.dtype != np.bool_:
+    if targets_NK.dtype != np.bool_ or predicted_N.dtype != np.bool_:
         raise ValueError(
-            f"targets and answered must be bool, got {targets_NK.dtype} and {answered_N.dtype}"
+            f"targets and answered must be bool, got {targets_NK.dtype} and {predicted_N.dtype}"
         )
     if not np.isfinite(scores_NK).all():
         raise ValueError("scores must be finite; some are infinite or not a number")

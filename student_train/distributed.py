@@ -23,7 +23,7 @@ from reskd.common.devices import choose_device
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class ProcessGroup:
     """This process among the others."""
 
     device: torch.device
@@ -78,7 +78,7 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
+def joined_processes(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started; alone where it did not.
 
     Args:
@@ -89,7 +89,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Ranks(choose_device(device))
+        yield ProcessGroup(choose_device(device))
         return
     chosen = choose_device(device)
     if chosen.type == "cuda":
@@ -98,6 +98,6 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     # gloo for tensors on the CPU, NCCL for those on a GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Ranks(chosen, rank=int(os.environ["RANK"]), world=world)
+        yield ProcessGroup(chosen, rank=int(os.environ["RANK"]), world=world)
     finally:
         dist.destroy_process_group()

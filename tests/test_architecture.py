@@ -3,51 +3,62 @@
 import ast
 import re
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from reskd.common.cli.main import COMMANDS
+from tests import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
-ROOMS = ("common", "teacher_cache", "student_train", "tests")
+PACKAGE = REPOSITORY / ".package" / "reskd"
+ROOMS = ("common", "teacher_cache", "student_train")
 MAY_IMPORT = {
     "common": {"common", "configs"},
     "teacher_cache": {"common", "teacher_cache"},
     "student_train": {"common", "teacher_cache", "student_train"},
 }
-OPEN_TO_STUDENTS = {
-    "reskd.teacher_cache.read.reader",
-    "reskd.teacher_cache.format.manifest",
-    "reskd.teacher_cache.format.identity",
-}
+OPEN_TO_STUDENTS = ("reskd.teacher_cache.read.", "reskd.teacher_cache.format.")
 TOP_LEVEL = {
     *("teacher_cache", "student_train", "common", "configs", "tests"),
     *("pyproject.toml", "README.md", "LICENSE"),
 }
+MOST_LINES = 350
 
 
 def imports(source: str) -> Iterator[str]:
-    """Modules that a source text imports, at any depth, with what it takes from a package."""
+    """What a source text imports, at any depth; `a.b` of `from a import b`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
-            module = node.module or ""
-            # `from teacher_cache import writer` names a module only by its second half.
-            yield from (
-                f"{module}.{alias.name}" if "." not in module else module for alias in node.names
-            )
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports_of(room: str) -> Iterator[tuple[str, str]]:
-    """(file, imported module of ours) for every file of a room."""
-    for path in sorted((REPOSITORY / room).rglob("*.py")):
-        for module in imports(path.read_text(encoding="utf-8")):
-            if module.split(".")[0] in (*ROOMS, "configs"):
-                yield path.relative_to(REPOSITORY).as_posix(), module
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the product, by its name."""
+    found = {}
+    for room in ROOMS:
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            parts = path.relative_to(REPOSITORY).with_suffix("").parts
+            found[".".join(("reskd", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imported_by(module: str) -> frozenset[str]:
+    """What a module of ours imports of reskd: modules, whatever it takes from them."""
+    found = set()
+    for name in imports(modules()[module].read_text(encoding="utf-8")):
+        if name.split(".")[0] == "reskd":
+            found.add(name if name in modules() else name.rpartition(".")[0])
+    return frozenset(found)
 
 
 def test_imports_of_a_source_text_finds_every_form() -> None:
@@ -55,33 +66,118 @@ def test_imports_of_a_source_text_finds_every_form() -> None:
         "import a.b, c\nfrom d import e\nfrom f.g import h\n"
         "if x:\n    def y():\n        import i\n        from j.k import l as m\n"
     )
-    assert sorted(imports(source)) == ["a.b", "c", "d.e", "f.g", "i", "j.k"]
+    assert sorted(imports(source)) == ["a.b", "c", "d.e", "f.g.h", "i", "j.k.l"]
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_run_one_way(room: str) -> None:
-    found = list(imports_of(room))
+    found = {
+        (module, imported)
+        for module in modules()
+        if module.split(".")[1] == room
+        for imported in imported_by(module)
+    }
     assert found
-    wrong = [pair for pair in found if pair[1].split(".")[0] not in MAY_IMPORT[room]]
-    assert wrong == []
+    assert [pair for pair in found if pair[1].split(".")[1] not in MAY_IMPORT[room]] == []
+
+
+def test_no_module_imports_itself_round_a_circle() -> None:
+    try:
+        order = list(
+            TopologicalSorter({name: imported_by(name) for name in modules()}).static_order()
+        )
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+    assert len(order) >= len(modules())
 
 
 def test_student_sees_of_the_teacher_only_what_reads_its_cache() -> None:
-    seen = [pair for pair in imports_of("student_train") if pair[1].startswith("teacher_cache")]
+    seen = {
+        imported
+        for module in modules()
+        if module.startswith("reskd.student_train")
+        for imported in imported_by(module)
+        if imported.startswith("reskd.teacher_cache")
+    }
     assert seen
-    assert [pair for pair in seen if pair[1] not in OPEN_TO_STUDENTS] == []
+    assert [module for module in seen if not f"{module}.".startswith(OPEN_TO_STUDENTS)] == []
+
+
+def test_nothing_is_imported_by_the_bare_name_of_a_folder() -> None:
+    """`import common` would find whatever package of that name lies beside somebody's script."""
+    sources = [path for room in (*ROOMS, "tests") for path in (REPOSITORY / room).rglob("*.py")]
+    bare = [
+        (path.relative_to(REPOSITORY).as_posix(), name)
+        for path in (*sources, *PACKAGE.glob("*.py"))
+        for name in imports(path.read_text(encoding="utf-8"))
+        if name.split(".")[0] in (*ROOMS, "configs")
+    ]
+    assert bare == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for path in modules().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_file_of_the_product_is_longer_than_one_idea() -> None:
+    lengths = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def command_files() -> list[Path]:
+    """Files that are loaded before a command's work is known."""
+    loaded = "import sys; import reskd.common.cli.main as m\n" + "\n".join(
+        f"import {target.partition(':')[0]}" for target in COMMANDS.values()
+    )
+    shown = "print(*(f for m in list(sys.modules.values()) if (f := getattr(m, '__file__', None))))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{loaded}\n{shown}"], capture_output=True, text=True, check=True
+    )
+    names = ("cli.py", "options.py")
+    return [
+        path
+        for path in (Path(name).resolve() for name in done.stdout.split())
+        if path.is_relative_to(REPOSITORY)
+        and (path.name.endswith(names) or path.parent.name == "cli")
+    ]
+
+
+def test_heavy_imports_are_refused_in_every_file_of_a_command() -> None:
+    files = command_files()
+    assert len(files) >= len({target.partition(":")[0] for target in COMMANDS.values()})
+    passed = []
+    for path in files:
+        planted = f"{path.read_text(encoding='utf-8')}\nimport torch\n"
+        done = subprocess.run(
+            ["ruff", "check", "--select", "TID253", "--stdin-filename", str(path), "-"],
+            cwd=REPOSITORY,
+            input=planted,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "TID253" not in done.stdout:
+            passed.append(path.relative_to(REPOSITORY).as_posix())
+    assert passed == []
 
 
 def test_nothing_of_ours_pickles_what_it_stores() -> None:
     """A run's own training state is torch's; caches, indexes and checkpoints hold no pickle."""
     picklers = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    for room in ("common", "teacher_cache", "student_train"):
-        for path in sorted((REPOSITORY / room).rglob("*.py")):
-            source = path.read_text(encoding="utf-8")
-            assert not {module.split(".")[0] for module in imports(source)} & picklers, path
-            if room != "student_train":
-                assert not re.search(r"(?<!safetensors\.)torch\.save\(", source), path
-                assert "allow_pickle=True" not in source, path
+    for name, path in modules().items():
+        source = path.read_text(encoding="utf-8")
+        assert not {module.split(".")[0] for module in imports(source)} & picklers, path
+        if not name.startswith("reskd.student_train"):
+            assert not re.search(r"(?<!safetensors\.)torch\.save\(", source), path
+            assert "allow_pickle=True" not in source, path
 
 
 def tracked(*patterns: str) -> list[str]:

@@ -7,15 +7,15 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import REPOSITORY
 
 
 def test_wheel_unpacked_elsewhere_shows_an_installed_experiment(tmp_path: Path) -> None:
     sources = tmp_path / "sources"  # building leaves files behind: not in the working tree
     for name in ("common", "teacher_cache", "student_train", "configs"):
-        shutil.copytree(ROOT / name, sources / name)
+        shutil.copytree(REPOSITORY / name, sources / name)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
+        shutil.copy(REPOSITORY / name, sources)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", tmp_path, sources], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("reskd-*.whl")

@@ -1,5 +1,6 @@
 """A whole experiment of a few small videos, made on the spot: data, index, YAML and teacher."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import save_checkpoint
 from reskd.common.models.registry import build_model
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.format.plan import plan_cache
@@ -23,7 +24,7 @@ CLASS_NAMES = ("climb", "dive", "jump", "run", "throw")
 MODEL = "{backbone: test_resnet, backbone_args: {output_stride: 16}, dropout: 0.2}"
 OPTIMIZER = "{name: adamw, lr: 0.003, weight_decay: 0.01}"
 CPU = torch.device("cpu")
-ALONE = Ranks(CPU)
+ALONE = ProcessGroup(CPU)
 
 
 class TinyCache(NamedTuple):
@@ -39,17 +40,17 @@ def make_tiny_videos(
     videos_per_class: int = 4,
     classes: int = 3,
     num_frames: int = 16,
-    **encoder: str,
+    encoder: Mapping[str, str] | None = None,
 ) -> Path:
     """Write one folder per class with videos of 64x48 pixels.
 
     A class is a colour and a direction in which a bright bar moves; videos of a class differ in
-    noise and in where the bar starts. The encoder's options are those of `write_video`.
+    noise and in where the bar starts. `encoder` holds further arguments of `write_video`.
     """
     for label, name in enumerate(CLASS_NAMES[:classes]):
         for number in range(videos_per_class):
             frames = _moving_bar(label, seed=100 * label + number, num_frames=num_frames)
-            write_video(folder / name / f"{number}.mp4", frames, 12, **encoder)
+            write_video(folder / name / f"{number}.mp4", frames, 12, **(encoder or {}))
     return folder
 
 

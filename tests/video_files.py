@@ -10,6 +10,8 @@ import pytest
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from tests import REPOSITORY
+
 Frames = NDArray[np.uint8]
 
 
@@ -82,7 +84,7 @@ def frame_numbers(frames_NHWC: Frames) -> list[int]:
 
 def shared_data() -> Path:
     """The folder of trial videos: $RESKD_SHARED_DATA, or beside the repository; else skip."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
+    beside = REPOSITORY.parent / "shared" / "data"
     folder = Path(os.environ.get("RESKD_SHARED_DATA", beside))
     if not folder.is_dir():
         pytest.skip(f"no trial videos in {folder}; set RESKD_SHARED_DATA to use some")

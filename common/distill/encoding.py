@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
 from reskd.common.distill.grid_projection import project
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.errors import DataError
 from reskd.common.video.preprocess import shrink
 
@@ -41,7 +41,7 @@ _HALF_STEP: Final = 2.0**-11  # of a normal float16, relative
 _HALF_SMALLEST: Final = 2.0**-25  # half the distance of subnormal float16 numbers, absolute
 
 
-def encode(plan: TargetPlan, answer: TeacherAnswer | None, clips_VT3HW: Tensor) -> dict[str, Row]:
+def encode(plan: TargetPlan, answer: TeacherOutput | None, clips_VT3HW: Tensor) -> dict[str, Row]:
     """What the store keeps of the views of one video, apart from their parameters.
 
     Only planned arrays are computed, so a plan cut down to some arrays costs no more than these.

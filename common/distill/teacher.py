@@ -16,7 +16,7 @@ BATCH_GROUP: Final = 8
 """Clips that share their BatchNorm statistics in mode `batch`: one device's batch as published."""
 
 
-class TeacherAnswer(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What the teacher says about a batch of clips: float32, on the teacher's device."""
 
     features_BTChw: Tensor
@@ -26,21 +26,21 @@ class TeacherAnswer(NamedTuple):
     logit_map_BThwK: Tensor | None = None
     """Class scores of every location, (B, T, h, w, K); None if they were not asked for."""
 
-    def single(self, clip: int) -> "TeacherAnswer":
+    def single(self, clip: int) -> "TeacherOutput":
         """What was said about one clip, as a batch of one."""
         own = slice(clip, clip + 1)
         scores = self.logit_map_BThwK
-        return TeacherAnswer(
+        return TeacherOutput(
             self.features_BTChw[own],
             self.logits_BK[own],
             None if scores is None else scores[own],
         )
 
 
-def joined(answers: Sequence[TeacherAnswer]) -> TeacherAnswer:
+def joined(answers: Sequence[TeacherOutput]) -> TeacherOutput:
     """Answers to several batches as one."""
     features, logits, scores = zip(*answers, strict=True)
-    return TeacherAnswer(
+    return TeacherOutput(
         torch.cat(features), torch.cat(logits), None if scores[0] is None else torch.cat(scores)
     )
 
@@ -84,7 +84,7 @@ class Teacher:
             _use_batch_statistics(self.model)
 
     @torch.inference_mode()
-    def answer(self, clips_BT3HW: Tensor) -> TeacherAnswer:
+    def predict(self, clips_BT3HW: Tensor) -> TeacherOutput:
         """Run the teacher in float32.
 
         Args:
@@ -96,7 +96,7 @@ class Teacher:
         with plain_float32():
             features, logits = self.model(normalize(clips_BT3HW.to(self.device)))
             logit_map = self.model.logit_map(features).float() if self._logit_map else None
-        return TeacherAnswer(features.float(), logits.float(), logit_map)
+        return TeacherOutput(features.float(), logits.float(), logit_map)
 
 
 def _use_batch_statistics(model: Recognizer) -> None:

@@ -53,7 +53,7 @@ file_path = click.Path(path_type=Path, dir_okay=False)
     "scores_file",
     metavar="OUT.npz",
     type=file_path,
-    help="Also write id, labels, scores, answered and classes; of one RUN.",
+    help="Also write id, labels, scores, predicted and classes; of one RUN.",
 )
 @click.option(
     "--max-bad",
@@ -98,7 +98,7 @@ def evaluate(
     every = list(dict.fromkeys(path.absolute() for path in (*filter(None, [teacher]), *runs)))
     _check_outputs(scores_file, class_table, report, cache, several=len(every) > 1)
     from reskd.common.console import emit
-    from reskd.student_train.distributed import joined_ranks
+    from reskd.student_train.distributed import joined_processes
     from reskd.student_train.evaluate import measure as evaluation
     from reskd.student_train.evaluate import results as found
 
@@ -108,16 +108,16 @@ def evaluate(
 
         check_cache(cache)  # before hours of work
     fields = {**protocol, "crops": None if crops is None else int(crops)}
-    with joined_ranks(device) as ranks:
+    with joined_processes(device) as processes:
         measured = evaluation.evaluate_runs(
             every,
             index_path=index_path,
             split=split,
-            ranks=ranks,
+            processes=processes,
             protocol={field: value for field, value in fields.items() if value is not None},
             given=given,
         )
-        if not ranks.is_first:
+        if not processes.is_first:
             return
     results = found.results_of(measured)
     result = found.evaluation_json(results)
@@ -147,8 +147,8 @@ def _require_readable(measured: "Sequence[Measured]", max_bad: float | None) -> 
         StoppedShortError: If any run could not read more than may be unreadable.
     """
     allowed = measured[0].experiment.data.max_bad if max_bad is None else max_bad
-    worst = max(measured, key=lambda one: len(one.answers.failures))
-    failed, videos = len(worst.answers.failures), len(worst.videos.entries)
+    worst = max(measured, key=lambda one: len(one.predictions.failures))
+    failed, videos = len(worst.predictions.failures), len(worst.videos.entries)
     if failed > allowed * videos:
         raise StoppedShortError(
             f"{failed} of {videos} videos are unreadable, more than the {allowed:.2%} that "

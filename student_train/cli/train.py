@@ -60,7 +60,7 @@ def train_teacher(
     """
     from reskd.common.console import emit
     from reskd.common.experiment.load import load_experiment
-    from reskd.student_train.distributed import joined_ranks
+    from reskd.student_train.distributed import joined_processes
     from reskd.student_train.train import plan, runs
     from reskd.student_train.train.run_training import summary_text
 
@@ -69,17 +69,17 @@ def train_teacher(
         planned = plan.plan_training(resolved, "teacher")
         emit(planned, as_json=as_json, text=plan.plan_text(planned))
         return
-    with joined_ranks(device) as ranks:
+    with joined_processes(device) as processes:
         summary = runs.train_teacher(
             resolved,
             (run or resolved.teacher.checkpoint).absolute(),
-            ranks=ranks,
+            processes=processes,
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
             validate=validate,
             command=command_line(click.get_current_context()),
         )
-        if ranks.is_first:
+        if processes.is_first:
             emit(summary, as_json=as_json, text=summary_text(summary))
 
 
@@ -134,7 +134,7 @@ def train_student(
         )
     from reskd.common.console import emit
     from reskd.common.experiment.load import load_experiment
-    from reskd.student_train.distributed import joined_ranks
+    from reskd.student_train.distributed import joined_processes
     from reskd.student_train.train import plan, runs
     from reskd.student_train.train.run_training import summary_text
 
@@ -145,21 +145,21 @@ def train_student(
         return
     if run is None:
         raise click.UsageError("Name the folder to write: --run DIR (or ask for --plan alone).")
-    with joined_ranks(device) as ranks:
+    with joined_processes(device) as processes:
         summary = runs.train_student(
             resolved,
             run.absolute(),
             cache=cache,
             teacher=teacher,
             distill=not no_distill,
-            ranks=ranks,
+            processes=processes,
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
             allow_incomplete=allow_incomplete,
             validate=validate,
             command=command_line(click.get_current_context()),
         )
-        if ranks.is_first:
+        if processes.is_first:
             emit(summary, as_json=as_json, text=summary_text(summary))
 
 

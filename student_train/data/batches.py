@@ -18,7 +18,7 @@ from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order, stored_view
 from reskd.student_train.data.read_ahead import SLOTS, BatchesAndRows, SlotRing
 from reskd.student_train.data.unreadable import Unreadable
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.teacher_cache.read.reader import CacheReader
 
 
@@ -103,7 +103,7 @@ class Batches:
         batch_size: Clips per step.
         accumulation: Parts that a step is cut into, in each process; a short step has fewer.
         seed: Key of the order.
-        ranks: This process takes its part of every step; batches will be copied to its device.
+        processes: This process takes its part of every step; batches will be copied to its device.
     """
 
     def __init__(
@@ -116,19 +116,19 @@ class Batches:
         num_views: int | None,
         batch_size: int,
         seed: int,
-        ranks: Ranks,
+        processes: ProcessGroup,
         accumulation: int = 1,
     ) -> None:
         self._num_views = num_views
         self._source, self._labels = source, labels
         self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
-        self._reader, self._ranks = reader, ranks
+        self._reader, self._processes = reader, processes
         self._ring: SlotRing | None = None
         names = (*source.stored, *targets)
         if reader is not None and names:
             sizes = (len(part.videos) for part in self._parts(source.videos))
             self._ring = SlotRing(
-                reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=ranks.device
+                reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=processes.device
             )
 
     @property
@@ -189,9 +189,9 @@ class Batches:
 
     def _own_parts(self, step: list[int]) -> list[list[int]]:
         """As many in every process, none of them empty but that of one without any clip."""
-        world = self._ranks.world
+        world = self._processes.world
         shares = cut_parts(step, world)
-        own = shares[self._ranks.rank] if self._ranks.rank < len(shares) else []
+        own = shares[self._processes.rank] if self._processes.rank < len(shares) else []
         # A short step has fewer parts, not smaller ones, which would be hard on BatchNorm.
         part_clips = ceil(self._batch_size / (world * self._accumulation))
         wanted = min(self._accumulation, ceil(len(step) / (world * part_clips)))

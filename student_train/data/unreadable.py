@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry
 from reskd.common.errors import StoppedShortError
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 
 
 class Unreadable:
@@ -36,13 +36,13 @@ class Unreadable:
         """Whether this process has noted some since the last agreement."""
         return len(self._reasons) > self._agreed
 
-    def agree(self, ranks: Ranks) -> None:
+    def agree(self, processes: ProcessGroup) -> None:
         """Learn what the others have noted; all processes call it where any has news.
 
         Raises:
             StoppedShortError: In all of them, if there are too many.
         """
-        for reasons in ranks.all_of(self._reasons):
+        for reasons in processes.all_of(self._reasons):
             self._reasons = {**reasons, **self._reasons}
         self._agreed = len(self._reasons)
         if self._agreed > self._allowed:

@@ -36,7 +36,7 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import crop_side, teacher_size
 from reskd.student_train.deploy.predictor import load_predictor
 from reskd.student_train.evaluate.clip_reader import Reading
-from reskd.student_train.evaluate.predictions import Squash
+from reskd.student_train.evaluate.predictions import ScoreActivation
 
 Format = Literal["pt2", "onnx"]
 TOLERANCE: Final = 1e-4
@@ -95,7 +95,7 @@ def export(folder: Path, out: Path, *, format: Format, check: bool = True) -> di
         _require_onnx()
     predictor = load_predictor(folder, device="cpu")
     reading, network = predictor.reading, _Logits(predictor.model).eval()
-    facts = clip_facts(predictor.info, reading, probabilities=predictor.squash)
+    facts = clip_facts(predictor.info, reading, probabilities=predictor.score_activation)
     shape = (reading.clip.num_frames, 3, reading.size, reading.size)
     program = _traced(network, shape, folder)
     exported = _as_pt2(program, facts) if format == "pt2" else _as_onnx(program, facts, folder)
@@ -266,7 +266,9 @@ def export_text(result: Mapping[str, Any]) -> str:
 FORMAT: Final = "reskd-export/1"
 
 
-def clip_facts(info: CheckpointInfo, reading: Reading, *, probabilities: Squash) -> dict[str, Any]:
+def clip_facts(
+    info: CheckpointInfo, reading: Reading, *, probabilities: ScoreActivation
+) -> dict[str, Any]:
     """What another program must know to make the input from a video, and to read the output."""
     colours = [round(255 * value, 3) for value in IMAGENET_DEFAULT_MEAN]
     spread = [round(255 * value, 3) for value in IMAGENET_DEFAULT_STD]

@@ -8,7 +8,7 @@ import numpy as np
 
 from reskd.common.console import say
 from reskd.common.video.reader import UnreadableVideoError
-from reskd.student_train.deploy.predictor import Predictor, Ranked, WindowAnswer, load_predictor
+from reskd.student_train.deploy.predictor import Predictor, Ranked, WindowPrediction, load_predictor
 
 
 def predict(
@@ -63,7 +63,7 @@ def predict(
     return {
         "run": str(folder.absolute()),
         "classes": len(predictor.info.classes),
-        "probabilities": predictor.squash,
+        "probabilities": predictor.score_activation,
         "videos": answers,
         "failed": len(failures),
         "failures": failures,
@@ -71,7 +71,7 @@ def predict(
 
 
 def _add_windows(
-    answer: dict[str, Any], predictor: Predictor, windows: Iterator[WindowAnswer], k: int
+    answer: dict[str, Any], predictor: Predictor, windows: Iterator[WindowPrediction], k: int
 ) -> None:
     """Note every window as it comes, and the mean so far: the video may break off."""
     answer["windows"] = []

@@ -26,8 +26,8 @@ from reskd.common.video.preprocess import normalize
 from reskd.common.video.reader import Decoder, VideoReader, open_video
 from reskd.student_train.deploy.windows import read_windows
 from reskd.student_train.evaluate.clip_reader import Reading, reading_of
-from reskd.student_train.evaluate.measure import squash_of
-from reskd.student_train.evaluate.predictions import Squash
+from reskd.student_train.evaluate.measure import score_activation_of
+from reskd.student_train.evaluate.predictions import ScoreActivation
 
 
 class Ranked(NamedTuple):
@@ -38,7 +38,7 @@ class Ranked(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WindowAnswer:
+class WindowPrediction:
     """What a network says about a stretch of a video."""
 
     start_seconds: float
@@ -56,7 +56,7 @@ class Predictor:
     """What the checkpoint says about itself; `info.classes` names the class scores."""
     reading: Reading
     """Which frames are taken, and how they are resized and cropped."""
-    squash: Squash
+    score_activation: ScoreActivation
     """How class scores become probabilities: softmax, or sigmoid where classes go together."""
     decoder: Decoder
     """Who decodes videos."""
@@ -68,7 +68,7 @@ class Predictor:
             UnreadableVideoError: If it cannot be decoded.
             DataError: If the network answers with something that is no number.
         """
-        return self.answer(self.clips(video))
+        return self.predict(self.clips(video))
 
     def top(self, video: str | os.PathLike[str], *, k: int = 5) -> list[Ranked]:
         """The k most probable classes of a whole video, best first; raises as `probabilities`."""
@@ -76,7 +76,7 @@ class Predictor:
 
     def windows(
         self, video: str | os.PathLike[str], *, seconds: float, step_seconds: float | None = None
-    ) -> Iterator[WindowAnswer]:
+    ) -> Iterator[WindowPrediction]:
         """Class probabilities of every window of a video, one window in memory at a time.
 
         Args:
@@ -90,10 +90,10 @@ class Predictor:
         """
         step = seconds if step_seconds is None else step_seconds
         for window in read_windows(Path(video), self.reading, seconds=seconds, step_seconds=step):
-            yield WindowAnswer(
+            yield WindowPrediction(
                 start_seconds=window.start_seconds,
                 end_seconds=window.end_seconds,
-                probabilities_K=self.answer(window.clips),
+                probabilities_K=self.predict(window.clips),
             )
 
     def clips(self, video: str | os.PathLike[str]) -> Tensor:
@@ -114,14 +114,16 @@ class Predictor:
         return open_video(path, self.decoder)
 
     @torch.inference_mode()
-    def answer(self, clips_VT3HW: Tensor) -> NDArray[np.float32]:
+    def predict(self, clips_VT3HW: Tensor) -> NDArray[np.float32]:
         """Mean class probabilities of some uint8 clips, (K,)."""
         device = next(self.model.parameters()).device
         parts = []
         for batch in clips_VT3HW.split(self.reading.evaluation.batch_size):
             with plain_float32():
                 logits_BK = self.model(normalize(batch.to(device))).logits_BK.float()
-            parts.append(logits_BK.softmax(1) if self.squash == "softmax" else logits_BK.sigmoid())
+            parts.append(
+                logits_BK.softmax(1) if self.score_activation == "softmax" else logits_BK.sigmoid()
+            )
         mean_K = torch.cat(parts).mean(0).cpu()
         if not bool(mean_K.isfinite().all()):
             raise DataError(
@@ -164,6 +166,8 @@ def load_predictor(
         model=model.to(choose_device(device)),
         info=info,
         reading=replace(reading, evaluation=replace(reading.evaluation, clips=clips)),
-        squash="softmax" if experiment is None else squash_of(experiment, info.role),
+        score_activation="softmax"
+        if experiment is None
+        else score_activation_of(experiment, info.role),
         decoder="auto" if experiment is None else experiment.data.decoder,
     )

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reskd.common.metrics import average_precisions, right_answers
+from reskd.common.metrics import average_precisions, correct_predictions
 
 
 def confusion(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     """Videos by class (row) and answer (column), (K, K + 1); the last column: could not be read.
 
@@ -24,10 +24,10 @@ def confusion(
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
-    right_N = right_answers(scores_NK, targets_NK, answered_N=answered_N)
+    right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)
     classes = scores_NK.shape[1]
     video, label = np.nonzero(targets_NK)
-    wrong = np.where(answered_N, scores_NK.argmax(axis=1), classes)[video]
+    wrong = np.where(predicted_N, scores_NK.argmax(axis=1), classes)[video]
     table = np.zeros((classes, classes + 1), np.int64)
     np.add.at(table, (label, np.where(right_N[video], label, wrong)), 1)
     return table
@@ -41,7 +41,7 @@ class ClassFigures:
     right: int
     average_precision: float
     """nan without videos, and where no video of any class was answered."""
-    wrong_answer: int | None
+    wrong_prediction: int | None
     """Class that its videos are most often taken for; the first of equals; None if for none."""
     wrong_count: int
     """How often."""
@@ -55,15 +55,15 @@ class ClassFigures:
 def class_figures(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> list[ClassFigures]:
     """Every class, in order.
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
-    table = confusion(scores_NK, targets_NK, answered_N)
-    precisions_K = average_precisions(scores_NK, targets_NK, answered_N=answered_N)
+    table = confusion(scores_NK, targets_NK, predicted_N)
+    precisions_K = average_precisions(scores_NK, targets_NK, predicted_N=predicted_N)
     figures = []
     for label, row in enumerate(table):
         wrong = row[:-1].copy()
@@ -73,7 +73,7 @@ def class_figures(
                 videos=int(row.sum()),
                 right=int(row[label]),
                 average_precision=float(precisions_K[label]),
-                wrong_answer=int(wrong.argmax()) if wrong.any() else None,
+                wrong_prediction=int(wrong.argmax()) if wrong.any() else None,
                 wrong_count=int(wrong.max()),
             )
         )

@@ -19,7 +19,7 @@ from reskd.common.models.registry import Complexity, complexity
 from reskd.common.signals import StopRequest
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import num_views, protocol_text
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_reader import Reading
 from reskd.student_train.evaluate.imported import (
     borrowed_facts,
@@ -27,7 +27,12 @@ from reskd.student_train.evaluate.imported import (
     experiment_of,
     with_class_names,
 )
-from reskd.student_train.evaluate.predictions import Answers, Squash, Videos, answer_videos
+from reskd.student_train.evaluate.predictions import (
+    Predictions,
+    ScoreActivation,
+    Videos,
+    predict_videos,
+)
 
 Role = Literal["teacher", "student"]
 
@@ -40,7 +45,7 @@ def measure(
     role: Role,
     size: int,
     split: str,
-    ranks: Ranks,
+    processes: ProcessGroup,
     protocol: Mapping[str, Any] | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def measure(
         role: Which part of the experiment it plays.
         size: Side of the frames it was trained on, in pixels.
         split: Split to measure.
-        ranks: This process and the others, who share the videos.
+        processes: This process and the others, who share the videos.
         protocol: Fields of the experiment's `evaluation` section to replace.
         stop: Looked at before every video.
 
@@ -72,7 +77,7 @@ def measure(
         experiment = _with_protocol(experiment_tree(experiment), protocol, source=experiment.name)
     part = experiment.teacher if role == "teacher" else experiment.required_student()
     plan = _Plan.of(part.model, experiment, index, role=role, size=size, split=split)
-    return plan.figures(plan.answers(model, ranks, stop))
+    return plan.figures(plan.predictions(model, processes, stop))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +93,7 @@ class Measured:
     index: VideoIndex
     index_path: Path
     videos: Videos
-    answers: Answers
+    predictions: Predictions
     targets_NK: NDArray[np.bool_]
     figures: dict[str, Any]
     """What `measure` gives, the run, and what the run does not say itself."""
@@ -104,7 +109,7 @@ def evaluate_runs(
     *,
     index_path: Path | None,
     split: str | None,
-    ranks: Ranks,
+    processes: ProcessGroup,
     protocol: Mapping[str, Any] | None = None,
     given: Experiment | None = None,
 ) -> list[Measured]:
@@ -120,7 +125,7 @@ def evaluate_runs(
         runs: Checkpoint directories.
         index_path: Video index; None takes the one of the first run's experiment.
         split: Split to measure; None takes the val_split of the first run's experiment.
-        ranks: This process and the others, who share the videos.
+        processes: This process and the others, who share the videos.
         protocol: Fields of the experiments' `evaluation` sections to replace.
         given: Experiment for the runs that were imported without one.
 
@@ -152,7 +157,7 @@ def evaluate_runs(
     measured = []
     for run, plan in plans.items():
         model, read = load_checkpoint(run)
-        answers = plan.answers(model.to(ranks.device), ranks)
+        predictions = plan.predictions(model.to(processes.device), processes)
         path = run.absolute()
         measured.append(
             Measured(
@@ -163,11 +168,11 @@ def evaluate_runs(
                 index=index,
                 index_path=index_path,
                 videos=plan.videos,
-                answers=answers,
+                predictions=predictions,
                 targets_NK=plan.targets_NK,
                 figures={
                     "run": str(path),
-                    **plan.figures(answers),
+                    **plan.figures(predictions),
                     **borrowed_facts(read, experiments[run], index, index_path),
                 },
             )
@@ -176,20 +181,20 @@ def evaluate_runs(
 
 
 def write_scores(out: Path, measured: Measured) -> None:
-    """Write id (N,), labels (N, K) bool, scores (N, K) float32, answered (N,) and classes (K,)."""
+    """Write id (N,), labels (N, K) bool, scores (N, K) float32, predicted (N,) and classes (K,)."""
     buffer = BytesIO()
     np.savez(
         buffer,
         id=np.array([entry.id for entry in measured.videos.entries]),
         labels=measured.targets_NK,
-        scores=measured.answers.scores_NK,
-        answered=measured.answers.answered_N,
+        scores=measured.predictions.scores_NK,
+        predicted=measured.predictions.predicted_N,
         classes=np.array(measured.index.classes),
     )
     atomic_write(out, buffer.getbuffer())
 
 
-def squash_of(experiment: Experiment, role: Role) -> Squash:
+def score_activation_of(experiment: Experiment, role: Role) -> ScoreActivation:
     """How class scores become probabilities: as in the loss that the network was trained with.
 
     A teacher that was not trained here (no teacher.training) is taken for a softmax classifier.
@@ -211,22 +216,22 @@ def multi_hot(entries: Sequence[VideoEntry], num_classes: int) -> NDArray[np.boo
 def accuracies(
     scores_NK: NDArray[np.float32],
     targets_NK: NDArray[np.bool_],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
 ) -> dict[str, float]:
     """Every figure of common/metrics.py by its name in the result."""
 
     def class_accuracy(*, count_predicted: bool) -> float:
         return mean_class_accuracy(
-            scores_NK, targets_NK, answered_N=answered_N, count_predicted=count_predicted
+            scores_NK, targets_NK, predicted_N=predicted_N, count_predicted=count_predicted
         )
 
     return {
-        "top1": top_k(scores_NK, targets_NK, k=1, answered_N=answered_N),
-        "top5": top_k(scores_NK, targets_NK, k=5, answered_N=answered_N),
+        "top1": top_k(scores_NK, targets_NK, k=1, predicted_N=predicted_N),
+        "top5": top_k(scores_NK, targets_NK, k=5, predicted_N=predicted_N),
         "mean_class_accuracy": class_accuracy(count_predicted=False),
         "mean_class_accuracy_reference": class_accuracy(count_predicted=True),
         "mean_average_precision": mean_average_precision(
-            scores_NK, targets_NK, answered_N=answered_N
+            scores_NK, targets_NK, predicted_N=predicted_N
         ),
     }
 
@@ -238,7 +243,7 @@ class _Plan:
     videos: Videos
     split: str
     role: Role
-    squash: Squash
+    score_activation: ScoreActivation
     cost: Complexity
     targets_NK: NDArray[np.bool_]
 
@@ -266,15 +271,23 @@ class _Plan:
             videos=Videos(index=index, entries=entries, data=experiment.data, reading=reading),
             split=split,
             role=role,
-            squash=squash_of(experiment, role),
+            score_activation=score_activation_of(experiment, role),
             cost=cost,
             targets_NK=multi_hot(entries, len(index.classes)),
         )
 
-    def answers(self, model: Recognizer, ranks: Ranks, stop: StopRequest | None = None) -> Answers:
-        return answer_videos(model, self.videos, squash=self.squash, ranks=ranks, stop=stop)
+    def predictions(
+        self, model: Recognizer, processes: ProcessGroup, stop: StopRequest | None = None
+    ) -> Predictions:
+        return predict_videos(
+            model,
+            self.videos,
+            score_activation=self.score_activation,
+            processes=processes,
+            stop=stop,
+        )
 
-    def figures(self, answers: Answers) -> dict[str, Any]:
+    def figures(self, predictions: Predictions) -> dict[str, Any]:
         """For JSON."""
         reading, cost = self.videos.reading, self.cost
         views = num_views(reading.evaluation)
@@ -283,17 +296,19 @@ class _Plan:
             "role": self.role,
             "split": self.split,
             "videos": len(self.videos.entries),
-            "failed": len(answers.failures),
-            "failures": answers.failures,
+            "failed": len(predictions.failures),
+            "failures": predictions.failures,
             "metric": reading.evaluation.metric,
-            **accuracies(answers.scores_NK, self.targets_NK, answers.answered_N),
+            **accuracies(predictions.scores_NK, self.targets_NK, predictions.predicted_N),
             "size": reading.size,
             "views": views,
             "gmacs": cost.gmacs,
             "gmacs_per_video": views * cost.gmacs,
             "parameters": cost.parameters,
-            "protocol": f"{how}, {reading.size} px, probabilities ({self.squash}) averaged",
-            "clips_per_second": answers.clips_per_second,
+            "protocol": (
+                f"{how}, {reading.size} px, probabilities ({self.score_activation}) averaged"
+            ),
+            "clips_per_second": predictions.clips_per_second,
         }
 
 

@@ -27,10 +27,10 @@ from reskd.common.signals import StopRequest
 from reskd.common.video.eval_views import num_views
 from reskd.common.video.preprocess import normalize
 from reskd.common.video.reader import UnreadableVideoError
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading
 
-Squash = Literal["softmax", "sigmoid"]
+ScoreActivation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,21 +50,21 @@ class Videos:
         except UnreadableVideoError as error:
             return error.reason
 
-    def shares(self, ranks: Ranks) -> list[range]:
+    def shares(self, processes: ProcessGroup) -> list[range]:
         """Positions in `entries` that this process answers, those of a batch together."""
         evaluation = self.reading.evaluation
         step = max(1, evaluation.batch_size // num_views(evaluation))
-        starts = range(0, len(self.entries), step)[ranks.rank :: ranks.world]
+        starts = range(0, len(self.entries), step)[processes.rank :: processes.world]
         return [range(start, min(start + step, len(self.entries))) for start in starts]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
+class Predictions:
     """Of all videos, in every process."""
 
     scores_NK: NDArray[np.float32]
     """Mean probabilities; zeros for a video that could not be read."""
-    answered_N: NDArray[np.bool_]
+    predicted_N: NDArray[np.bool_]
     """False where it could not."""
     failures: dict[str, str]
     """Why, by id, in the order of the videos."""
@@ -72,14 +72,14 @@ class Answers:
     """Of the networks of all processes together, decoding left out."""
 
 
-def answer_videos(
+def predict_videos(
     model: Recognizer,
     videos: Videos,
     *,
-    squash: Squash,
-    ranks: Ranks,
+    score_activation: ScoreActivation,
+    processes: ProcessGroup,
     stop: StopRequest | None = None,
-) -> Answers:
+) -> Predictions:
     """Answer every test view of every video and average the probabilities of a video's views.
 
     The model is in eval mode meanwhile and left in the mode it was in; torch's generators are not
@@ -96,13 +96,15 @@ def answer_videos(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        own = _own_answers(model, videos, squash=squash, ranks=ranks, stop=stop)
+        own = _own_predictions(
+            model, videos, score_activation=score_activation, processes=processes, stop=stop
+        )
     finally:
         for module, mode in modes.items():
             module.training = mode
-    if ranks.any(stop.made)[0]:
+    if processes.any(stop.made)[0]:
         raise stop.error()
-    return _gathered(ranks.all_of(own), videos)
+    return _gathered(processes.all_of(own), videos)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,40 +118,47 @@ class _Share:
     seconds: float
 
 
-def _gathered(shares: Sequence[_Share], videos: Videos) -> Answers:
+def _gathered(shares: Sequence[_Share], videos: Videos) -> Predictions:
     scores_NK = np.zeros((len(videos.entries), len(videos.index.classes)), np.float32)
-    answered_N = np.ones(len(videos.entries), np.bool_)
+    predicted_N = np.ones(len(videos.entries), np.bool_)
     failures: dict[int, str] = {}
     for share in shares:
         scores_NK[share.positions] = share.scores_NK
         failures.update(share.failures)
-    answered_N[list(failures)] = False
+    predicted_N[list(failures)] = False
     _require_numbers(scores_NK, videos.entries)
-    return Answers(
+    return Predictions(
         scores_NK=scores_NK,
-        answered_N=answered_N,
+        predicted_N=predicted_N,
         failures={videos.entries[number].id: failures[number] for number in sorted(failures)},
         clips_per_second=sum(share.clips / share.seconds for share in shares if share.clips),
     )
 
 
 @torch.inference_mode()
-def _own_answers(
-    model: Recognizer, videos: Videos, *, squash: Squash, ranks: Ranks, stop: StopRequest
+def _own_predictions(
+    model: Recognizer,
+    videos: Videos,
+    *,
+    score_activation: ScoreActivation,
+    processes: ProcessGroup,
+    stop: StopRequest,
 ) -> _Share:
     """Of all videos of this process; of some, where it is asked to stop."""
     device = next(model.parameters()).device
-    shares = videos.shares(ranks)
+    shares = videos.shares(processes)
     positions = np.array([number for share in shares for number in share], np.int64)
     row_of = {number: row for row, number in enumerate(positions.tolist())}
     sums_NK = np.zeros((len(positions), len(videos.index.classes)))
     failures: dict[int, str] = {}
     seconds, clips = 0.0, 0
-    for frames, owners in _batches(videos, shares, failures, stop, shown=ranks.is_first):
+    for frames, owners in _batches(videos, shares, failures, stop, shown=processes.is_first):
         start = time.perf_counter()
         with plain_float32():
             logits = model(normalize(frames.to(device))).logits_BK.float()
-        probabilities = (logits.softmax(1) if squash == "softmax" else logits.sigmoid()).cpu()
+        probabilities = (
+            logits.softmax(1) if score_activation == "softmax" else logits.sigmoid()
+        ).cpu()
         seconds += time.perf_counter() - start
         clips += len(owners)
         # In the order of the views, whatever the batches are.

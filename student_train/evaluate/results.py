@@ -38,7 +38,7 @@ NAMES: Final = {
 
 CLASS_COLUMNS: Final = (
     *("run", "class", "videos", "right", "accuracy", "average_precision"),
-    *("wrong_answer", "wrong_count"),
+    *("wrong_prediction", "wrong_count"),
 )
 """Of the table of classes."""
 
@@ -81,8 +81,8 @@ def short_names(runs: Sequence[Path]) -> list[str]:
 
 
 def _result(one: Measured, teacher: Measured | None, name: str) -> RunResult:
-    answers = one.answers
-    case = answers.scores_NK, one.targets_NK, answers.answered_N
+    predictions = one.predictions
+    case = predictions.scores_NK, one.targets_NK, predictions.predicted_N
     intervals = {key: _json_interval(value) for key, value in accuracy_intervals(*case).items()}
     figures = {
         **one.figures,
@@ -93,10 +93,10 @@ def _result(one: Measured, teacher: Measured | None, name: str) -> RunResult:
     }
     if teacher is not None and teacher is not one:
         same_N = agreements(
-            answers.scores_NK,
-            answers.answered_N,
-            teacher.answers.scores_NK,
-            teacher.answers.answered_N,
+            predictions.scores_NK,
+            predictions.predicted_N,
+            teacher.predictions.scores_NK,
+            teacher.predictions.predicted_N,
         )
         figures["teacher"] = str(teacher.run)
         figures["agreement"] = float(same_N.mean())
@@ -105,7 +105,7 @@ def _result(one: Measured, teacher: Measured | None, name: str) -> RunResult:
         measured=one,
         name=name,
         json=without_nan(figures),
-        hits_N=top_k_hits(case[0], case[1], k=1, answered_N=case[2]),
+        hits_N=top_k_hits(case[0], case[1], k=1, predicted_N=case[2]),
         classes=class_figures(*case),
         confusion=confusion(*case),
     )
@@ -219,7 +219,7 @@ def write_class_table(out: Path, results: Sequence[RunResult]) -> None:
     for result in results:
         names = result.measured.index.classes
         for name, one in zip(names, result.classes, strict=True):
-            wrong = "" if one.wrong_answer is None else names[one.wrong_answer]
+            wrong = "" if one.wrong_prediction is None else names[one.wrong_prediction]
             shares = [_csv_number(one.accuracy), _csv_number(one.average_precision)]
             row = [result.json["run"], name, one.videos, one.right, *shares, wrong, one.wrong_count]
             writer.writerow(row)

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reskd.common.metrics import mean_average_precision, right_answers, top_k_hits
+from reskd.common.metrics import correct_predictions, mean_average_precision, top_k_hits
 from reskd.common.rng import keyed_generator
 
 RESAMPLES: Final = 2000
@@ -42,7 +42,7 @@ class Interval:
 def accuracy_intervals(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -60,15 +60,15 @@ def accuracy_intervals(
     Args:
         scores_NK: See common/metrics.py.
         targets_NK: See there.
-        answered_N: See there.
+        predicted_N: See there.
         seed: Key of the draws. Equal seeds and N draw the same videos.
         resamples: Draws.
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
-    hits = [top_k_hits(scores_NK, targets_NK, k=k, answered_N=answered_N) for k in (1, 5)]
-    right_N = right_answers(scores_NK, targets_NK, answered_N=answered_N)
+    hits = [top_k_hits(scores_NK, targets_NK, k=k, predicted_N=predicted_N) for k in (1, 5)]
+    right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)
     videos_NK = targets_NK.astype(np.float32)
     right_NK = videos_NK * right_N[:, np.newaxis]
 
@@ -77,8 +77,8 @@ def accuracy_intervals(
 
     videos = len(scores_NK)
     fewer = map_resamples(*scores_NK.shape, resamples=resamples)
-    precision = _ResampledPrecision(scores_NK, targets_NK, answered_N)
-    figure = mean_average_precision(scores_NK, targets_NK, answered_N=answered_N)
+    precision = _ResampledPrecision(scores_NK, targets_NK, predicted_N)
+    figure = mean_average_precision(scores_NK, targets_NK, predicted_N=predicted_N)
     return {
         "top1": _interval_of_mean(hits[0], seed, resamples),
         "top5": _interval_of_mean(hits[1], seed, resamples),
@@ -126,7 +126,7 @@ def paired_difference(
 def calibration_error(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
     *,
     bins: int = CALIBRATION_BINS,
 ) -> float:
@@ -146,10 +146,10 @@ def calibration_error(
     torchmetrics' multiclass_calibration_error(norm="l1"), which knows one label per video and
     gives answers of probability 1 a bin of their own.
     """
-    right_N = right_answers(scores_NK, targets_NK, answered_N=answered_N)[answered_N]
+    right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)[predicted_N]
     if not len(right_N):
         return float("nan")
-    stated_N = scores_NK.max(axis=1)[answered_N].astype(np.float64)
+    stated_N = scores_NK.max(axis=1)[predicted_N].astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
     bin_N = np.clip(np.searchsorted(edges, stated_N, side="right") - 1, 0, bins - 1)
     gaps = np.bincount(bin_N, weights=stated_N - right_N, minlength=bins)
@@ -158,13 +158,13 @@ def calibration_error(
 
 def agreements(
     scores_NK: NDArray[np.floating],
-    answered_N: NDArray[np.bool_],
+    predicted_N: NDArray[np.bool_],
     teacher_NK: NDArray[np.floating],
-    teacher_answered_N: NDArray[np.bool_],
+    teacher_predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Whether two networks give a video the same answer, right or wrong, (N,); no answer agrees."""
     same_N: NDArray[np.bool_] = scores_NK.argmax(axis=1) == teacher_NK.argmax(axis=1)
-    return same_N & answered_N & teacher_answered_N
+    return same_N & predicted_N & teacher_predicted_N
 
 
 class _ResampledPrecision:
@@ -179,16 +179,16 @@ class _ResampledPrecision:
         self,
         scores_NK: NDArray[np.floating],
         targets_NK: NDArray[np.bool_],
-        answered_N: NDArray[np.bool_],
+        predicted_N: NDArray[np.bool_],
     ) -> None:
-        self._scores_NK, self._targets_NK = scores_NK[answered_N], targets_NK[answered_N]
-        self._answered_N = answered_N
+        self._scores_NK, self._targets_NK = scores_NK[predicted_N], targets_NK[predicted_N]
+        self._predicted_N = predicted_N
         self._videos_NK = targets_NK.astype(np.float32)
         self._classes = np.flatnonzero(self._targets_NK.any(axis=0))
 
     def __call__(self, counts_RN: NDArray[np.float32]) -> NDArray[np.float64]:
         videos_RK = (counts_RN @ self._videos_NK).astype(float)
-        counts_NR = np.ascontiguousarray(counts_RN[:, self._answered_N].T)
+        counts_NR = np.ascontiguousarray(counts_RN[:, self._predicted_N].T)
         total_R = np.zeros(len(counts_RN))
         for label in self._classes.tolist():
             area_R = self._class_area(label, counts_NR)

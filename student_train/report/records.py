@@ -69,7 +69,7 @@ def unreadable_section(results: Sequence[RunResult]) -> Markup | None:
     failures = {
         video: reason
         for result in results
-        for video, reason in result.measured.answers.failures.items()
+        for video, reason in result.measured.predictions.failures.items()
     }
     if not failures:
         return None

@@ -123,8 +123,8 @@ def classes_section(results: Sequence[RunResult]) -> Markup:
             one = result.classes[label]
             wrong = (
                 None
-                if one.wrong_answer is None
-                else joined([name(classes[one.wrong_answer]), f" ({one.wrong_count})"])
+                if one.wrong_prediction is None
+                else joined([name(classes[one.wrong_prediction]), f" ({one.wrong_count})"])
             )
             shares = number_text(one.accuracy), number_text(one.average_precision)
             rows.append((name(classes[label]), str(one.videos), str(one.right), *shares, wrong))

@@ -45,8 +45,8 @@ def contact_sheets(result: RunResult, teacher: RunResult | None, *, room: int) -
         room: Bytes that images may take; no further clip is shown beyond.
     """
     measured = result.measured
-    wrong = np.flatnonzero(~result.hits_N & measured.answers.answered_N)
-    surest = wrong[np.argsort(-measured.answers.scores_NK[wrong].max(axis=1), kind="stable")]
+    wrong = np.flatnonzero(~result.hits_N & measured.predictions.predicted_N)
+    surest = wrong[np.argsort(-measured.predictions.scores_NK[wrong].max(axis=1), kind="stable")]
     shown: list[Markup] = []
     used = 0
     for number, (large, small) in _strips(measured, surest.tolist()):
@@ -101,8 +101,8 @@ def _clip(
     reading = measured.videos.reading
     cut = teacher_size(reading.views, reading.evaluation)
     labels = ", ".join(classes[label] for label in entry.labels)
-    answer = classes[int(measured.answers.scores_NK[number].argmax())]
-    answers = [_top5(one, number, entry) for one in (teacher, result) if one is not None]
+    answer = classes[int(measured.predictions.scores_NK[number].argmax())]
+    predictions = [_top5(one, number, entry) for one in (teacher, result) if one is not None]
     return tag(
         "article",
         tag("h4", name(entry.id)),
@@ -117,7 +117,7 @@ def _clip(
             ),
             class_="strips",
         ),
-        tag("div", *answers, class_="answers"),
+        tag("div", *predictions, class_="answers"),
         class_="clip",
     )
 
@@ -129,7 +129,7 @@ def _figure(source: str, caption: Content, alt: str) -> Markup:
 def _top5(result: RunResult, number: int, entry: VideoEntry) -> Markup:
     """Its five likeliest classes; labels are bold and ticked."""
     classes = result.measured.index.classes
-    scores_K = result.measured.answers.scores_NK[number]
+    scores_K = result.measured.predictions.scores_NK[number]
     rows = []
     for label in np.argsort(-scores_K, kind="stable")[:5].tolist():
         own = label in entry.labels
@@ -143,6 +143,6 @@ def _top5(result: RunResult, number: int, entry: VideoEntry) -> Markup:
             )
         )
     head = tag("tr", tag("th", "class", scope="col"), tag("th", "probability", scope="col"))
-    answered = bool(result.measured.answers.answered_N[number])
-    caption = f"{result.name}, {result.json['size']} px{'' if answered else ', not readable'}"
+    predicted = bool(result.measured.predictions.predicted_N[number])
+    caption = f"{result.name}, {result.json['size']} px{'' if predicted else ', not readable'}"
     return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *rows))

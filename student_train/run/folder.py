@@ -29,7 +29,7 @@ from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.models.checkpoint import CONFIG_FILE
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
 from reskd.common.storage.folder_lock import locked
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import EVENTS_FILE, TENSORBOARD_FOLDER
 
 STATES_FOLDER: Final = "states"
@@ -48,7 +48,7 @@ class Stateful(Protocol):
 
 
 @dataclass(slots=True)
-class Place:
+class RunPosition:
     """How far a run has come."""
 
     epoch: int = 0
@@ -76,7 +76,7 @@ class RunFolder:
         self._recipe, self._keep = recipe_sha256, keep
 
     @contextmanager
-    def held(self, ranks: Ranks) -> Iterator[None]:
+    def held(self, processes: ProcessGroup) -> Iterator[None]:
         """Keep other runs out while these processes train here; the first one holds the folder.
 
         Raises:
@@ -88,19 +88,19 @@ class RunFolder:
         )
         with ExitStack() as stack:
             refusal = ""
-            if ranks.is_first:
+            if processes.is_first:
                 self.path.mkdir(parents=True, exist_ok=True)
                 lock = locked(self.path / LOCK_FILE, task=f"training in {self.path}", advice=advice)
                 try:
                     stack.enter_context(lock)
                 except StoppedShortError as error:
                     refusal = str(error)
-            refusal = ranks.all_of(refusal)[0]
+            refusal = processes.all_of(refusal)[0]
             if refusal:
                 raise StoppedShortError(refusal)
             yield
 
-    def save(self, weights: nn.Module, parts: Mapping[str, Stateful], place: Place) -> None:
+    def save(self, weights: nn.Module, parts: Mapping[str, Stateful], place: RunPosition) -> None:
         """Add a state, whole or not at all, and remove the oldest above those to keep."""
         folder = self.path / STATES_FOLDER / f"{place.steps_done:09d}"
         if folder.exists():  # of a run that was stopped where it had begun
@@ -119,7 +119,7 @@ class RunFolder:
         for old in [*self._states()[: -self._keep], *folder.parent.glob(f"*{PARTIAL_SUFFIX}")]:
             shutil.rmtree(old)
 
-    def load(self, weights: nn.Module, parts: Mapping[str, Stateful]) -> Place:
+    def load(self, weights: nn.Module, parts: Mapping[str, Stateful]) -> RunPosition:
         """Fill in the newest state, if there is one.
 
         Returns:
@@ -136,7 +136,7 @@ class RunFolder:
                     f"{self.path} holds a checkpoint that was not trained here, and training would "
                     "replace it. Name another folder with --run, or give it up with --fresh."
                 )
-            return Place()
+            return RunPosition()
         state, tensors = _read_state(states[-1])
         if state["recipe_sha256"] != self._recipe:
             raise DataError(
@@ -146,7 +146,7 @@ class RunFolder:
         weights.load_state_dict(tensors)
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-        return Place(**state["place"])
+        return RunPosition(**state["place"])
 
     def clear(self) -> None:
         """Forget an earlier run and the checkpoint it left."""
@@ -169,7 +169,7 @@ def _read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         state = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
         tensors = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
-        Place(**state["place"])
+        RunPosition(**state["place"])
         state["recipe_sha256"], state["parts"]
     except Exception as error:
         # Of many kinds, and torch's own words recommend to load the file unsafely.

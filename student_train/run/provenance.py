@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, Self
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from reskd.student_train.distributed import Ranks
-from reskd.student_train.train.recipe import Answers, Recipe, arrays_needed
+from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.train.recipe import Recipe, TargetSource, arrays_needed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,21 +40,28 @@ class RunStart:
     """See `installed_versions`."""
 
     @classmethod
-    def now(cls, recipe: Recipe, answers: Answers, ranks: Ranks, *, command: Sequence[str]) -> Self:
+    def now(
+        cls,
+        recipe: Recipe,
+        targets: TargetSource,
+        processes: ProcessGroup,
+        *,
+        command: Sequence[str],
+    ) -> Self:
         """The start of a run in this process.
 
         Args:
             recipe: What is trained.
-            answers: What it learns from beside labels.
-            ranks: This process and the others.
+            targets: What it learns from beside labels.
+            processes: This process and the others.
             command: What was typed; empty where Python code calls.
         """
-        manifest = None if answers.reader is None else answers.reader.manifest
+        manifest = None if targets.reader is None else targets.reader.manifest
         learned_from: Literal["labels", "cache", "live"] = "labels"
         teacher_sha256 = None
         if arrays_needed(recipe.losses):
-            if answers.live is not None:
-                learned_from, teacher_sha256 = "live", answers.live.weights_sha256
+            if targets.live is not None:
+                learned_from, teacher_sha256 = "live", targets.live.weights_sha256
             elif manifest is not None:
                 learned_from = "cache"
                 teacher_sha256 = manifest.identity["teacher"]["weights_sha256"]
@@ -62,11 +69,11 @@ class RunStart:
             command=tuple(command),
             folder=str(Path.cwd()),
             learned_from=learned_from,
-            cache=None if answers.reader is None else str(answers.reader.folder.absolute()),
+            cache=None if targets.reader is None else str(targets.reader.folder.absolute()),
             fingerprint=None if manifest is None else manifest.fingerprint,
             teacher_sha256=teacher_sha256,
-            device=_device_text(ranks.device),
-            processes=ranks.world,
+            device=_device_text(processes.device),
+            processes=processes.world,
             threads=torch.get_num_threads(),
             versions=installed_versions(),
         )

@@ -15,7 +15,7 @@ from reskd.common.dataset.index import VideoIndex
 from reskd.common.distill.arrays import TargetPlan
 from reskd.common.distill.encoding import encode
 from reskd.common.distill.targets import plan_targets
-from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer, joined
+from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherOutput, joined
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 
@@ -76,8 +76,8 @@ class LiveTeacher:
         rows = encode(self.plan, self._answer(clips_BT3HW), clips_BT3HW)
         return {name: torch.from_numpy(row) for name, row in rows.items()}
 
-    def _answer(self, clips_BT3HW: Tensor) -> TeacherAnswer:
+    def _answer(self, clips_BT3HW: Tensor) -> TeacherOutput:
         if self._mode == "eval":
-            return self._teacher.answer(clips_BT3HW)
+            return self._teacher.predict(clips_BT3HW)
         groups = clips_BT3HW.split(BATCH_GROUP)
-        return joined([self._teacher.answer(group) for group in groups])
+        return joined([self._teacher.predict(group) for group in groups])

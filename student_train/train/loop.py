@@ -15,13 +15,13 @@ from reskd.common.experiment import TrainingSpec
 from reskd.common.rng import derived_seed
 from reskd.common.signals import StopRequest
 from reskd.student_train.data.batches import Batch, Batches
-from reskd.student_train.distributed import Ranks
-from reskd.student_train.run.folder import Place, RunFolder
+from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.run.folder import RunFolder, RunPosition
 from reskd.student_train.run.log import LOG_STEPS, Log, log_start, open_log
 from reskd.student_train.run.provenance import RunStart
 from reskd.student_train.train.meters import Figures, counts_of
 from reskd.student_train.train.optim import learning_rate
-from reskd.student_train.train.reproduce import ways_on
+from reskd.student_train.train.reproduce import recovery_hint
 from reskd.student_train.train.stepper import DivergedError, Stepper
 
 MUCH_WAITING: Final = 0.2
@@ -29,9 +29,9 @@ MUCH_WAITING: Final = 0.2
 SAVE_SECONDS: Final = 900.0
 """A run that is killed loses at most this much, or an epoch if that is shorter."""
 
-AfterEpoch = Callable[[Stepper, Place, Log], None]
+AfterEpoch = Callable[[Stepper, RunPosition, Log], None]
 """Measures the network, logs and keeps what is worth it."""
-OnFailure = Callable[[Stepper, Batch, Place, str], Path]
+OnFailure = Callable[[Stepper, Batch, RunPosition, str], Path]
 """Keeps what is needed to compute the step again that a run could not go beyond, and says where."""
 
 
@@ -45,7 +45,7 @@ class Training:
     """How long and how."""
     run: RunFolder
     """Where states and log go."""
-    ranks: Ranks
+    processes: ProcessGroup
     """This process and the others."""
     after_epoch: AfterEpoch | None = None
     """Called after every epoch, in every process; once more where a run goes on from there."""
@@ -57,7 +57,7 @@ class Training:
     """What the log says of how it was started; not where nothing is left to train."""
 
 
-def train(stepper: Stepper, training: Training) -> Place:
+def train(stepper: Stepper, training: Training) -> RunPosition:
     """Train to the last epoch; a run that was stopped goes on with the very step it had come to.
 
     On one CPU the resumed run ends with the same weights as one that was never stopped: order and
@@ -72,22 +72,22 @@ def train(stepper: Stepper, training: Training) -> Place:
         PreemptedError, KeyboardInterrupt: If a signal asked to stop; the last finished step is on
             disk.
     """
-    spec, ranks, batches = training.spec, training.ranks, training.batches
+    spec, processes, batches = training.spec, training.processes, training.batches
     place = training.run.load(stepper.task, stepper.state)
-    ranks.wait()  # before the first one changes what the others still read
-    if place.steps_done and ranks.is_first:
+    processes.wait()  # before the first one changes what the others still read
+    if place.steps_done and processes.is_first:
         say(
             f"{training.run.path}: going on after {place.epoch} of {spec.epochs} epochs and "
             f"{place.step} of {batches.steps_per_epoch} steps"
         )
-    if ranks.is_first and training.start is not None and place.epoch < spec.epochs:
+    if processes.is_first and training.start is not None and place.epoch < spec.epochs:
         facts = asdict(training.start)
         log_start(training.run.path, epoch=place.epoch, step=place.steps_done, facts=facts)
     total = batches.clips_per_epoch * spec.epochs
     done = batches.clips_per_epoch * place.epoch + batches.planned_clips(place.step)
     with (
-        open_log(training.run.path, step=place.steps_done, writes=ranks.is_first) as log,
-        progress("training", total, unit="clips", done=done, shown=ranks.is_first) as advance,
+        open_log(training.run.path, step=place.steps_done, writes=processes.is_first) as log,
+        progress("training", total, unit="clips", done=done, shown=processes.is_first) as advance,
     ):
         loop = _Loop(training, stepper, place, log, advance)
         if place.epoch and not place.step and training.after_epoch is not None:
@@ -101,7 +101,7 @@ def train(stepper: Stepper, training: Training) -> Place:
 class _Loop:
     training: Training
     stepper: Stepper
-    place: Place
+    place: RunPosition
     log: Log
     advance: Advance
     told: bool = False
@@ -110,7 +110,7 @@ class _Loop:
     def epoch(self, epoch: int) -> None:
         """Train one epoch to its end, log it, save the run, measure it."""
         training, place = self.training, self.place
-        figures = Figures(place.sums if training.ranks.is_first else {})
+        figures = Figures(place.sums if training.processes.is_first else {})
         recent = Figures({})
         self.stepper.task.train()
         with closing(training.batches.epoch(epoch, first_step=place.step)) as in_order:
@@ -123,7 +123,7 @@ class _Loop:
         lr = self._rate(max(0, place.step - 1))
         place.epoch, place.step, place.sums = epoch + 1, 0, {}
         self._any()  # before anything is saved of an epoch with too many unreadable videos
-        summary = figures.summary(training.ranks)
+        summary = figures.summary(training.processes)
         if not summary:
             raise StoppedShortError(
                 f"There was not a single clip to train on in epoch {epoch}: no video could be "
@@ -132,7 +132,7 @@ class _Loop:
             )
         self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
         self._save()
-        if training.ranks.any(training.stop.made)[0]:
+        if training.processes.any(training.stop.made)[0]:
             raise training.stop.error()
         self._tell_about_waiting(epoch, summary["data_wait_share"])
         if training.after_epoch is not None:
@@ -144,7 +144,7 @@ class _Loop:
         for batch in batches:
             if begins_step:
                 key = (self.training.spec.seed, "step", epoch, self.place.step)
-                torch.manual_seed(derived_seed(*key, self.training.ranks.rank))
+                torch.manual_seed(derived_seed(*key, self.training.processes.rank))
             begins_step = batch.ends_step
             yield batch
 
@@ -161,9 +161,9 @@ class _Loop:
             raise self._diverged(batch, f"The loss is {loss:.4g}, that of the epoch was far less")
         for sums in (figures, recent):
             sums.add(counts)
-        clips_per_second, waiting = recent.pace(self.training.ranks)
+        clips_per_second, waiting = recent.pace(self.training.processes)
         self.advance(
-            len(batch) * self.training.ranks.world,
+            len(batch) * self.training.processes.world,
             note=f"epoch {self.place.epoch}  loss {figures.mean('loss'):.3f}  "
             f"lr {self._rate(self.place.step):.2g}  {clips_per_second:.0f} clips/s  "
             f"waiting {waiting:.0%}",
@@ -178,7 +178,7 @@ class _Loop:
             raise self._diverged(batch, str(error)) from error
         place.step, place.steps_done = place.step + 1, place.steps_done + 1
         if place.steps_done % LOG_STEPS == 0:
-            summary = recent.summary(self.training.ranks)
+            summary = recent.summary(self.training.processes)
             if summary:
                 self.log.write(
                     "step",
@@ -194,10 +194,10 @@ class _Loop:
         due = time.monotonic() - self.last_save > SAVE_SECONDS
         stop, due = self._any(self.training.stop.made, due)
         if stop or due:
-            place.sums = figures.totals(self.training.ranks)
+            place.sums = figures.totals(self.training.processes)
             self._save()
             # The first process takes over what all have counted, as after a restart.
-            figures.start_from(place.sums if self.training.ranks.is_first else {})
+            figures.start_from(place.sums if self.training.processes.is_first else {})
         if stop:
             raise self.training.stop.error()
         return recent
@@ -208,11 +208,11 @@ class _Loop:
         Raises:
             StoppedShortError: In all processes, if these are too many.
         """
-        ranks, unreadable = self.training.ranks, self.training.batches.unreadable
-        *answers, news = ranks.any(*flags, unreadable.has_news)
+        processes, unreadable = self.training.processes, self.training.batches.unreadable
+        *targets, news = processes.any(*flags, unreadable.has_news)
         if news:
-            unreadable.agree(ranks)
-        return answers
+            unreadable.agree(processes)
+        return targets
 
     def _rate(self, step: int) -> float:
         spec = self.training.spec
@@ -226,12 +226,12 @@ class _Loop:
         )
 
     def _save(self) -> None:
-        if self.training.ranks.is_first:
+        if self.training.processes.is_first:
             self.training.run.save(self.stepper.task, self.stepper.state, self.place)
         self.last_save = time.monotonic()
 
     def _tell_about_waiting(self, epoch: int, share: float) -> None:
-        if share > MUCH_WAITING and not self.told and self.training.ranks.is_first:
+        if share > MUCH_WAITING and not self.told and self.training.processes.is_first:
             self.told = True
             say(
                 f"{share:.0%} of epoch {epoch} went into waiting for data. To speed it up, "
@@ -248,7 +248,7 @@ class _Loop:
         return StoppedShortError(
             f"{problem} at epoch {place.epoch}, step {place.step}, videos "
             f"{', '.join(map(str, batch.videos[:8]))}{', …' if len(batch) > 8 else ''}. "
-            f"{ways_on(training.run.path)}{kept}"
+            f"{recovery_hint(training.run.path)}{kept}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.stepper import PartResult
 
 EXPLODED: Final = 1000.0
@@ -48,33 +48,33 @@ class Figures:
         """Mean over the clips of this process so far."""
         return self._sums[name] / max(1.0, self._sums["clips"])
 
-    def pace(self, ranks: Ranks) -> tuple[float, float]:
+    def pace(self, processes: ProcessGroup) -> tuple[float, float]:
         """Clips per second of all processes, and the share of time without data.
 
         Both are told from this process alone, for the others have about as many clips.
         """
         seconds = max(1e-9, time.perf_counter() - self._start)
-        return ranks.world * self._sums["clips"] / seconds, self._sums["waited"] / seconds
+        return processes.world * self._sums["clips"] / seconds, self._sums["waited"] / seconds
 
     def explodes(self, loss: float) -> bool:
         """Whether a loss is far beyond those so far, of which there must be some."""
         enough = self._sums["parts"] >= _ENOUGH_PARTS
         return enough and loss > EXPLODED * max(_SMALL_LOSS, self.mean("loss"))
 
-    def totals(self, ranks: Ranks) -> dict[str, float]:
+    def totals(self, processes: ProcessGroup) -> dict[str, float]:
         """Sums over all processes, seconds too, to go on from or to save."""
         own = {**self._sums, "seconds": time.perf_counter() - self._start}
-        names = sorted({name for known in ranks.all_of(sorted(own)) for name in known})
-        sums = ranks.totals([own.get(name, 0.0) for name in names])
+        names = sorted({name for known in processes.all_of(sorted(own)) for name in known})
+        sums = processes.totals([own.get(name, 0.0) for name in names])
         return dict(zip(names, sums, strict=True))
 
-    def summary(self, ranks: Ranks) -> dict[str, Any]:
+    def summary(self, processes: ProcessGroup) -> dict[str, Any]:
         """Means over the clips of all processes; empty where there were none."""
-        totals = self.totals(ranks)
-        clips, seconds = totals.pop("clips", 0.0), totals.pop("seconds") / ranks.world
+        totals = self.totals(processes)
+        clips, seconds = totals.pop("clips", 0.0), totals.pop("seconds") / processes.world
         if not clips:
             return {}
-        waited = totals.pop("waited", 0.0) / ranks.world
+        waited = totals.pop("waited", 0.0) / processes.world
         totals.pop("parts")
         return {
             **{name: value / clips for name, value in totals.items()},

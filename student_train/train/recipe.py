@@ -38,7 +38,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class TargetSource:
     """Where the teacher's answers come from: a cache, the teacher itself, or nowhere."""
 
     reader: CacheReader | None = None
@@ -83,7 +83,7 @@ def arrays_needed(losses: LossSpec) -> list[str]:
 
 
 def recipe_digest(
-    recipe: Recipe, index: VideoIndex, videos: Sequence[int], answers: Answers
+    recipe: Recipe, index: VideoIndex, videos: Sequence[int], targets: TargetSource
 ) -> str:
     """Digest of everything that decides the trained weights, paths apart.
 
@@ -105,23 +105,25 @@ def recipe_digest(
             "losses": asdict(recipe.losses),
             "index": index.digest(recipe.experiment.data.train_split),
             "videos": list(videos),
-            "num_views": answers.num_views(recipe),
-            "arrays": [asdict(array) for array in answers.arrays(recipe.losses)],
-            "answers": _answers_identity(recipe, index, answers),
+            "num_views": targets.num_views(recipe),
+            "arrays": [asdict(array) for array in targets.arrays(recipe.losses)],
+            "answers": _answers_identity(recipe, index, targets),
         }
     )
 
 
-def _answers_identity(recipe: Recipe, index: VideoIndex, answers: Answers) -> dict[str, str | None]:
+def _answers_identity(
+    recipe: Recipe, index: VideoIndex, targets: TargetSource
+) -> dict[str, str | None]:
     fingerprint = None
-    if answers.live is not None:
+    if targets.live is not None:
         identity = cache_identity(
             recipe.experiment,
             index,
             split=recipe.experiment.data.train_split,
-            weights_sha256=answers.live.weights_sha256,
+            weights_sha256=targets.live.weights_sha256,
         )
         fingerprint = digest(identity)
-    elif answers.reader is not None:
-        fingerprint = answers.reader.manifest.fingerprint
-    return {"teacher": "live" if answers.live else "cached", "fingerprint": fingerprint}
+    elif targets.reader is not None:
+        fingerprint = targets.reader.manifest.fingerprint
+    return {"teacher": "live" if targets.live else "cached", "fingerprint": fingerprint}

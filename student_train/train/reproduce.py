@@ -32,7 +32,7 @@ from reskd.common.rng import derived_seed
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import normalize
 from reskd.student_train.data.batches import Batch
-from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, Place
+from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, RunPosition
 from reskd.student_train.train.stepper import Stepper, described
 from reskd.student_train.train.task import Task
 
@@ -46,7 +46,7 @@ def save_failure(
     folder: Path,
     stepper: Stepper,
     batch: Batch,
-    place: Place,
+    place: RunPosition,
     *,
     problem: str,
     facts: Mapping[str, Any],
@@ -74,7 +74,7 @@ def save_failure(
     atomic_write(folder / STEP_FILE, json.dumps(step, indent=1, default=str).encode())
 
 
-def ways_on(run: Path) -> str:
+def recovery_hint(run: Path) -> str:
     """What is left of a run that has diverged, and how to go on with a gentler recipe.
 
     Args:

@@ -20,13 +20,13 @@ from reskd.common.rng import derived_seed
 from reskd.common.signals import stop_request
 from reskd.student_train.data.batches import Batch, Batches, FrameSource
 from reskd.student_train.data.labels import Labels
-from reskd.student_train.distributed import Ranks
-from reskd.student_train.run.folder import FAILURE_FOLDER, Place, RunFolder
+from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.run.folder import FAILURE_FOLDER, RunFolder, RunPosition
 from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
 from reskd.student_train.run.model_card import write_cards
 from reskd.student_train.run.provenance import RunStart
 from reskd.student_train.train.loop import Training, train
-from reskd.student_train.train.recipe import Answers, Recipe, recipe_digest
+from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_digest
 from reskd.student_train.train.reproduce import save_failure
 from reskd.student_train.train.stepper import Stepper
 from reskd.student_train.train.task import Task
@@ -44,7 +44,7 @@ class TrainingData:
     """Videos and classes."""
     source: FrameSource
     """Frames of its training split."""
-    answers: Answers
+    targets: TargetSource
     """What a teacher says about them."""
 
 
@@ -53,7 +53,7 @@ def run_training(
     data: TrainingData,
     run: Path,
     *,
-    ranks: Ranks,
+    processes: ProcessGroup,
     fresh: bool,
     validate: bool,
     command: Sequence[str],
@@ -64,7 +64,7 @@ def run_training(
         recipe: Which network, how.
         data: What it learns from.
         run: Folder of the run.
-        ranks: This process and the others.
+        processes: This process and the others.
         fresh: Forget an earlier run in the same folder.
         validate: Measure it, where the index has data.val_split.
         command: What was typed, for the run's log; empty where Python code calls.
@@ -83,9 +83,9 @@ def run_training(
         num_frames=recipe.experiment.clip.num_frames,
         size=recipe.size,
     )
-    start = RunStart.now(recipe, data.answers, ranks, command=command)
+    start = RunStart.now(recipe, data.targets, processes, command=command)
     task = _build_task(recipe, data)
-    digest = recipe_digest(recipe, data.index, data.source.videos, data.answers)
+    digest = recipe_digest(recipe, data.index, data.source.videos, data.targets)
     folder = RunFolder(run, digest, keep=recipe.training.keep)
 
     def save(path: Path, model: Recognizer) -> None:
@@ -99,53 +99,60 @@ def run_training(
             experiment=experiment_tree(recipe.experiment),
         )
 
-    def keep_failure(stepper: Stepper, batch: Batch, place: Place, problem: str) -> Path:
-        facts = {**_facts(recipe, len(data.index.classes)), "rank": ranks.rank}
+    def keep_failure(stepper: Stepper, batch: Batch, place: RunPosition, problem: str) -> Path:
+        facts = {**_facts(recipe, len(data.index.classes)), "rank": processes.rank}
         # Each process has met clips of its own.
-        kept = run / (FAILURE_FOLDER if ranks.is_first else f"{FAILURE_FOLDER}-{ranks.rank}")
+        kept = run / (
+            FAILURE_FOLDER if processes.is_first else f"{FAILURE_FOLDER}-{processes.rank}"
+        )
         save_failure(kept, stepper, batch, place, problem=problem, facts=facts)
         return kept
 
-    with stop_request() as stop, folder.held(ranks):
-        if fresh and ranks.is_first:
+    with stop_request() as stop, folder.held(processes):
+        if fresh and processes.is_first:
             folder.clear()
-        ranks.wait()
+        processes.wait()
         validation = None
-        if validate and _can_validate(recipe, data.index, ranks):
+        if validate and _can_validate(recipe, data.index, processes):
             validation = Validation(
-                recipe=recipe, index=data.index, ranks=ranks, folder=run, save=save, stop=stop
+                recipe=recipe,
+                index=data.index,
+                processes=processes,
+                folder=run,
+                save=save,
+                stop=stop,
             )
-        stepper = Stepper(task, recipe.training, ranks, data.answers.live)
+        stepper = Stepper(task, recipe.training, processes, data.targets.live)
         training = Training(
-            batches=_batches(recipe, data, ranks),
+            batches=_batches(recipe, data, processes),
             spec=recipe.training,
             run=folder,
-            ranks=ranks,
+            processes=processes,
             after_epoch=None if validation is None else validation.after_epoch,
             on_failure=keep_failure,
             stop=stop,
             start=start,
         )
         place = train(stepper, training)
-        if ranks.is_first:
+        if processes.is_first:
             save(run, stepper.model)
-        ranks.wait()
+        processes.wait()
         measured: dict[str, Any] = {}
         if validation is not None:
-            with open_log(run, step=place.steps_done, writes=ranks.is_first) as log:
+            with open_log(run, step=place.steps_done, writes=processes.is_first) as log:
                 measured = validation.at_end(stepper.model, place, log)
-        if ranks.is_first:
+        if processes.is_first:
             write_cards(run, start, measured, epochs=recipe.training.epochs)
         return _summary(recipe, run) | ({"validation": measured} if measured else {})
 
 
-def _can_validate(recipe: Recipe, index: VideoIndex, ranks: Ranks) -> bool:
+def _can_validate(recipe: Recipe, index: VideoIndex, processes: ProcessGroup) -> bool:
     """Whether every process can; the first one says why not.
 
     A student may well be trained from a cache where there are no videos; that must not fail.
     """
-    problems = [problem for problem in ranks.all_of(_lacking(recipe, index)) if problem]
-    if problems and ranks.is_first:
+    problems = [problem for problem in processes.all_of(_lacking(recipe, index)) if problem]
+    if problems and processes.is_first:
         say(problems[0])
     return not problems
 
@@ -166,7 +173,7 @@ def _lacking(recipe: Recipe, index: VideoIndex) -> str:
     return f"The run is not measured: the videos of split {split!r} are not here. {problem}"
 
 
-def _batches(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Batches:
+def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
     entries = data.index.split(recipe.experiment.data.train_split)
     training = recipe.training
     labels = Labels(
@@ -178,13 +185,13 @@ def _batches(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Batches:
     return Batches(
         data.source,
         labels,
-        targets=[array.name for array in data.answers.stored_arrays(recipe.losses)],
-        reader=data.answers.reader,
-        num_views=data.answers.num_views(recipe),
+        targets=[array.name for array in data.targets.stored_arrays(recipe.losses)],
+        reader=data.targets.reader,
+        num_views=data.targets.num_views(recipe),
         batch_size=training.batch_size,
         accumulation=training.accumulation,
         seed=training.seed,
-        ranks=ranks,
+        processes=processes,
     )
 
 
@@ -197,14 +204,14 @@ def _build_task(recipe: Recipe, data: TrainingData) -> Task:
     start_from(model, recipe.model)
     if not recipe.losses.feature_mse:
         return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
-    arrays = {array.name: array for array in data.answers.arrays(recipe.losses)}
+    arrays = {array.name: array for array in data.targets.arrays(recipe.losses)}
     return Task(
         model,
         recipe.losses,
         labels=labels,
         class_weights_K=weights,
         teacher_channels=arrays["features"].row_shape[1],
-        teacher_grid=data.answers.teacher_grid,
+        teacher_grid=data.targets.teacher_grid,
     )
 
 

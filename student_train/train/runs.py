@@ -12,9 +12,9 @@ from reskd.common.experiment import Experiment, LossSpec
 from reskd.student_train.data.batches import FrameSource, StoredFrames
 from reskd.student_train.data.cache import holds_frames, open_cache
 from reskd.student_train.data.decoded_frames import DecodedFrames
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.live_teacher import LiveTeacher
-from reskd.student_train.train.recipe import Answers, Recipe, arrays_needed
+from reskd.student_train.train.recipe import Recipe, TargetSource, arrays_needed
 from reskd.student_train.train.run_training import TrainingData, run_training
 
 
@@ -22,7 +22,7 @@ def train_teacher(
     experiment: Experiment,
     run: Path,
     *,
-    ranks: Ranks,
+    processes: ProcessGroup,
     max_bad: float,
     fresh: bool,
     validate: bool,
@@ -33,7 +33,7 @@ def train_teacher(
     Args:
         experiment: Resolved experiment.
         run: Folder of the run.
-        ranks: This process and, under torchrun, the others.
+        processes: This process and, under torchrun, the others.
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run in the same folder.
         validate: Measure while training and at its end, where the index has data.val_split.
@@ -60,11 +60,11 @@ def train_teacher(
         losses=_without_teacher(LossSpec(), cross_entropy=1.0),
     )
     index = read_index(experiment.data.index)
-    answers = Answers()
-    source = _decoded_frames(recipe, index, answers, max_bad, ranks)
-    data = TrainingData(index, source, answers)
+    targets = TargetSource()
+    source = _decoded_frames(recipe, index, targets, max_bad, processes)
+    data = TrainingData(index, source, targets)
     return run_training(
-        recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
+        recipe, data, run, processes=processes, fresh=fresh, validate=validate, command=command
     )
 
 
@@ -75,7 +75,7 @@ def train_student(
     cache: Path | None,
     teacher: Literal["cached", "live"],
     distill: bool,
-    ranks: Ranks,
+    processes: ProcessGroup,
     max_bad: float,
     fresh: bool,
     allow_incomplete: bool,
@@ -92,7 +92,7 @@ def train_student(
             views, which otherwise are drawn as a cache of views.count views would hold them.
         teacher: `live` computes the teacher's answers in every step instead of reading them.
         distill: False keeps the cross entropy alone.
-        ranks: This process and, under torchrun, the others.
+        processes: This process and, under torchrun, the others.
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run in the same folder.
         allow_incomplete: Train on the finished units of an unfinished cache.
@@ -124,7 +124,7 @@ def train_student(
     index = read_index(experiment.data.index)
     live = None
     if teacher == "live":
-        live = LiveTeacher(experiment, index, names=arrays_needed(losses), device=ranks.device)
+        live = LiveTeacher(experiment, index, names=arrays_needed(losses), device=processes.device)
     reader = None
     if cache is not None:
         reader = open_cache(
@@ -134,15 +134,15 @@ def train_student(
             views_only=live is not None,
             allow_incomplete=allow_incomplete,
         )
-    answers = Answers(reader, live)
+    targets = TargetSource(reader, live)
     source: FrameSource
     if reader is not None and live is None and holds_frames(reader):
         source = StoredFrames(reader)
     else:
-        source = _decoded_frames(recipe, index, answers, max_bad, ranks)
-    data = TrainingData(index, source, answers)
+        source = _decoded_frames(recipe, index, targets, max_bad, processes)
+    data = TrainingData(index, source, targets)
     return run_training(
-        recipe, data, run, ranks=ranks, fresh=fresh, validate=validate, command=command
+        recipe, data, run, processes=processes, fresh=fresh, validate=validate, command=command
     )
 
 
@@ -169,18 +169,22 @@ def _check_teacher_is_of_use(
 
 
 def _decoded_frames(
-    recipe: Recipe, index: VideoIndex, answers: Answers, max_bad: float, ranks: Ranks
+    recipe: Recipe,
+    index: VideoIndex,
+    targets: TargetSource,
+    max_bad: float,
+    processes: ProcessGroup,
 ) -> DecodedFrames:
     return DecodedFrames(
         recipe.experiment,
         index,
         recipe.experiment.data.train_split,
         size=recipe.size,
-        replay=answers.reader,
-        num_views=answers.num_views(recipe),
-        keep_clips=answers.live is not None,
+        replay=targets.reader,
+        num_views=targets.num_views(recipe),
+        keep_clips=targets.live is not None,
         workers=recipe.training.workers,
         memory_bytes=int(recipe.training.memory_gb * 1e9),
-        pinned=ranks.device.type == "cuda",
+        pinned=processes.device.type == "cuda",
         max_bad=max_bad,
     )

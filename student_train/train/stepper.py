@@ -18,7 +18,7 @@ from reskd.common.experiment import TrainingSpec
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.video.preprocess import normalize
 from reskd.student_train.data.batches import Batch
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.folder import Stateful
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.student_train.train.optim import build_optimizer, set_learning_rate
@@ -48,7 +48,7 @@ class Stepper:
     Args:
         task: What is trained; moved to the device.
         spec: How.
-        ranks: This process and the others.
+        processes: This process and the others.
         live: Teacher that answers in the step; None takes the targets of the batches.
 
     Raises:
@@ -56,13 +56,13 @@ class Stepper:
     """
 
     def __init__(
-        self, task: Task, spec: TrainingSpec, ranks: Ranks, live: LiveTeacher | None
+        self, task: Task, spec: TrainingSpec, processes: ProcessGroup, live: LiveTeacher | None
     ) -> None:
-        task = task.to(ranks.device)
+        task = task.to(processes.device)
         if spec.channels_last:
             _use_channels_last(task)
-        if spec.sync_batchnorm and ranks.world > 1:
-            if ranks.device.type != "cuda":
+        if spec.sync_batchnorm and processes.world > 1:
+            if processes.device.type != "cuda":
                 raise ExperimentError(
                     "training.sync_batchnorm needs GPUs: torch's layer for it has no CPU version. "
                     "Set it to false, or raise the clips per process."
@@ -72,20 +72,22 @@ class Stepper:
             task.compile()
         self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
         # Small gradients vanish in float16; the scaler makes them large and undoes it.
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.precision == "float16")
+        self.scaler = torch.amp.GradScaler(
+            processes.device.type, enabled=spec.precision == "float16"
+        )
         self.average = (
             None if spec.ema_decay is None else ModelEmaV3(task.model, decay=spec.ema_decay)
         )
-        self._spec, self._ranks, self._live = spec, ranks, live
+        self._spec, self._processes, self._live = spec, processes, live
         self._shared: DistributedDataParallel | None = None
-        if ranks.world > 1:
+        if processes.world > 1:
             with warnings.catch_warnings():
                 # The name that torch has used since 2.13 is unknown to those before.
                 warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
                 # Each process keeps the statistics of its own BatchNorm; the first one's are saved.
                 self._shared = DistributedDataParallel(
                     _TaskOrNothing(task),
-                    device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+                    device_ids=[processes.device] if processes.device.type == "cuda" else None,
                     broadcast_buffers=False,
                 )
 
@@ -120,7 +122,7 @@ class Stepper:
             if not isfinite(output.loss.item()):
                 raise DivergedError(f"The loss is {described(output)}")
             # Gradients are averaged over processes; shares add up to 1 over all of them.
-            loss = output.loss * (batch.share * self._ranks.world)
+            loss = output.loss * (batch.share * self._processes.world)
             self.scaler.scale(loss).backward()
         return PartResult(output, labels)
 
@@ -163,12 +165,12 @@ class Stepper:
     def _nothing_to_do(self, batch: Batch) -> bool:
         """Without clips; with BatchNorm over all processes also if another one has none."""
         empty = not len(batch)
-        together = self._spec.sync_batchnorm and self._ranks.world > 1
-        return self._ranks.any(empty)[0] if together else empty
+        together = self._spec.sync_batchnorm and self._processes.world > 1
+        return self._processes.any(empty)[0] if together else empty
 
     def _precision(self) -> AbstractContextManager[None]:
         dtype = _LOW_PRECISION.get(self._spec.precision)
-        return torch.autocast(self._ranks.device.type, dtype, enabled=dtype is not None)
+        return torch.autocast(self._processes.device.type, dtype, enabled=dtype is not None)
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         """What the teacher says about a batch, stored or asked now."""
@@ -179,8 +181,8 @@ class Stepper:
 
     def _moved(self, tensor: Tensor) -> Tensor:
         # Only CUDA copies in order with what the batch's memory is used for next (slots.py).
-        cuda = self._ranks.device.type == "cuda"
-        return tensor.to(self._ranks.device, non_blocking=cuda)
+        cuda = self._processes.device.type == "cuda"
+        return tensor.to(self._processes.device, non_blocking=cuda)
 
 
 class _TaskOrNothing(nn.Module):

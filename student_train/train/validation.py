@@ -15,9 +15,9 @@ from reskd.common.signals import StopRequest
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
 from reskd.common.video.eval_views import one_view
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.measure import measure
-from reskd.student_train.run.folder import BEST_FOLDER, Place
+from reskd.student_train.run.folder import BEST_FOLDER, RunPosition
 from reskd.student_train.run.log import Log, read_events
 from reskd.student_train.train.recipe import Recipe
 from reskd.student_train.train.stepper import Stepper
@@ -54,13 +54,13 @@ class Validation:
 
     recipe: Recipe
     index: VideoIndex
-    ranks: Ranks
+    processes: ProcessGroup
     folder: Path
     """The run."""
     save: Save
     stop: StopRequest
 
-    def after_epoch(self, stepper: Stepper, place: Place, log: Log) -> None:
+    def after_epoch(self, stepper: Stepper, place: RunPosition, log: Log) -> None:
         """Measure if it is time, and keep the network if it is the best so far."""
         evaluation = self.recipe.experiment.evaluation
         epochs = self.recipe.training.epochs
@@ -69,10 +69,10 @@ class Validation:
         earlier = self._logged("current")
         # Every process must come to the same answer, and only the first one writes the log.
         known = any(event["epoch"] == place.epoch - 1 for event in earlier)
-        if self.ranks.any(known)[0]:
+        if self.processes.any(known)[0]:
             return
         figures = self._measured(stepper.model, one_clip=True)
-        if self.ranks.is_first:
+        if self.processes.is_first:
             candidates = [*self._kept(), *earlier]
             if all(self._value(figures) > self._value(other) for other in candidates):
                 self.save(self.folder / BEST_FOLDER, stepper.model)
@@ -85,7 +85,7 @@ class Validation:
                 **figures,
             )
 
-    def at_end(self, last: Recognizer, place: Place, log: Log) -> dict[str, dict[str, Any]]:
+    def at_end(self, last: Recognizer, place: RunPosition, log: Log) -> dict[str, dict[str, Any]]:
         """Measure the last and the best network as the experiment says.
 
         Returns:
@@ -93,10 +93,10 @@ class Validation:
         """
         candidates = [*self._kept(), *self._logged("current")]
         best_epoch = max(candidates, key=self._value)["epoch"] if candidates else place.epoch - 1
-        best_epoch = int(max(self.ranks.all_of(best_epoch if self.ranks.is_first else -1)))
+        best_epoch = int(max(self.processes.all_of(best_epoch if self.processes.is_first else -1)))
         results: dict[str, dict[str, Any]] = {}
         for which, epoch in (("last", place.epoch - 1), ("best", best_epoch)):
-            known = self.ranks.all_of(self._logged(which))[0]
+            known = self.processes.all_of(self._logged(which))[0]
             if not known:
                 if which == "best" and epoch == place.epoch - 1:
                     figures = results["last"]
@@ -104,7 +104,7 @@ class Validation:
                     model = last
                     if which == "best":
                         best, _ = load_checkpoint(self.folder / BEST_FOLDER)
-                        model = best.to(self.ranks.device)
+                        model = best.to(self.processes.device)
                     figures = self._measured(model, one_clip=False)
                 figures = {**figures, "of_epoch": epoch}
                 log.write(
@@ -122,7 +122,7 @@ class Validation:
     def _measured(self, model: Recognizer, *, one_clip: bool) -> dict[str, Any]:
         # Each process has BatchNorm statistics of its own clips; what is saved are the first one's.
         # Training itself never uses them, and a run that goes on loads them in every process.
-        self.ranks.take_first(model.buffers())
+        self.processes.take_first(model.buffers())
         experiment = self.recipe.experiment
         if one_clip:
             experiment = replace(experiment, evaluation=one_view(experiment.evaluation))
@@ -133,7 +133,7 @@ class Validation:
             role=self.recipe.role,
             size=self.recipe.size,
             split=experiment.data.val_split,
-            ranks=self.ranks,
+            processes=self.processes,
             stop=self.stop,
         )
         return {name: figures[name] for name in LOGGED}

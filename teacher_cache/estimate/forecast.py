@@ -159,7 +159,7 @@ def forecast_cache(
             epochs=epochs or experiment.required_student().training.epochs,
             students=students,
             videos=plan.layout.num_videos,
-            online_seconds=max(measured.view_seconds, measured.answer_seconds_per_clip),
+            online_seconds=max(measured.view_seconds, measured.forward_seconds_per_clip),
             cache_seconds=whole.wall * 3600,
             epoch_seconds=0.0 if frames_stored else measured.view_seconds,
         )

@@ -51,7 +51,7 @@ def predict_hours(work: Work, measured: Probe, *, gate_videos: int = 0) -> Hours
         measured: On this machine.
         gate_videos: Videos on which the teacher's accuracy is checked first, one view of each.
     """
-    per_check = max(measured.view_seconds, measured.answer_seconds_per_clip)
+    per_check = max(measured.view_seconds, measured.forward_seconds_per_clip)
     write = disk_bytes(work, measured) / measured.write_bytes_per_second
     last_unit = write / work.units if work.units else 0.0
     return Hours(

@@ -71,7 +71,7 @@ class Probe:
     """Decode a video and cut all its views; the time between two videos, however many threads."""
     teacher_seconds_per_clip: float
     """Teacher, encoding and checksums, in the running pipeline."""
-    answer_seconds_per_clip: float
+    forward_seconds_per_clip: float
     """Of these the teacher's alone: what it would cost beside a student."""
     view_seconds: float
     """Decode a video for one view only; the time between two videos."""
@@ -181,7 +181,7 @@ def _measure(bench: Bench, teacher: Stopwatch | None, start: float, start_second
         start_seconds=start_seconds,
         decode_seconds_per_video=max(alone, meter.total / meter.videos if paced else 0.0),
         teacher_seconds_per_clip=(meter.total - meter.waited) / meter.videos / len(views),
-        answer_seconds_per_clip=teacher.seconds / teacher.clips if teacher else 0.0,
+        forward_seconds_per_clip=teacher.seconds / teacher.clips if teacher else 0.0,
         view_seconds=view_seconds,
         write_bytes_per_second=speed,
         stored_fraction=stored,

@@ -10,14 +10,14 @@ import torch
 
 from reskd.common.dataset.index import VideoEntry
 from reskd.common.distill.arrays import Row
-from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer
+from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherOutput
 from reskd.common.errors import DataError
 from reskd.teacher_cache.fill.compute import (
     Request,
-    VideoAnswer,
-    answer_in_groups,
-    answer_videos,
+    VideoOutput,
+    compute_outputs,
     cut_videos,
+    run_in_groups,
 )
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, write_unit
 from reskd.teacher_cache.format.manifest import Manifest
@@ -93,10 +93,10 @@ class Stopwatch(Teacher):
         """How long it took after a moment until the teacher had something to do."""
         return 0.0 if self.began is None else self.began - asked
 
-    def answer(self, clips_BT3HW: torch.Tensor) -> TeacherAnswer:
+    def predict(self, clips_BT3HW: torch.Tensor) -> TeacherOutput:
         start = time.perf_counter()
         self.began = start if self.began is None else self.began
-        answer = super().answer(clips_BT3HW)
+        answer = super().predict(clips_BT3HW)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - start
@@ -147,9 +147,9 @@ def bearable_views(bench: Bench, teacher: Stopwatch | None) -> int:
     experiment, size = bench.request.experiment, bench.request.experiment.views.size
     clips = BATCH_GROUP if bench.grouped else 1
     blank = torch.zeros((clips, experiment.clip.num_frames, 3, size, size), dtype=torch.uint8)
-    teacher.answer(blank)  # the first one also chooses kernels and takes memory
+    teacher.predict(blank)  # the first one also chooses kernels and takes memory
     before = teacher.seconds
-    teacher.answer(blank)
+    teacher.predict(blank)
     left = max(0.0, bench.deadline - time.perf_counter())
     return max(1, min(planned, int(left / 4 / (teacher.seconds - before))))
 
@@ -188,7 +188,7 @@ def pipeline(
 
 def _units(
     bench: Bench, request: Request, teacher: Stopwatch | None, writer: BackgroundWriter
-) -> Iterator[tuple[VideoEntry, VideoAnswer, bool]]:
+) -> Iterator[tuple[VideoEntry, VideoOutput, bool]]:
     """Fill and write one unit after the other, without end.
 
     Yields:
@@ -201,9 +201,9 @@ def _units(
         entries = bench.take(bench.manifest.layout.unit_videos)
         places = range(len(entries))
         answers = (
-            answer_in_groups(request, entries, teacher, places)
+            run_in_groups(request, entries, teacher, places)
             if bench.grouped and teacher is not None
-            else answer_videos(request, entries, teacher)
+            else compute_outputs(request, entries, teacher)
         )
         for number, answer in enumerate(answers, start=1):
             if answer.failure is not None:

@@ -9,7 +9,7 @@ from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
 from reskd.common.rng import keyed_generator
-from reskd.teacher_cache.fill.compute import Request, answer_in_groups, answer_videos
+from reskd.teacher_cache.fill.compute import Request, compute_outputs, run_in_groups
 
 
 def check_accuracy(
@@ -46,9 +46,9 @@ def check_accuracy(
         threads=threads,
     )
     answers = (
-        answer_in_groups(request, entries, teacher, range(len(entries)))
+        run_in_groups(request, entries, teacher, range(len(entries)))
         if experiment.teacher.mode == "batch"
-        else answer_videos(request, entries, teacher)
+        else compute_outputs(request, entries, teacher)
     )
     hits = [
         int(np.argmax(answer.rows["logits"][0])) in entries[answer.place].labels

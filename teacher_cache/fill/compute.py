@@ -12,7 +12,7 @@ from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.distill.encoding import encode
-from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherAnswer, joined
+from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherOutput, joined
 from reskd.common.experiment import Experiment
 from reskd.common.prefetch import ordered_map
 from reskd.common.rng import keyed_generator
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoAnswer:
+class VideoOutput:
     """Everything the store keeps of one video."""
 
     place: int
@@ -66,9 +66,9 @@ class CutVideo:
     failure: str | None = None
 
 
-def answer_videos(
+def compute_outputs(
     request: Request, entries: Sequence[VideoEntry], teacher: Teacher | None
-) -> Iterator[VideoAnswer]:
+) -> Iterator[VideoOutput]:
     """Answers to the views of some videos, in order. The teacher sees each video's views together.
 
     Decoding runs ahead in threads; the teacher runs in the calling thread.
@@ -84,14 +84,14 @@ def answer_videos(
             continue
         answer = None
         if teacher is not None:
-            parts = [teacher.answer(clips) for clips in video.clips_VT3HW.split(CLIPS_PER_FORWARD)]
+            parts = [teacher.predict(clips) for clips in video.clips_VT3HW.split(CLIPS_PER_FORWARD)]
             answer = joined(parts)
         yield _encoded(request, video, answer)
 
 
-def answer_in_groups(
+def run_in_groups(
     request: Request, entries: Sequence[VideoEntry], teacher: Teacher, order: Sequence[int]
-) -> Iterator[VideoAnswer]:
+) -> Iterator[VideoOutput]:
     """Answers of a teacher in mode batch: view by view, BATCH_GROUP videos at a time.
 
     The groups are those of `batch_groups` over the readable places of `order`.
@@ -178,22 +178,22 @@ def _cut_video(request: Request, place: int, entry: VideoEntry) -> CutVideo:
 
 def _group_answers(
     request: Request, teacher: Teacher, group: list[CutVideo], wanted: int
-) -> Iterator[VideoAnswer]:
+) -> Iterator[VideoOutput]:
     """Answers for the first `wanted` videos of a group; the others are there for company."""
     clips_BVT3HW = torch.stack([video.clips_VT3HW for video in group])
-    by_view = [teacher.answer(clips_BVT3HW[:, view]) for view in range(clips_BVT3HW.shape[1])]
+    by_view = [teacher.predict(clips_BVT3HW[:, view]) for view in range(clips_BVT3HW.shape[1])]
     for place, video in enumerate(group[:wanted]):
         views = [answer.single(place) for answer in by_view]
         yield _encoded(request, video, joined(views))
 
 
-def _encoded(request: Request, video: CutVideo, answer: TeacherAnswer | None) -> VideoAnswer:
+def _encoded(request: Request, video: CutVideo, answer: TeacherOutput | None) -> VideoOutput:
     rows = encode(request.plan, answer, video.clips_VT3HW)
     rows["views"] = np.stack([params.to_row() for params in video.params])
-    return VideoAnswer(video.place, rows, None)
+    return VideoOutput(video.place, rows, None)
 
 
-def _failed(request: Request, video: CutVideo) -> VideoAnswer:
+def _failed(request: Request, video: CutVideo) -> VideoOutput:
     """Rows that are never read: zeros, and the mark that says so."""
     views = len(request.views)
     rows: dict[str, Row] = {
@@ -202,4 +202,4 @@ def _failed(request: Request, video: CutVideo) -> VideoAnswer:
     }
     mark = failed_row(request.experiment.clip.num_frames)
     rows["views"] = np.repeat(mark[np.newaxis], views, axis=0)
-    return VideoAnswer(video.place, rows, video.failure)
+    return VideoOutput(video.place, rows, video.failure)

@@ -21,11 +21,11 @@ from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.check_teacher import check_accuracy
 from reskd.teacher_cache.fill.compute import (
     Request,
-    VideoAnswer,
-    answer_in_groups,
-    answer_videos,
+    VideoOutput,
     batch_groups,
+    compute_outputs,
     group_order,
+    run_in_groups,
 )
 from reskd.teacher_cache.fill.job import Job, RunOptions, teacher_for
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
@@ -202,7 +202,7 @@ def _answers(
     unit: int,
     teacher: Teacher,
     reader: CacheReader | None,
-) -> Iterator[VideoAnswer]:
+) -> Iterator[VideoOutput]:
     videos = manifest.layout.videos_of(unit)
     known = {
         video - videos.start: reason
@@ -221,11 +221,11 @@ def _answers(
     )
     entries = job.entries[videos.start : videos.stop]
     if names <= FROM_VIDEO_ALONE:
-        return answer_videos(request, entries, None)
+        return compute_outputs(request, entries, None)
     if job.grouped:
         order = group_order(job.experiment.views.seed, unit, len(videos))
-        return answer_in_groups(request, entries, teacher, order)
-    return answer_videos(request, entries, teacher)
+        return run_in_groups(request, entries, teacher, order)
+    return compute_outputs(request, entries, teacher)
 
 
 def _earlier_failures(folder: Path, generation: Generation, unit: int) -> dict[int, str]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from reskd.common.console import progress, say
 from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.distill.targets import FROM_VIDEO_ALONE
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
 from reskd.common.rng import keyed_generator
@@ -197,7 +197,7 @@ class _Check:
 
     def _compare(self, company: Company, cuts: dict[int, CutVideo]) -> None:
         teacher = self._replay.teacher
-        answers: Mapping[Address, TeacherAnswer] = (
+        answers: Mapping[Address, TeacherOutput] = (
             {} if teacher is None else self._replay.answers(teacher, company, cuts)
         )
         for row, names in company.rows.items():
@@ -247,7 +247,7 @@ class _Check:
             )
 
     def _compare_floats(
-        self, row: Address, stored: Mapping[str, Row], answer: TeacherAnswer
+        self, row: Address, stored: Mapping[str, Row], answer: TeacherOutput
     ) -> None:
         errors = encode_errors(self._plan, answer)
         for name, difference in differences(self._plan, stored, answer).items():

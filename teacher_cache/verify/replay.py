@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
-from reskd.common.distill.teacher import Teacher, TeacherAnswer
+from reskd.common.distill.teacher import Teacher, TeacherOutput
 from reskd.common.experiment import Experiment
 from reskd.common.prefetch import ordered_map
 from reskd.common.video.clips import cut_clips
@@ -111,15 +111,15 @@ class Replay:
 
     def answers(
         self, teacher: Teacher, company: Company, cuts: dict[int, CutVideo]
-    ) -> dict[Address, TeacherAnswer]:
+    ) -> dict[Address, TeacherOutput]:
         """What the teacher says now of each row, B = 1; without rows that lack a clip."""
-        found: dict[Address, TeacherAnswer] = {}
+        found: dict[Address, TeacherOutput] = {}
         if self.grouped:
             for view in company.views:
                 clips = [cuts[video].clips.get(view) for video in company.videos]
                 there = [clip for clip in clips if clip is not None]
                 if len(there) == len(clips):
-                    answer = teacher.answer(torch.stack(there))
+                    answer = teacher.predict(torch.stack(there))
                     for place, video in enumerate(company.videos):
                         found[view, video] = answer.single(place)
             return found
@@ -127,13 +127,13 @@ class Replay:
         views = list(cuts[video].clips)
         for start in range(0, len(views), CLIPS_PER_FORWARD):
             part = views[start : start + CLIPS_PER_FORWARD]
-            answer = teacher.answer(torch.stack([cuts[video].clips[view] for view in part]))
+            answer = teacher.predict(torch.stack([cuts[video].clips[view] for view in part]))
             found |= {(view, video): answer.single(place) for place, view in enumerate(part)}
         return found
 
     def twice(
         self, teacher: Teacher, companies: Sequence[Company]
-    ) -> list[tuple[TeacherAnswer, TeacherAnswer]]:
+    ) -> list[tuple[TeacherOutput, TeacherOutput]]:
         """Two live answers each to a few clips, made in two ways that should say the same.
 
         In mode eval each clip alone and in a batch of CLIPS_PER_FORWARD; in mode batch one group in
@@ -144,7 +144,7 @@ class Replay:
                 view = company.views[0]
                 if all(view in cut.clips for cut in cuts.values()):
                     clips = torch.stack([cut.clips[view] for cut in cuts.values()])
-                    one, other = teacher.answer(clips), teacher.answer(clips.flip(0))
+                    one, other = teacher.predict(clips), teacher.predict(clips.flip(0))
                     last = len(clips) - 1
                     return [
                         (one.single(place), other.single(last - place))
@@ -160,9 +160,9 @@ class Replay:
         if not singles:
             return []
         full = [singles[place % len(singles)] for place in range(CLIPS_PER_FORWARD)]
-        together = teacher.answer(torch.stack(full))
+        together = teacher.predict(torch.stack(full))
         return [
-            (teacher.answer(clip[None]), together.single(place))
+            (teacher.predict(clip[None]), together.single(place))
             for place, clip in enumerate(singles)
         ]
 

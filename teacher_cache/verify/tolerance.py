@@ -22,7 +22,7 @@ from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.distill.encoding import encode, encode_error
 from reskd.common.distill.grid_projection import project
 from reskd.common.distill.targets import FROM_VIDEO_ALONE
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 
 Numbers = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ _LARGEST_STEP: Final = np.iinfo(np.int8).max
 
 
 def differences(
-    plan: TargetPlan, rows: Mapping[str, Row], answer: TeacherAnswer
+    plan: TargetPlan, rows: Mapping[str, Row], answer: TeacherOutput
 ) -> dict[str, float]:
     """How far each stored array of a row is from a live answer to the same view.
 
@@ -60,7 +60,7 @@ def differences(
 
 
 def live_differences(
-    plan: TargetPlan, pairs: Iterable[tuple[TeacherAnswer, TeacherAnswer]]
+    plan: TargetPlan, pairs: Iterable[tuple[TeacherOutput, TeacherOutput]]
 ) -> dict[str, float]:
     """How far two live answers to one clip are apart: the largest over some clips, by array."""
     largest: dict[str, float] = {}
@@ -72,7 +72,7 @@ def live_differences(
     return largest
 
 
-def encode_errors(plan: TargetPlan, answer: TeacherAnswer) -> dict[str, float]:
+def encode_errors(plan: TargetPlan, answer: TeacherOutput) -> dict[str, float]:
     """What encoding a live answer may change in each array, relative, see encoding.py.
 
     Taken from the live answer, not from the stored row: a wrong row must not widen its own limit.
@@ -90,7 +90,7 @@ def encode_errors(plan: TargetPlan, answer: TeacherAnswer) -> dict[str, float]:
 
 
 def live_numbers(
-    plan: TargetPlan, answer: TeacherAnswer, ids_Thwk: Row | None
+    plan: TargetPlan, answer: TeacherOutput, ids_Thwk: Row | None
 ) -> dict[str, Numbers]:
     """What an answer says about every float array of a plan, before any encoding.
 
@@ -142,7 +142,7 @@ def _stored_numbers(name: str, rows: Mapping[str, Row], live: Mapping[str, Numbe
     return numbers
 
 
-def _best_ids(plan: TargetPlan, answer: TeacherAnswer) -> Row | None:
+def _best_ids(plan: TargetPlan, answer: TeacherOutput) -> Row | None:
     kept = [array.row_shape[-1] for array in plan.arrays if array.name == "logit_map_ids"]
     if not kept or answer.logit_map_BThwK is None:
         return None

@@ -37,7 +37,7 @@ from reskd.common.dataset.index import read_index, write_index
 from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train.runs import train_student
 from reskd.teacher_cache.fill.engine import open_or_create
@@ -51,7 +51,7 @@ from tests.video_files import write_video
 
 Way = Literal["labels", "cached", "live", "decode"]
 CPU = torch.device("cpu")
-ALONE = Ranks(CPU)
+ALONE = ProcessGroup(CPU)
 ROUNDS = 5
 BATCH = 4
 BIG, TINY = "resnet50", "test_resnet"
@@ -136,7 +136,7 @@ class Trials:
             cache=cache,
             teacher="live" if way == "live" else "cached",
             distill=way in ("cached", "live"),
-            ranks=ALONE,
+            processes=ALONE,
             validate=False,
             max_bad=0.0,
             fresh=True,

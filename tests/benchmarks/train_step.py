@@ -25,7 +25,7 @@ from reskd.common.video.preprocess import normalize
 from reskd.student_train.data.batches import Batch, Batches
 from reskd.student_train.data.decoded_frames import LoadedBatch
 from reskd.student_train.data.unreadable import Unreadable
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.train.loop import Training, train
 from reskd.student_train.train.stepper import Stepper
@@ -80,7 +80,7 @@ def make_task(backbone: str, seed: int = 0) -> Task:
 
 def through_the_loop(backbone: str, batches: list[Batch], folder: Path) -> None:
     """One epoch as `train` runs it, its log included."""
-    ranks = Ranks(CPU)
+    processes = ProcessGroup(CPU)
     source = Batches(
         InMemory(batches),
         SameLabels(batches[0].labels),  # type: ignore[arg-type]
@@ -89,10 +89,12 @@ def through_the_loop(backbone: str, batches: list[Batch], folder: Path) -> None:
         num_views=None,
         batch_size=len(batches[0]),
         seed=0,
-        ranks=ranks,
+        processes=processes,
     )
-    stepper = Stepper(make_task(backbone), SPEC, ranks, None)
-    train(stepper, Training(batches=source, spec=SPEC, run=Unsaved(folder, ""), ranks=ranks))
+    stepper = Stepper(make_task(backbone), SPEC, processes, None)
+    train(
+        stepper, Training(batches=source, spec=SPEC, run=Unsaved(folder, ""), processes=processes)
+    )
 
 
 def bare(backbone: str, batches: list[Batch]) -> None:

@@ -30,6 +30,7 @@ from reskd.common.cli.main import reskd
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import read_checkpoint_info
 from reskd.student_train.run.log import read_events
+from tests import REPOSITORY
 from tests.common.models.networks import TINY_SWIN
 from tests.teacher_cache.handling import tree_of
 from tests.tiny_experiment import make_tiny_experiment, make_tiny_videos, save_random_teacher
@@ -72,7 +73,7 @@ def run(*arguments: object) -> None:
 def numbers(folder: Path) -> dict[str, Any]:
     """Digests and losses of the four caches and students."""
     experiment = make_tiny_experiment(folder)
-    make_tiny_videos(folder / "videos", **LOSSLESS)
+    make_tiny_videos(folder / "videos", encoder=LOSSLESS)
     found: dict[str, Any] = {}
     for family in ("tsn", "swin"):
         for dtype in ("float16", "int8"):
@@ -153,7 +154,7 @@ def record(out: Path) -> None:
     with TemporaryDirectory() as folder:
         found = numbers(Path(folder))
     found["help"] = dict(helps(reskd, "reskd"))
-    found["errors"] = raised_texts(Path(__file__).parents[2])
+    found["errors"] = raised_texts(REPOSITORY)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

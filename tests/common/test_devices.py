@@ -1,7 +1,5 @@
 """The arithmetic of answers that are to be repeated, wherever a network is asked."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.backends import cudnn
@@ -10,8 +8,7 @@ from reskd.common.devices import plain_float32
 from reskd.common.distill.teacher import Teacher
 from reskd.common.experiment import ModelSpec
 from reskd.common.models.registry import build_model
-
-ROOT = Path(__file__).parents[2]
+from tests import REPOSITORY
 
 
 def flags() -> tuple[bool, bool, bool, bool]:
@@ -30,16 +27,16 @@ def test_teacher_answers_with_cudnn_on() -> None:
     seen = []
     model = build_model(ModelSpec(backbone="test_resnet"), num_classes=2)
     model.register_forward_hook(lambda *_: seen.append(flags()))
-    Teacher(model, torch.device("cpu")).answer(torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8))
+    Teacher(model, torch.device("cpu")).predict(torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8))
     assert seen == [(True, True, False, False)]
 
 
 def test_no_other_place_sets_the_flags_of_cudnn() -> None:
     rooms = ("common", "teacher_cache", "student_train")
     setting = [
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(REPOSITORY).as_posix()
         for room in rooms
-        for path in (ROOT / room).rglob("*.py")
+        for path in (REPOSITORY / room).rglob("*.py")
         if "cudnn.flags(" in path.read_text(encoding="utf-8")
     ]
     assert setting == ["common/devices.py"]

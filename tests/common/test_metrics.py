@@ -51,14 +51,14 @@ def random_case(seed: int, *, labels: int = 3, levels: int = 6) -> tuple[Any, An
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 2 / 4), (2, 3 / 4), (3, 3 / 4), (4, 1), (5, 1)])
 def test_top_k_of_known_scores_matches_hand_values(k: int, expected: float) -> None:
-    assert top_k(SCORES, multi_hot(LABELS), k=k, answered_N=everyone(SCORES)) == expected
+    assert top_k(SCORES, multi_hot(LABELS), k=k, predicted_N=everyone(SCORES)) == expected
 
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_top_k_never_counts_an_unanswered_video(k: int) -> None:
     answered = np.array([False, True, True, True])
-    with_all = top_k(SCORES, multi_hot(LABELS), k=k, answered_N=everyone(SCORES))
-    without = top_k(SCORES, multi_hot(LABELS), k=k, answered_N=answered)
+    with_all = top_k(SCORES, multi_hot(LABELS), k=k, predicted_N=everyone(SCORES))
+    without = top_k(SCORES, multi_hot(LABELS), k=k, predicted_N=answered)
     assert without == with_all - 1 / 4
 
 
@@ -70,13 +70,13 @@ def test_top_k_equals_the_last_k_of_a_stable_sort(seed: int, k: int) -> None:
     for row, own in zip(scores.tolist(), targets.tolist(), strict=True):
         highest = sorted(range(len(row)), key=lambda place: row[place])[-k:]
         hits += any(own[place] for place in highest)
-    assert top_k(scores, targets, k=k, answered_N=everyone(scores)) == hits / len(scores)
+    assert top_k(scores, targets, k=k, predicted_N=everyone(scores)) == hits / len(scores)
 
 
 def test_mean_class_accuracy_of_known_scores_matches_hand_values() -> None:
     # Class 0: video 0 right, 3 wrong; class 1: 1 wrong, 2 right by its other label; class 3: right.
     expected = (1 / 2 + 1 / 2 + 1) / 3
-    found = mean_class_accuracy(SCORES, multi_hot(LABELS), answered_N=everyone(SCORES))
+    found = mean_class_accuracy(SCORES, multi_hot(LABELS), predicted_N=everyone(SCORES))
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -84,8 +84,8 @@ def test_class_that_is_answered_but_never_right_counts_only_if_asked() -> None:
     scores = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
     targets = multi_hot([[0], [0], [1], [0]])
     answered = everyone(scores)
-    usual = mean_class_accuracy(scores, targets, answered_N=answered)
-    reference = mean_class_accuracy(scores, targets, answered_N=answered, count_predicted=True)
+    usual = mean_class_accuracy(scores, targets, predicted_N=answered)
+    reference = mean_class_accuracy(scores, targets, predicted_N=answered, count_predicted=True)
     assert usual == pytest.approx((2 / 3 + 1) / 2)
     assert reference == pytest.approx((2 / 3 + 1 + 0) / 3)  # class 3 is in neither
 
@@ -96,7 +96,7 @@ def test_unanswered_video_is_wrong_in_its_class_and_names_no_other() -> None:
     answered = np.array([False, True, True])
     for count_predicted in (False, True):
         found = mean_class_accuracy(
-            scores, targets, answered_N=answered, count_predicted=count_predicted
+            scores, targets, predicted_N=answered, count_predicted=count_predicted
         )
         assert found == (1 + 1 / 2) / 2
 
@@ -114,9 +114,9 @@ def test_mean_class_accuracy_of_single_labels_equals_confusion_matrix_and_torchm
     occurring = sorted(set(labels.tolist()))
     named = sorted(set(labels.tolist()) | set(answers.tolist()))
     recall = [confusion[k, k] / max(1, confusion[k].sum()) for k in range(classes)]
-    usual = mean_class_accuracy(scores, targets, answered_N=everyone(scores))
+    usual = mean_class_accuracy(scores, targets, predicted_N=everyone(scores))
     reference = mean_class_accuracy(
-        scores, targets, answered_N=everyone(scores), count_predicted=True
+        scores, targets, predicted_N=everyone(scores), count_predicted=True
     )
     assert usual == pytest.approx(np.mean([recall[k] for k in occurring]))
     assert reference == pytest.approx(np.mean([recall[k] for k in named]))
@@ -130,7 +130,7 @@ def test_average_precision_of_known_ranking_matches_hand_value() -> None:
     # Found in places 1, 3 and 4 of five: precisions 1, 2/3 and 3/4, a third of the recall each.
     scores = np.array([[0.9], [0.8], [0.7], [0.6], [0.5]])
     targets = np.array([[True], [False], [True], [True], [False]])
-    found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+    found = mean_average_precision(scores, targets, predicted_N=everyone(scores))
     assert found == pytest.approx((1 + 2 / 3 + 3 / 4) / 3, abs=1e-12)
 
 
@@ -139,7 +139,7 @@ def test_videos_of_equal_score_pass_the_threshold_together() -> None:
     scores = np.array([[0.9], [0.9], [0.4], [0.4]])
     for order in ([0, 1, 2, 3], [1, 0, 3, 2]):
         targets = np.array([[True], [False], [True], [False]])[order]
-        found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+        found = mean_average_precision(scores, targets, predicted_N=everyone(scores))
         assert found == 0.5
 
 
@@ -151,42 +151,42 @@ def test_video_without_an_answer_is_never_found_whatever_its_scores_say() -> Non
     expected = (1 / 2 + 1) / 2
     for said in (0.0, 0.6, 1.0):
         scores[2] = said
-        assert mean_average_precision(scores, targets, answered_N=answered) == expected
+        assert mean_average_precision(scores, targets, predicted_N=answered) == expected
 
 
 def test_class_of_which_no_video_was_answered_counts_as_nought() -> None:
     scores = np.array([[0.9, 0.1], [0.0, 0.0]])
     targets = multi_hot([[0], [1]], 2)
-    values = average_precisions(scores, targets, answered_N=np.array([True, False]))
+    values = average_precisions(scores, targets, predicted_N=np.array([True, False]))
     assert values.tolist() == [1.0, 0.0]
 
 
 def test_network_that_answered_nothing_has_no_average_precision() -> None:
     # All scores equal, it would else get the share of each class in the videos.
     scores, targets, nobody = np.zeros((3, 3)), multi_hot([[0], [1], [2]], 3), np.zeros(3, np.bool_)
-    assert math.isnan(mean_average_precision(scores, targets, answered_N=nobody))
-    assert np.isnan(average_precisions(scores, targets, answered_N=nobody)).all()
-    assert top_k(scores, targets, k=1, answered_N=nobody) == 0
+    assert math.isnan(mean_average_precision(scores, targets, predicted_N=nobody))
+    assert np.isnan(average_precisions(scores, targets, predicted_N=nobody)).all()
+    assert top_k(scores, targets, k=1, predicted_N=nobody) == 0
 
 
 def test_constant_scores_give_the_share_of_each_class() -> None:
     targets = multi_hot([[0], [0], [0], [1]], 2)
     scores = np.zeros((4, 2))
-    found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+    found = mean_average_precision(scores, targets, predicted_N=everyone(scores))
     assert found == (3 / 4 + 1 / 4) / 2
 
 
 def test_class_without_videos_is_left_out_of_the_mean() -> None:
     scores = np.array([[0.9, 0.1, 0.9], [0.2, 0.8, 0.9]])
     targets = multi_hot([[0], [1]], 3)
-    assert mean_average_precision(scores, targets, answered_N=everyone(scores)) == 1.0
+    assert mean_average_precision(scores, targets, predicted_N=everyone(scores)) == 1.0
 
 
 def test_no_class_with_videos_gives_nan() -> None:
     none = np.zeros((2, 3), dtype=np.bool_)
-    assert math.isnan(mean_average_precision(np.zeros((2, 3)), none, answered_N=~none[:, 0]))
-    assert math.isnan(mean_class_accuracy(np.zeros((2, 3)), none, answered_N=~none[:, 0] & False))
-    assert top_k(np.zeros((2, 3)), none, k=3, answered_N=~none[:, 0]) == 0
+    assert math.isnan(mean_average_precision(np.zeros((2, 3)), none, predicted_N=~none[:, 0]))
+    assert math.isnan(mean_class_accuracy(np.zeros((2, 3)), none, predicted_N=~none[:, 0] & False))
+    assert top_k(np.zeros((2, 3)), none, k=3, predicted_N=~none[:, 0]) == 0
 
 
 @given(seed=st.integers(0, 10**6), missing=st.integers(0, 3))
@@ -194,7 +194,7 @@ def test_no_class_with_videos_gives_nan() -> None:
 def test_mean_average_precision_equals_every_threshold_tried(seed: int, missing: int) -> None:
     scores, targets = random_case(seed)
     answered = np.arange(len(scores)) >= missing
-    found = mean_average_precision(scores, targets, answered_N=answered)
+    found = mean_average_precision(scores, targets, predicted_N=answered)
     values = []
     for k in range(scores.shape[1]):
         column, own = scores[answered, k].tolist(), targets[answered, k].tolist()
@@ -221,7 +221,7 @@ def test_average_precision_equals_torchmetrics_where_classes_occur(seed: int) ->
         torch.from_numpy(scores), torch.from_numpy(targets).long(), num_labels=scores.shape[1]
     )
     assert theirs is not None
-    found = mean_average_precision(scores, targets, answered_N=everyone(scores))
+    found = mean_average_precision(scores, targets, predicted_N=everyone(scores))
     assert found == pytest.approx(theirs.item(), abs=1e-6)
 
 
@@ -240,7 +240,7 @@ def test_average_precision_with_videos_unanswered_is_that_of_the_others_by_their
         average="none",
     )
     assert theirs is not None
-    found = average_precisions(scores, targets, answered_N=answered)
+    found = average_precisions(scores, targets, predicted_N=answered)
     np.testing.assert_allclose(found, theirs.numpy() / 2, atol=1e-6)
 
 
@@ -248,7 +248,7 @@ def test_scores_outside_the_range_of_probabilities_keep_their_order() -> None:
     # As float32 sigmoids, 40 and 50 would be one.
     scores = np.array([[40.0], [50.0]], dtype=np.float32)
     targets = np.array([[False], [True]])
-    assert mean_average_precision(scores, targets, answered_N=everyone(scores)) == 1.0
+    assert mean_average_precision(scores, targets, predicted_N=everyone(scores)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -268,18 +268,18 @@ def test_shapes_that_do_not_fit_are_refused(
             np.zeros(scores),
             np.zeros(targets, dtype=np.bool_),
             k=1,
-            answered_N=np.ones(answered, dtype=np.bool_),
+            predicted_N=np.ones(answered, dtype=np.bool_),
         )
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="must be finite"):
         mean_average_precision(
-            np.array([[np.nan, 1.0]]), multi_hot([[0]], 2), answered_N=np.array([True])
+            np.array([[np.nan, 1.0]]), multi_hot([[0]], 2), predicted_N=np.array([True])
         )
 
 
 def test_labels_that_are_not_multi_hot_are_refused() -> None:
     targets: Any = np.array([[1, 0]])
     with pytest.raises(ValueError, match="must be bool, got int64"):
-        top_k(np.zeros((1, 2)), targets, k=1, answered_N=np.ones(1, dtype=np.bool_))
+        top_k(np.zeros((1, 2)), targets, k=1, predicted_N=np.ones(1, dtype=np.bool_))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from tests.tiny_experiment import CPU
 
 WORLD = 2
@@ -21,7 +21,7 @@ SECONDS = 120
 Answer = TypeVar("Answer")
 
 
-def in_one_group(work: Callable[[Ranks], Answer]) -> list[Answer]:
+def in_one_group(work: Callable[[ProcessGroup], Answer]) -> list[Answer]:
     """What two new processes answer that have joined one gloo group.
 
     Args:
@@ -107,9 +107,9 @@ def _answer(work: Callable[[int], Any], rank: int, answer: Connection) -> None:
     answer.send_bytes(pickle.dumps(work(rank)))
 
 
-def _as_member(work: Callable[[Ranks], Answer], meet: str, rank: int) -> Answer:
+def _as_member(work: Callable[[ProcessGroup], Answer], meet: str, rank: int) -> Answer:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=WORLD)
-    answer = work(Ranks(CPU, rank=rank, world=WORLD))
+    answer = work(ProcessGroup(CPU, rank=rank, world=WORLD))
     dist.destroy_process_group()
     return answer

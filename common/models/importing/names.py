@@ -128,9 +128,9 @@ _CONV_MODULE = re.compile(
     r"(?P<place>layer\d+\.\d+\.)?(?P<layer>conv\d+|downsample)\.(?P<kind>conv|bn)\."
     r"(?P<shift>net\.)?(?P<leaf>\w+)"
 )
-_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(conv\d)\.")
+_RESNET_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(conv\d)\.")
 
-_BY_BLOCKS: Final[Mapping[tuple[tuple[int, ...], bool], str]] = {
+_BY_RESNET_BLOCKS: Final[Mapping[tuple[tuple[int, ...], bool], str]] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
     ((3, 4, 6, 3), True): "resnet50",
@@ -164,8 +164,8 @@ def resnet_backbone(timm_names: Iterable[str]) -> str | None:
     Args:
         timm_names: Names as `timm_resnet_name` gives them.
     """
-    found = [match.groups() for name in timm_names if (match := _BLOCK.match(name))]
+    found = [match.groups() for name in timm_names if (match := _RESNET_BLOCK.match(name))]
     blocks = tuple(
         len({block for stage, block, _ in found if stage == str(number)}) for number in (1, 2, 3, 4)
     )
-    return _BY_BLOCKS.get((blocks, any(conv == "conv3" for _, _, conv in found)))
+    return _BY_RESNET_BLOCKS.get((blocks, any(conv == "conv3" for _, _, conv in found)))

@@ -25,8 +25,8 @@ from reskd.common.errors import (
     ReskdError,
     StoppedShortError,
 )
+from tests import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "timm", "zarr", "matplotlib", "av", "decord", "h5py")
 
 Run = Callable[..., int]

@@ -13,7 +13,7 @@ from torch import Tensor
 from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
 from reskd.common.distill.encoding import decode_features, encode, encode_error
 from reskd.common.distill.grid_projection import project
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.errors import DataError
 from reskd.common.video.preprocess import shrink
 
@@ -56,20 +56,20 @@ def only(plan: TargetPlan, *names: str) -> TargetPlan:
     return replace(plan, arrays=tuple(array for array in plan.arrays if array.name in names))
 
 
-def answer_for(num_views: int, seed: int = 0) -> tuple[TeacherAnswer, Tensor]:
+def answer_for(num_views: int, seed: int = 0) -> tuple[TeacherOutput, Tensor]:
     """A teacher's answer to views of two 48 px frames, and the views."""
     rng = torch.Generator().manual_seed(seed)
     features = torch.randn(num_views, STEPS, CHANNELS, *TEACHER_GRID, generator=rng).relu()
     logit_map = torch.randn(num_views, STEPS, *TEACHER_GRID, CLASSES, generator=rng)
     clips = torch.randint(0, 256, (num_views, STEPS, 3, 48, 48), dtype=torch.uint8, generator=rng)
     logits = torch.randn(num_views, CLASSES, generator=rng)
-    return TeacherAnswer(features, logits, logit_map), clips
+    return TeacherOutput(features, logits, logit_map), clips
 
 
 def encoded_maps(features: Tensor) -> dict[str, Row]:
     """int8 rows of maps kept on the teacher's grid."""
     plan = only(plan_of("int8", grid=TEACHER_GRID), "features", "feature_scale")
-    return encode(plan, TeacherAnswer(features, torch.empty(0)), torch.empty(0))
+    return encode(plan, TeacherOutput(features, torch.empty(0)), torch.empty(0))
 
 
 def tensors(rows: dict[str, Row]) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def test_encode_of_a_plan_cut_down_computes_only_its_arrays(names: tuple[str, ..
     whole = encode(plan, answer, clips)
     # What the cut plan does not need is not even looked at: it could not be stored.
     bad = torch.full((1,), float("nan"))
-    answer = TeacherAnswer(
+    answer = TeacherOutput(
         answer.features_BTChw if names[0].startswith("feature") else bad,
         answer.logits_BK if "logits" in names else bad,
         answer.logit_map_BThwK if names[0].startswith("logit_map") else None,
@@ -138,7 +138,7 @@ def test_encode_of_a_clip_does_not_depend_on_the_clips_beside_it(dtype: str) -> 
     plan, (answer, clips) = plan_of(dtype), answer_for(3)
     together = encode(plan, answer, clips)
     one = [tensor[1:2] for tensor in answer if tensor is not None]
-    alone = encode(plan, TeacherAnswer(*one), clips[1:2])
+    alone = encode(plan, TeacherOutput(*one), clips[1:2])
     for name, row in alone.items():
         # A number on the edge between two int8 steps may fall to either side.
         np.testing.assert_allclose(

@@ -17,7 +17,7 @@ from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.distill.encoding import decode_features, encode, encode_error
 from reskd.common.distill.grid_projection import project
 from reskd.common.distill.losses import feature_mse
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 from tests.common.distill.conftest import RealMaps
 
 FEW = settings(deadline=None, max_examples=12)
@@ -54,7 +54,7 @@ def stored(maps: RealMaps, dtype: str, grid: tuple[int, int]) -> dict[str, Tenso
     plan = TargetPlan(
         arrays=tuple(arrays), teacher_grid=(7, 7), feature_grid=grid, student_size=112
     )
-    answer = TeacherAnswer(maps.teacher, torch.zeros(clips, 1))
+    answer = TeacherOutput(maps.teacher, torch.zeros(clips, 1))
     return {
         name: torch.from_numpy(row) for name, row in encode(plan, answer, torch.empty(0)).items()
     }

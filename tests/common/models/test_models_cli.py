@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,7 @@ from reskd.common.cli.main import main
 from reskd.common.errors import ExperimentError
 from reskd.common.models.named_models import NAMED_MODELS, named_model
 from reskd.common.models.registry import complexity
-
-REPOSITORY = Path(__file__).parents[3]
+from tests import REPOSITORY
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from reskd.common.experiment import ModelSpec
 from reskd.common.models.frame_backbone import FrameBackbone
 from reskd.common.models.registry import build_model, complexity
 from reskd.common.models.tsn import TSN
+from tests import REPOSITORY
 
 TINY = ModelSpec(backbone="test_resnet", dropout=0.5)
 
@@ -217,7 +218,7 @@ def test_complexity_counts_parameters_of_backbone_and_classifier() -> None:
 
 # What the reference system answers, from weights and inputs that are functions of their names.
 
-SHARED = Path(os.environ.get("RESKD_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
+SHARED = Path(os.environ.get("RESKD_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
 REFERENCE = SHARED.parent / "reference"
 
 

@@ -68,7 +68,7 @@ class Opened:
             batch_size=4,
             accumulation=accumulation,
             seed=SEED,
-            ranks=ALONE,
+            processes=ALONE,
         )
 
     def rows(self, name: str, view: int, videos: list[int]) -> Tensor:

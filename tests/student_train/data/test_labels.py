@@ -68,7 +68,7 @@ def test_teacher_learns_from_videos_of_several_labels(
     options = f"teacher.training.labels={{kind: {kind}, smoothing: 0.1, class_weights: balanced}}"
     experiment = load_experiment(str(tiny_experiment), [options, "teacher.training.epochs=8"])
     train_teacher(
-        experiment, tmp_path / "run", ranks=ALONE, validate=False, max_bad=0.0, fresh=False
+        experiment, tmp_path / "run", processes=ALONE, validate=False, max_bad=0.0, fresh=False
     )
     events = read_events(tmp_path / "run")
     assert len(events) == 8

@@ -160,7 +160,7 @@ def test_classes_that_go_together_are_answered_with_a_sigmoid(tiny_experiment: P
     tiny_experiment.write_text(text.replace("epochs: 3,", "epochs: 3, labels: {kind: any_of},"))
     run = save_student(tiny_experiment, tiny_experiment.parent / "student")
     predictor = load_predictor(run)
-    assert predictor.squash == "sigmoid"
+    assert predictor.score_activation == "sigmoid"
     model, _ = load_checkpoint(run)
     with torch.inference_mode():
         logits = model(normalize(predictor.clips(a_video(run)))).logits_BK[0]

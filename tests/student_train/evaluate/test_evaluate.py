@@ -81,7 +81,9 @@ def _evaluate(
     scores: Path | None = None,
     **protocol: Any,
 ) -> dict[str, Any]:
-    [measured] = evaluate_runs([run], index_path=index, split=split, ranks=ALONE, protocol=protocol)
+    [measured] = evaluate_runs(
+        [run], index_path=index, split=split, processes=ALONE, protocol=protocol
+    )
     if scores is not None:
         write_scores(scores, measured)
     return measured.figures
@@ -131,18 +133,18 @@ def test_evaluate_equals_accuracy_counted_video_by_video(
     run = _checkpoint(seven_classes, tmp_path / "run", role=role)
     model, _ = load_checkpoint(run)
     index = read_index(seven_classes.parent / "index.jsonl")
-    entries, ranks, answers = index.split("train"), [], set()
+    entries, processes, predictions = index.split("train"), [], set()
     for entry in entries:
         clip = _test_clip(seven_classes, index, entry, SIZES[role])
         with torch.inference_mode():
             order = model(clip[None]).logits_BK[0].argsort(descending=True).tolist()
-        ranks.append(order.index(entry.labels[0]))
-        answers.add(order[0])
-    assert len(answers) > 1  # else a network that ignores its input would pass
+        processes.append(order.index(entry.labels[0]))
+        predictions.add(order[0])
+    assert len(predictions) > 1  # else a network that ignores its input would pass
     result = _evaluate(run, "train")
     assert result["videos"] == 9
-    assert result["top1"] == pytest.approx(sum(rank < 1 for rank in ranks) / 9)
-    assert result["top5"] == pytest.approx(sum(rank < 5 for rank in ranks) / 9)
+    assert result["top1"] == pytest.approx(sum(rank < 1 for rank in processes) / 9)
+    assert result["top5"] == pytest.approx(sum(rank < 5 for rank in processes) / 9)
     assert 0 < result["top5"] < 1
     assert (result["role"], result["size"], result["failed"]) == (role, SIZES[role], 0)
 
@@ -295,10 +297,10 @@ def test_result_agrees_with_the_scores_it_writes(seven_classes: Path, tmp_path: 
     hits = [bool(own[row.argmax()]) for row, own in zip(scores, labels, strict=True)]
     assert result["top1"] == pytest.approx(sum(hits) / 9)
     assert result["mean_average_precision"] == mean_average_precision(
-        scores, labels, answered_N=written["answered"]
+        scores, labels, predicted_N=written["predicted"]
     )
     assert result["mean_class_accuracy"] == mean_class_accuracy(
-        scores, labels, answered_N=written["answered"]
+        scores, labels, predicted_N=written["predicted"]
     )
     assert (result["views"], result["metric"]) == (12, "top1")
     assert result["gmacs_per_video"] == pytest.approx(12 * result["gmacs"])
@@ -382,12 +384,12 @@ def test_unreadable_and_quarantined_videos_have_score_0_and_count_as_wrong(
     assert list(result["failures"]) == [entries[2].id, entries[5].id]
     assert "hang: no end" in result["failures"][entries[5].id]
     assert len(opened) == 8
-    assert np.flatnonzero(~written["answered"]).tolist() == [2, 5]
+    assert np.flatnonzero(~written["predicted"]).tolist() == [2, 5]
     assert not written["scores"][[2, 5]].any()
-    np.testing.assert_allclose(written["scores"].sum(axis=1)[written["answered"]], 1, rtol=1e-5)
+    np.testing.assert_allclose(written["scores"].sum(axis=1)[written["predicted"]], 1, rtol=1e-5)
     assert result["top5"] == pytest.approx(7 / 9)  # of three classes, all are among the first 5
     assert result["mean_average_precision"] == mean_average_precision(
-        written["scores"], written["labels"], answered_N=written["answered"]
+        written["scores"], written["labels"], predicted_N=written["predicted"]
     )
 
 

@@ -128,7 +128,7 @@ def test_table_of_classes_keeps_every_name(
     assert {row["videos"] for row in rows} == {"3"}
     for row in rows:
         assert float(row["accuracy"]) == pytest.approx(int(row["right"]) / 3, abs=1e-5)
-        assert (row["wrong_answer"] in AWKWARD) == (int(row["wrong_count"]) > 0)
+        assert (row["wrong_prediction"] in AWKWARD) == (int(row["wrong_count"]) > 0)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_network_in_memory_is_measured_and_left_as_it_was(
         role="student",
         size=info.size,
         split="val",
-        ranks=ALONE,
+        processes=ALONE,
     )
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in model.modules()] == modes
@@ -197,7 +197,7 @@ def test_network_in_memory_is_measured_by_the_protocol_that_is_asked_for(home: P
         role="student",
         size=info.size,
         split="val",
-        ranks=ALONE,
+        processes=ALONE,
         protocol={"clips": 2, "crops": 3},
     )
     assert found["views"] == 6

@@ -34,14 +34,14 @@ def drawn_videos(videos: int, resamples: int) -> list[Any]:
 @pytest.mark.parametrize("seed", range(4))
 def test_intervals_equal_measuring_every_draw_anew(seed: int, unanswered: int) -> None:
     scores, targets = random_case(seed)
-    answered = np.arange(len(scores)) % 5 >= unanswered
-    found = accuracy_intervals(scores, targets, answered, resamples=200)
+    predicted = np.arange(len(scores)) % 5 >= unanswered
+    found = accuracy_intervals(scores, targets, predicted, resamples=200)
     accuracy, precision = [], []
     for drawn in drawn_videos(len(scores), 200):
         case = scores[drawn], targets[drawn]
-        accuracy.append(mean_class_accuracy(*case, answered_N=answered[drawn]))
-        precision.append(mean_average_precision(*case, answered_N=answered[drawn]))
-    bias = np.nanmean(precision) - mean_average_precision(scores, targets, answered_N=answered)
+        accuracy.append(mean_class_accuracy(*case, predicted_N=predicted[drawn]))
+        precision.append(mean_average_precision(*case, predicted_N=predicted[drawn]))
+    bias = np.nanmean(precision) - mean_average_precision(scores, targets, predicted_N=predicted)
     expected = np.quantile(accuracy, [0.025, 0.975])
     moved = np.clip(np.nanquantile(precision, [0.025, 0.975]) - bias, 0, 1)
     interval = found["mean_class_accuracy"]
@@ -114,9 +114,9 @@ def test_calibration_error_of_known_answers_matches_hand_value() -> None:
     targets = multi_hot([[0], [1], [1], [1]], 2)
     expected = (2 * abs(0.61 - 0.5) + 2 * abs(0.91 - 1)) / 4
     assert calibration_error(scores, targets, everyone(scores)) == pytest.approx(expected)
-    answered = np.array([True, False, True, True])  # the wrong one has no answer then
+    predicted = np.array([True, False, True, True])  # the wrong one has no answer then
     expected = (abs(0.6 - 1) + 2 * abs(0.91 - 1)) / 3
-    assert calibration_error(scores, targets, answered) == pytest.approx(expected)
+    assert calibration_error(scores, targets, predicted) == pytest.approx(expected)
     sure = np.array([[1.0, 0.0]])
     assert calibration_error(sure, multi_hot([[0]], 2), everyone(sure)) == 0
 
@@ -136,26 +136,26 @@ def test_calibration_error_equals_torchmetrics(seed: int) -> None:
 
 def test_agreement_asks_for_the_same_answer_of_both() -> None:
     scores, teacher = np.eye(3)[[0, 1, 2, 2]], np.eye(3)[[0, 1, 1, 2]]
-    answered = np.array([True, True, True, False])
-    same = agreements(scores, answered, teacher, everyone(teacher))
+    predicted = np.array([True, True, True, False])
+    same = agreements(scores, predicted, teacher, everyone(teacher))
     assert same.tolist() == [True, True, False, False]
-    assert agreements(teacher, everyone(teacher), scores, answered).tolist() == same.tolist()
+    assert agreements(teacher, everyone(teacher), scores, predicted).tolist() == same.tolist()
 
 
 def test_confusion_of_known_answers_matches_hand_table() -> None:
     scores = np.eye(3, dtype=np.float32)[[0, 1, 2, 1, 0]]
     targets = multi_hot([[0], [0], [0, 2], [2], [1]], 3)
-    answered = np.array([True, True, True, True, False])
+    predicted = np.array([True, True, True, True, False])
     # Video 2 is right in both of its classes; video 4 could not be read.
-    assert confusion(scores, targets, answered).tolist() == [
+    assert confusion(scores, targets, predicted).tolist() == [
         [2, 1, 0, 0],
         [0, 0, 0, 1],
         [0, 1, 1, 0],
     ]
-    first, second, third = class_figures(scores, targets, answered)
-    assert (first.videos, first.right, first.wrong_answer, first.wrong_count) == (3, 2, 1, 1)
-    assert (second.videos, second.accuracy, second.wrong_answer) == (1, 0, None)
-    assert (third.accuracy, third.wrong_answer, third.wrong_count) == (0.5, 1, 1)
+    first, second, third = class_figures(scores, targets, predicted)
+    assert (first.videos, first.right, first.wrong_prediction, first.wrong_count) == (3, 2, 1, 1)
+    assert (second.videos, second.accuracy, second.wrong_prediction) == (1, 0, None)
+    assert (third.accuracy, third.wrong_prediction, third.wrong_count) == (0.5, 1, 1)
 
 
 @given(seed=st.integers(0, 10**6))
@@ -168,9 +168,9 @@ def test_class_figures_average_to_the_metrics(seed: int) -> None:
         if not math.isnan(one.accuracy)
     ]
     assert np.mean([one.accuracy for one in classes]) == pytest.approx(
-        mean_class_accuracy(scores, targets, answered_N=everyone(scores))
+        mean_class_accuracy(scores, targets, predicted_N=everyone(scores))
     )
     assert np.mean([one.average_precision for one in classes]) == pytest.approx(
-        mean_average_precision(scores, targets, answered_N=everyone(scores))
+        mean_average_precision(scores, targets, predicted_N=everyone(scores))
     )
     assert confusion(scores, targets, everyone(scores)).sum() == targets.sum()

@@ -130,7 +130,7 @@ def test_run_from_python_records_its_start_without_a_command(here: Path) -> None
     runs.train_teacher(
         load_experiment("experiment.yaml", ["teacher.training.epochs=1"]),
         here / "run",
-        ranks=ALONE,
+        processes=ALONE,
         max_bad=0.0,
         fresh=False,
         validate=False,

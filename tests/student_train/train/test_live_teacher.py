@@ -15,7 +15,7 @@ from torch import Tensor
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
 from reskd.common.distill.arrays import TargetPlan
-from reskd.common.distill.teacher import Teacher, TeacherAnswer
+from reskd.common.distill.teacher import Teacher, TeacherOutput
 from reskd.common.errors import CacheError, DataError, ExperimentError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
@@ -60,7 +60,7 @@ def train(tiny_experiment: Path, tmp_path: Path) -> Train:
             cache=cache,
             teacher=teacher,
             distill=distill,
-            ranks=ALONE,
+            processes=ALONE,
             validate=False,
             max_bad=max_bad,
             fresh=False,
@@ -152,13 +152,13 @@ def test_live_teacher_answers_in_groups_only_where_they_matter(
     groups: list[int],
 ) -> None:
     seen = []
-    answer = Teacher.answer
+    predict = Teacher.predict
 
-    def watched(self: Teacher, clips_BT3HW: Tensor) -> TeacherAnswer:
+    def watched(self: Teacher, clips_BT3HW: Tensor) -> TeacherOutput:
         seen.append(len(clips_BT3HW))
-        return answer(self, clips_BT3HW)
+        return predict(self, clips_BT3HW)
 
-    monkeypatch.setattr(Teacher, "answer", watched)
+    monkeypatch.setattr(Teacher, "predict", watched)
     train("run", *ONE_STEP, f"teacher.mode={mode}")
     assert seen == groups
 

@@ -29,7 +29,7 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.student_train.data.batches import Batch, Batches, StoredFrames
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.run import folder as run_folder
-from reskd.student_train.run.folder import STATE_FILE, Place, RunFolder, Stateful
+from reskd.student_train.run.folder import STATE_FILE, RunFolder, RunPosition, Stateful
 from reskd.student_train.run.log import EVENTS_FILE, read_events
 from reskd.student_train.train import loop
 from reskd.student_train.train.loop import Training, train
@@ -77,7 +77,7 @@ class Trainer:
             batch_size=self.spec.batch_size,
             accumulation=self.spec.accumulation,
             seed=self.spec.seed,
-            ranks=ALONE,
+            processes=ALONE,
         )
 
     def start(self, run: Path, batches: Batches | None = None, *, recipe: str = "this") -> Task:
@@ -95,7 +95,7 @@ class Trainer:
                 batches=batches or self.batches(),
                 spec=self.spec,
                 run=RunFolder(run, recipe, keep=self.spec.keep),
-                ranks=ALONE,
+                processes=ALONE,
                 stop=stop,
             )
             train(Stepper(task, self.spec, ALONE, None), training)
@@ -213,7 +213,7 @@ def test_train_killed_between_event_and_state_logs_that_epoch_once(
     save = RunFolder.save
 
     def die_at_second(
-        self: RunFolder, weights: nn.Module, parts: Mapping[str, Stateful], place: Place
+        self: RunFolder, weights: nn.Module, parts: Mapping[str, Stateful], place: RunPosition
     ) -> None:
         if place.epoch == 2:
             raise KeyboardInterrupt

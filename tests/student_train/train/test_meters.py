@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.meters import Figures
 from tests.tiny_experiment import CPU
 
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Pair(Ranks):
+class Pair(ProcessGroup):
     """One of two processes that are threads of this one."""
 
     world: int = 2
@@ -35,7 +35,9 @@ class Pair(Ranks):
         return [sum(both) for both in zip(*self.all_of(values), strict=True)]
 
 
-def _in_both(compute: Callable[[Figures, Ranks], Answer], figures: Sequence[Figures]) -> Answer:
+def _in_both(
+    compute: Callable[[Figures, ProcessGroup], Answer], figures: Sequence[Figures]
+) -> Answer:
     """What both processes come to."""
     first = Pair(CPU)
     pair = (first, Pair(CPU, rank=1, told=first.told, meeting=first.meeting))
@@ -83,8 +85,8 @@ def test_seconds_of_an_epoch_that_was_saved_on_the_way_are_those_of_the_clock(
 def test_pace_is_that_of_all_processes(clock: list[float]) -> None:
     figures = Figures({})
     _count([figures], clock)
-    assert figures.pace(Ranks(CPU)) == (2.5, 0.25)
-    assert figures.pace(Ranks(CPU, world=2)) == (5.0, 0.25)
+    assert figures.pace(ProcessGroup(CPU)) == (2.5, 0.25)
+    assert figures.pace(ProcessGroup(CPU, world=2)) == (5.0, 0.25)
 
 
 @pytest.mark.parametrize(

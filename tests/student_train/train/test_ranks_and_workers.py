@@ -30,7 +30,7 @@ Context = ForkContext | ForkServerContext | SpawnContext
 def _read_by_ranks(
     reader: CacheReader, order: list[int], world: int, context: Context
 ) -> list[dict[str, NDArray[np.generic]]]:
-    processes, answers = [], []
+    processes, targets = [], []
     for rank in range(world):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(
@@ -39,9 +39,9 @@ def _read_by_ranks(
         process.start()
         theirs.close()
         processes.append(process)
-        answers.append(ours)
+        targets.append(ours)
     try:
-        return [answer.recv() for answer in answers]
+        return [answer.recv() for answer in targets]
     finally:
         for process in processes:
             process.join(timeout=60)
@@ -108,7 +108,7 @@ def test_replayed_batches_with_workers_equal_those_without(
             num_views=3,
             batch_size=2,
             seed=5,
-            ranks=ALONE,
+            processes=ALONE,
         )
         copies = []
         for epoch in range(2):

@@ -16,7 +16,7 @@ from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
 from reskd.student_train.train import meters as figures
 from reskd.student_train.train import runs, task
-from reskd.student_train.train.reproduce import reproduce, ways_on
+from reskd.student_train.train.reproduce import recovery_hint, reproduce
 from tests.tiny_experiment import ALONE, TinyCache
 
 
@@ -29,7 +29,7 @@ def _train(
         cache=cache.cache,
         teacher="cached",
         distill=True,
-        ranks=ALONE,
+        processes=ALONE,
         max_bad=0.0,
         fresh=fresh,
         allow_incomplete=False,
@@ -148,7 +148,7 @@ def test_ways_that_a_diverged_run_names_lead_on(
 def test_ways_on_without_a_best_network_name_none(tmp_path: Path) -> None:
     for name in ("000000009", "000000010", "000000011.77.partial"):
         (tmp_path / "states" / name).mkdir(parents=True)
-    said = ways_on(tmp_path)
+    said = recovery_hint(tmp_path)
     assert "The run after 10 steps is on disk" in said
     assert "--fresh or train in another one with --run." in said
 

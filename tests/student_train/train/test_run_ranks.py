@@ -16,8 +16,8 @@ from reskd.common.dataset.open import open_entry
 from reskd.common.errors import DataError, PreemptedError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.video.preprocess import normalize
-from reskd.student_train.distributed import Ranks
-from reskd.student_train.evaluate import predictions as answers
+from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.evaluate import predictions as targets
 from reskd.student_train.evaluate.measure import evaluate_runs
 from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.run.log import read_events
@@ -35,14 +35,14 @@ OPTIONS = (
 )
 
 
-def _train(cache: TinyCache, run: str, ranks: Ranks, *options: str) -> dict[str, Any]:
+def _train(cache: TinyCache, run: str, processes: ProcessGroup, *options: str) -> dict[str, Any]:
     return runs.train_student(
         load_experiment(str(cache.experiment), [*OPTIONS, *options]),
         cache.experiment.parent / run,
         cache=cache.cache,
         teacher="cached",
         distill=True,
-        ranks=ranks,
+        processes=processes,
         max_bad=0.0,
         fresh=False,
         allow_incomplete=False,
@@ -50,71 +50,71 @@ def _train(cache: TinyCache, run: str, ranks: Ranks, *options: str) -> dict[str,
     )
 
 
-def _average_is_kept(cache: TinyCache, ranks: Ranks) -> list[str]:
+def _average_is_kept(cache: TinyCache, processes: ProcessGroup) -> list[str]:
     """And measured, to the names of the figures."""
-    summary = _train(cache, "average", ranks, "student.training.ema_decay=0.5")
+    summary = _train(cache, "average", processes, "student.training.ema_decay=0.5")
     return sorted(summary["validation"])
 
 
-def _second_has_no_videos(cache: TinyCache, ranks: Ranks) -> list[str]:
+def _second_has_no_videos(cache: TinyCache, processes: ProcessGroup) -> list[str]:
     """What is said by this process of a run that the second one cannot measure."""
 
     def refuse(*_: Any) -> None:
         raise DataError("No such file.")
 
-    opened = open_entry if ranks.is_first else refuse
+    opened = open_entry if processes.is_first else refuse
     said: list[str] = []
     with (
         patch.object(training_run, "open_entry", opened),
         patch.object(training_run, "say", said.append),
     ):
-        assert "validation" not in _train(cache, "unmeasured", ranks)
+        assert "validation" not in _train(cache, "unmeasured", processes)
     return said
 
 
-def _second_is_asked_to_stop(cache: TinyCache, ranks: Ranks) -> list[str]:
+def _second_is_asked_to_stop(cache: TinyCache, processes: ProcessGroup) -> list[str]:
     """While it measures the network after the first epoch; then the run is called again."""
 
     def interrupted(clips: torch.Tensor) -> torch.Tensor:
-        if not ranks.is_first:
+        if not processes.is_first:
             os.kill(os.getpid(), signal.SIGTERM)
         return normalize(clips)
 
-    with patch.object(answers, "normalize", interrupted), pytest.raises(PreemptedError) as stopped:
-        _train(cache, "stopped", ranks)
-    ranks.wait()
+    with patch.object(targets, "normalize", interrupted), pytest.raises(PreemptedError) as stopped:
+        _train(cache, "stopped", processes)
+    processes.wait()
     events = read_events(cache.experiment.parent / "stopped", "validation")
-    ranks.wait()
-    _train(cache, "stopped", ranks)
+    processes.wait()
+    _train(cache, "stopped", processes)
     return [str(stopped.value).split(". ")[0], *(event["which"] for event in events)]
 
 
-def _folder_is_held(cache: TinyCache, ranks: Ranks) -> str:
+def _folder_is_held(cache: TinyCache, processes: ProcessGroup) -> str:
     """By another run, while these two want to train there."""
     folder = RunFolder(cache.experiment.parent / "held", "")
-    ranks.wait()
-    if ranks.is_first:
+    processes.wait()
+    if processes.is_first:
         with folder.held(ALONE), pytest.raises(StoppedShortError) as refused:
-            _train(cache, "held", ranks)
+            _train(cache, "held", processes)
     else:
         with pytest.raises(StoppedShortError) as refused:
-            _train(cache, "held", ranks)
+            _train(cache, "held", processes)
     return str(refused.value)
 
 
-SITUATIONS: tuple[Callable[[TinyCache, Ranks], Any], ...] = (
+SITUATIONS: tuple[Callable[[TinyCache, ProcessGroup], Any], ...] = (
     *(_average_is_kept, _second_has_no_videos, _second_is_asked_to_stop, _folder_is_held),
 )
 
 
-def _all_situations(cache: TinyCache, ranks: Ranks) -> dict[str, Any]:
-    return {one.__name__: one(cache, ranks) for one in SITUATIONS}
+def _all_situations(cache: TinyCache, processes: ProcessGroup) -> dict[str, Any]:
+    return {one.__name__: one(cache, processes) for one in SITUATIONS}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_experiment_template: Path) -> Path:
     """Of the experiment; the runs are in it once `found` is there."""
-    folder = tmp_path_factory.mktemp("ranks") / "experiment"
+    folder = tmp_path_factory.mktemp("processes") / "experiment"
     return shutil.copytree(tiny_experiment_template.parent, folder)
 
 
@@ -133,7 +133,7 @@ def test_figures_of_a_run_are_those_of_the_network_that_it_leaves(
 ) -> None:
     """Each process has BatchNorm statistics of its own; the first one's are saved."""
     assert [own["_average_is_kept"] for own in found] == [["best", "last"]] * WORLD
-    [measured] = evaluate_runs([folder / run], index_path=None, split=None, ranks=ALONE)
+    [measured] = evaluate_runs([folder / run], index_path=None, split=None, processes=ALONE)
     [last] = [
         event for event in read_events(folder / run, "validation") if event["which"] == "last"
     ]

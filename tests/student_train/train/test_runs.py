@@ -55,7 +55,7 @@ class Student:
             cache=self.cache,
             teacher=teacher,
             distill=distill,
-            ranks=ALONE,
+            processes=ALONE,
             validate=False,
             max_bad=0.0,
             fresh=fresh,
@@ -457,7 +457,9 @@ def test_train_student_returns_the_facts_of_its_run(student: Student) -> None:
 
 def _train_teacher(experiment: Path, run: Path, *overrides: str) -> dict[str, Any]:
     resolved = load_experiment(str(experiment), overrides)
-    return runs.train_teacher(resolved, run, ranks=ALONE, validate=False, max_bad=0.0, fresh=False)
+    return runs.train_teacher(
+        resolved, run, processes=ALONE, validate=False, max_bad=0.0, fresh=False
+    )
 
 
 def test_train_teacher_trains_on_big_frames_from_labels(

@@ -15,7 +15,7 @@ from reskd.common.errors import ExperimentError, PreemptedError
 from reskd.common.experiment import TrainingSpec
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train import runs
 from reskd.student_train.train.stepper import Stepper, with_batchnorm_of_all
@@ -58,7 +58,7 @@ def test_run_with_an_average_saves_it_and_goes_on_with_it(
             cache=tiny_cache.cache,
             teacher="cached",
             distill=True,
-            ranks=ALONE,
+            processes=ALONE,
             max_bad=0.0,
             fresh=False,
             allow_incomplete=False,
@@ -160,7 +160,7 @@ def test_batchnorm_over_processes_needs_gpus_where_there_are_several() -> None:
     spec = replace(SPEC, sync_batchnorm=True)
     Stepper(tiny_task(), spec, ALONE, None)
     with pytest.raises(ExperimentError, match="sync_batchnorm needs GPUs"):
-        Stepper(tiny_task(), spec, Ranks(CPU, world=2), None)
+        Stepper(tiny_task(), spec, ProcessGroup(CPU, world=2), None)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_byobnet"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reskd.common.experiment import TrainingSpec
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.stepper import Stepper
 from tests.student_train.tiny_steps import changed, drawn_batch, state_of, tiny_task, unread_batch
 from tests.student_train.two_processes import WORLD, in_one_group
@@ -22,49 +22,53 @@ UNUSED = "task.model.backbone.model.head.norm."
 State = dict[str, Tensor]
 
 
-def _three_steps(ranks: Ranks) -> State:
+def _three_steps(processes: ProcessGroup) -> State:
     """Of a network without BatchNorm, so that it does not matter how a batch is cut."""
-    stepper = Stepper(tiny_task("test_convnext"), TrainingSpec(epochs=1), ranks, None)
+    stepper = Stepper(tiny_task("test_convnext"), TrainingSpec(epochs=1), processes, None)
     for seed in range(3):
-        stepper.forward_backward(drawn_batch(seed, rank=ranks.rank, world=ranks.world))
+        stepper.forward_backward(drawn_batch(seed, rank=processes.rank, world=processes.world))
         stepper.step(LR)
     return state_of(stepper)
 
 
-def _one_has_no_clips(ranks: Ranks) -> list[State]:
+def _one_has_no_clips(processes: ProcessGroup) -> list[State]:
     """In the very first step in float16; before and after it, and after one more."""
-    stepper = Stepper(tiny_task(), TrainingSpec(epochs=1, precision="float16"), ranks, None)
+    stepper = Stepper(tiny_task(), TrainingSpec(epochs=1, precision="float16"), processes, None)
     states = [state_of(stepper)]
     for seed in range(2):
-        batch = drawn_batch(seed, rank=ranks.rank, world=ranks.world)
-        without = seed == 0 and not ranks.is_first
-        stepper.forward_backward(unread_batch(world=ranks.world) if without else batch)
+        batch = drawn_batch(seed, rank=processes.rank, world=processes.world)
+        without = seed == 0 and not processes.is_first
+        stepper.forward_backward(unread_batch(world=processes.world) if without else batch)
         stepper.step(LR)
         states.append(state_of(stepper))
     return states
 
 
-def _none_has_clips(ranks: Ranks) -> list[list[str]]:
+def _none_has_clips(processes: ProcessGroup) -> list[list[str]]:
     """What changes in such a step, by precision; it comes first, or there is momentum already."""
     found = []
     for precision in PRECISIONS:
         spec = TrainingSpec(epochs=1, precision=precision, ema_decay=0.5)
-        stepper = Stepper(tiny_task(), spec, ranks, None)
+        stepper = Stepper(tiny_task(), spec, processes, None)
         for seed in range(2):
             before = state_of(stepper)
-            stepper.forward_backward(unread_batch(world=ranks.world))
+            stepper.forward_backward(unread_batch(world=processes.world))
             stepper.step(LR)
             found.append(changed(before, state_of(stepper)))
-            stepper.forward_backward(drawn_batch(seed, rank=ranks.rank, world=ranks.world))
+            stepper.forward_backward(drawn_batch(seed, rank=processes.rank, world=processes.world))
             stepper.step(LR)
     return found
 
 
-SITUATIONS: tuple[Callable[[Ranks], Any], ...] = (_three_steps, _one_has_no_clips, _none_has_clips)
+SITUATIONS: tuple[Callable[[ProcessGroup], Any], ...] = (
+    _three_steps,
+    _one_has_no_clips,
+    _none_has_clips,
+)
 
 
-def _all_situations(ranks: Ranks) -> dict[str, Any]:
-    return {one.__name__: one(ranks) for one in SITUATIONS}
+def _all_situations(processes: ProcessGroup) -> dict[str, Any]:
+    return {one.__name__: one(processes) for one in SITUATIONS}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.distill.encoding import encode
 from reskd.common.distill.losses import logit_map_kl
 from reskd.common.distill.targets import ARRAYS_OF_LOSS
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.experiment import LabelSpec, LossSpec
 from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.student_train.train.task import Task
@@ -147,7 +147,7 @@ LOGIT_MAP_ARRAYS = {
 def _stored(arrays: tuple[ArraySpec, ...], grid: tuple[int, int]) -> dict[str, Tensor]:
     """Targets as a cache gives them back."""
     rng = torch.Generator().manual_seed(3)
-    answer = TeacherAnswer(
+    answer = TeacherOutput(
         torch.randn(2, 2, 4, *LARGE_GRID, generator=rng).relu(),
         torch.zeros(2, 3),
         torch.randn(2, 2, *LARGE_GRID, 3, generator=rng),

@@ -15,7 +15,7 @@ from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
 from reskd.student_train.data.batches import Batches, StoredFrames
 from reskd.student_train.data.labels import Labels
-from reskd.student_train.distributed import Ranks
+from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.tiny_experiment import CPU, TinyCache
@@ -23,7 +23,9 @@ from tests.tiny_experiment import CPU, TinyCache
 WITHOUT_BATCHNORM = "student.model.backbone_args.norm_layer=layernorm2d"
 
 
-def _batches(cache: TinyCache, ranks: Ranks, *, batch_size: int, accumulation: int) -> Batches:
+def _batches(
+    cache: TinyCache, processes: ProcessGroup, *, batch_size: int, accumulation: int
+) -> Batches:
     experiment = load_experiment(str(cache.experiment))
     entries = read_index(experiment.data.index).split("train")
     reader = CacheReader(cache.cache)
@@ -36,7 +38,7 @@ def _batches(cache: TinyCache, ranks: Ranks, *, batch_size: int, accumulation: i
         batch_size=batch_size,
         accumulation=accumulation,
         seed=0,
-        ranks=ranks,
+        processes=processes,
     )
 
 
@@ -45,10 +47,10 @@ def _batches(cache: TinyCache, ranks: Ranks, *, batch_size: int, accumulation: i
 def test_processes_together_see_every_clip_of_a_step_once(
     tiny_cache: TinyCache, batch_size: int, accumulation: int
 ) -> None:
-    def steps(ranks: Ranks) -> list[tuple[list[int], float, list[int]]]:
+    def steps(processes: ProcessGroup) -> list[tuple[list[int], float, list[int]]]:
         """Videos, share and clips by part of each step of two epochs."""
         found: list[tuple[list[int], float, list[int]]] = [([], 0.0, [])]
-        batches = _batches(tiny_cache, ranks, batch_size=batch_size, accumulation=accumulation)
+        batches = _batches(tiny_cache, processes, batch_size=batch_size, accumulation=accumulation)
         for epoch in range(2):
             for part in batches.epoch(epoch):
                 videos, share, clips = found[-1]
@@ -57,10 +59,10 @@ def test_processes_together_see_every_clip_of_a_step_once(
                     found.append(([], 0.0, []))
         return found[:-1]
 
-    alone = steps(Ranks(CPU))
+    alone = steps(ProcessGroup(CPU))
     assert sorted(video for videos, _, _ in alone for video in videos) == sorted([*range(9)] * 2)
     for world in (2, 4):
-        every = [steps(Ranks(CPU, rank=rank, world=world)) for rank in range(world)]
+        every = [steps(ProcessGroup(CPU, rank=rank, world=world)) for rank in range(world)]
         for (step, _, _), *others in zip(alone, *every, strict=True):
             assert [video for videos, _, _ in others for video in videos] == step
             assert sum(share for _, share, _ in others) == pytest.approx(1.0)
@@ -73,7 +75,7 @@ def test_processes_together_see_every_clip_of_a_step_once(
 
 
 def test_epoch_from_a_later_step_is_the_rest_of_the_epoch(tiny_cache: TinyCache) -> None:
-    batches = _batches(tiny_cache, Ranks(CPU), batch_size=2, accumulation=1)
+    batches = _batches(tiny_cache, ProcessGroup(CPU), batch_size=2, accumulation=1)
     whole = [batch.videos for batch in batches.epoch(1)]
     assert [batch.videos for batch in batches.epoch(1, first_step=3)] == whole[3:]
     assert batches.planned_clips(3) == 6
@@ -123,8 +125,8 @@ def test_two_processes_come_to_the_losses_and_weights_of_one(
 
 
 def test_ranks_alone_need_no_others() -> None:
-    ranks = Ranks(CPU)
-    assert ranks.totals([1.5, 2.0]) == [1.5, 2.0]
-    assert ranks.any(False, True) == [False, True]
-    assert ranks.all_of("x") == ["x"]
-    assert replace(ranks, rank=1).is_first is False
+    processes = ProcessGroup(CPU)
+    assert processes.totals([1.5, 2.0]) == [1.5, 2.0]
+    assert processes.any(False, True) == [False, True]
+    assert processes.all_of("x") == ["x"]
+    assert replace(processes, rank=1).is_first is False

@@ -68,8 +68,8 @@ def test_probe_measures_every_part_and_leaves_nothing(
     assert measured.decode_seconds_per_video > 0
     assert measured.view_seconds > 0
     assert measured.write_bytes_per_second > 0
-    assert (measured.answer_seconds_per_clip > 0) == ("targets.features=null" not in overrides)
-    assert measured.teacher_seconds_per_clip >= measured.answer_seconds_per_clip
+    assert (measured.forward_seconds_per_clip > 0) == ("targets.features=null" not in overrides)
+    assert measured.teacher_seconds_per_clip >= measured.forward_seconds_per_clip
     assert 1 <= measured.videos_probed <= 9
     assert measured.views_probed == 3
     assert measured.unreadable == {}

@@ -77,7 +77,7 @@ def test_every_answer_is_the_one_its_recorded_group_gives(template: TinyCache) -
                 with open_video(index.path_of(entries[video]), "pyav") as opened:
                     params = [ViewParams.from_row(row)]
                     clips.append(cut_clips(opened, params, size=experiment.views.size)[0])
-            answer = teacher.answer(torch.stack(clips)).logits_BK.numpy()
+            answer = teacher.predict(torch.stack(clips)).logits_BK.numpy()
             own = [place for place, video in enumerate(group) if video not in seen]
             stored = reader.gather(
                 "logits", [1] * len(group), group, reader.empty("logits", len(group))

@@ -96,7 +96,7 @@ def test_stored_logits_are_the_teacher_s_answer_to_the_stored_view(tiny_cache: T
         row = reader.gather("views", [1], [video], reader.empty("views", 1))[0]
         with open_video(index.path_of(entry), "pyav") as opened:
             clip = cut_clips(opened, [ViewParams.from_row(row)], size=experiment.views.size)
-        answer = teacher.answer(clip).logits_BK.half().numpy()
+        answer = teacher.predict(clip).logits_BK.half().numpy()
         stored = reader.gather("logits", [1], [video], reader.empty("logits", 1))
         np.testing.assert_allclose(stored, answer, rtol=2e-3, atol=1e-4)
 

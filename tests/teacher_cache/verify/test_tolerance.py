@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from reskd.common.distill.arrays import ArraySpec, TargetPlan
-from reskd.common.distill.teacher import TeacherAnswer
+from reskd.common.distill.teacher import TeacherOutput
 from reskd.teacher_cache.verify.tolerance import differences, live_differences, relative
 
 TOP_2 = TargetPlan(
@@ -29,8 +29,8 @@ TOP_2 = TargetPlan(
 )
 
 
-def _answer(*scores: float) -> TeacherAnswer:
-    return TeacherAnswer(
+def _answer(*scores: float) -> TeacherOutput:
+    return TeacherOutput(
         torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, 1), torch.tensor(scores).view(1, 1, 1, 1, -1)
     )
 

@@ -43,6 +43,7 @@ from reskd.common.dataset.quarantine import (
 from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, DataSpec
 from reskd.common.video.reader import UnreadableVideoError
+from tests import REPOSITORY
 from tests.common.dataset.check.fake_decoders import ACTIONS, misbehave, tries_of
 from tests.video_files import numbered_frames, shared_data, write_sound, write_video
 
@@ -165,7 +166,7 @@ INTERRUPTED = """
 import sys
 from reskd.common.cli.main import main
 from reskd.common.dataset.check.checking import check_index
-from tests.common.fake_decoders import misbehave
+from tests.common.dataset.check.fake_decoders import misbehave
 check_index.__kwdefaults__["try_one"] = misbehave
 sys.exit(main(sys.argv[1:]))
 """
@@ -185,7 +186,7 @@ def test_check_that_is_stopped_leaves_no_process_and_goes_on(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
     )
     wait_for(lambda: bool(tries_of(tmp_path, "hang.mp4")))
     if number == signal.SIGKILL:
