@@ -1,13 +1,15 @@
-"""The videos of an index, opened one at a time: who reads them, and which are never tried.
+"""Opening videos: who reads them, and which are never tried.
 
 data.frames names a frame store    the frames kept in it are the video; its file is not touched
-the entry is a folder              its numbered images are the video
+the video is a folder              its numbered images are the video
 else                               a decoder opens the file
 """
 
+from pathlib import Path
+
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.experiment import DataSpec
-from reskd.common.video.reader import UnreadableVideoError, VideoReader, open_video
+from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader, open_video
 
 
 def open_entry(index: VideoIndex, entry: VideoEntry, data: DataSpec) -> VideoReader:
@@ -28,13 +30,27 @@ def open_entry(index: VideoIndex, entry: VideoEntry, data: DataSpec) -> VideoRea
     path = index.path_of(entry)
     if (reason := index.quarantine.get(entry.id)) is not None:
         raise UnreadableVideoError(path, "quarantine", reason)
-    # Imported here: whoever opens no images needs neither h5py nor torch.
     if data.frames is not None:
+        # Imported here: whoever opens no images needs neither h5py nor torch.
         from reskd.common.dataset.frames.store import open_kept
 
         return open_kept(data.frames, entry.id)
+    return open_path(path, data.decoder)
+
+
+def open_path(path: Path, decoder: Decoder = "auto") -> VideoReader:
+    """Open a video file, or a folder of numbered images; usable in a `with` statement.
+
+    Args:
+        path: The file or the folder.
+        decoder: Who decodes a file.
+
+    Raises:
+        UnreadableVideoError: If it is not a whole, decodable video.
+        DataError: If decord is asked for and not installed.
+    """
     if path.is_dir():
         from reskd.common.dataset.frames.folders import open_image_folder
 
         return open_image_folder(path)
-    return open_video(path, data.decoder)
+    return open_video(path, decoder)

@@ -221,17 +221,30 @@ class PyAVReader(FileReader):
         Raises:
             UnreadableVideoError: At the first that is damaged; missing ones show at the end.
         """
-        converter = VideoReformatter()
-        for position, frame in self._sound_frames(range(self.num_frames)):
-            upright(frame, converter, (self.height, self.width))
+        for position, _ in self.in_order(range(self.num_frames)):
             yield position
+
+    def in_order(self, positions: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decode the file once and hand out some of its frames on the way.
+
+        Args:
+            positions: Distinct frame numbers in [0, num_frames).
+
+        Yields:
+            The number and (H, W, 3) RGB, upright, in the order of the decoder.
+
+        Raises:
+            UnreadableVideoError: At the first that is damaged; missing ones show at the end.
+        """
+        converter = VideoReformatter()
+        for position, frame in self._sound_frames(positions):
+            yield position, upright(frame, converter, (self.height, self.width))
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         row_of = {position: row for row, position in enumerate(positions)}
         pixels = np.empty((len(positions), self.height, self.width, 3), dtype=np.uint8)
-        converter = VideoReformatter()
-        for position, frame in self._sound_frames(positions):
-            pixels[row_of[position]] = upright(frame, converter, (self.height, self.width))
+        for position, picture in self.in_order(positions):
+            pixels[row_of[position]] = picture
         return pixels
 
     def _sound_frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:

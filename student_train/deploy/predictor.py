@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reskd.common.dataset.open import open_path
 from reskd.common.devices import choose_device, plain_float32
 from reskd.common.errors import DataError
 from reskd.common.experiment.load import parse_experiment
@@ -23,7 +24,7 @@ from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import complexity
 from reskd.common.video.preprocess import normalize
-from reskd.common.video.reader import Decoder, VideoReader, open_video
+from reskd.common.video.reader import Decoder, VideoReader
 from reskd.student_train.deploy.windows import read_windows
 from reskd.student_train.evaluate.clip_reader import Reading, reading_of
 from reskd.student_train.evaluate.measure import score_activation_of
@@ -106,12 +107,7 @@ class Predictor:
 
     def open(self, video: str | os.PathLike[str]) -> VideoReader:
         """Open a file, or a folder of numbered images; usable in a `with` statement."""
-        path = Path(video)
-        if path.is_dir():
-            from reskd.common.dataset.frames.folders import open_image_folder
-
-            return open_image_folder(path)
-        return open_video(path, self.decoder)
+        return open_path(Path(video), self.decoder)
 
     @torch.inference_mode()
     def predict(self, clips_VT3HW: Tensor) -> NDArray[np.float32]:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reskd.common.dataset.open import open_path
 from reskd.common.video.eval_views import evaluation_views, teacher_size
-from reskd.common.video.facts import upright
 from reskd.common.video.preprocess import crop_and_resize, resize_short_side, shrink
 from reskd.common.video.reader import PyAVReader, UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams
@@ -65,7 +64,7 @@ def read_windows(
         UnreadableVideoError: If it is no video, does not say how many frames a second has, or a
             frame cannot be decoded; the windows before have been answered then.
     """
-    video = _open(path)
+    video = open_path(path, "pyav")
     if not video.fps > 0:
         raise UnreadableVideoError(
             path, "windows", "it does not say how many frames a second has; use clips instead"
@@ -119,28 +118,11 @@ def _cut(kept: dict[int, Tensor], views: Sequence[ViewParams], reading: Reading)
     return shrink(torch.stack(clips), reading.size)
 
 
-class _FileInOrder(PyAVReader):
-    """A file whose frames are handed out while it is decoded."""
-
-    def pictures(self, positions: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        converter = VideoReformatter()
-        for position, frame in self._sound_frames(positions):
-            yield position, upright(frame, converter, (self.height, self.width))
-
-
-def _open(path: Path) -> VideoReader:
-    if path.is_dir():
-        from reskd.common.dataset.frames.folders import open_image_folder
-
-        return open_image_folder(path)
-    return _FileInOrder(path)
-
-
 def _pictures(
     video: VideoReader, positions: Sequence[int]
 ) -> Generator[tuple[int, NDArray[np.uint8]]]:
-    if isinstance(video, _FileInOrder):
-        yield from video.pictures(positions)
+    if isinstance(video, PyAVReader):
+        yield from video.in_order(positions)
     else:
         for position in positions:
             yield position, video.frames([position])[0]
