@@ -31,6 +31,7 @@ from torch import Tensor
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment.load import parse_experiment
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model
 from reskd.common.storage.atomic_write import atomic_write
@@ -60,7 +61,19 @@ class CheckpointInfo:
     classes: tuple[str, ...]
     """Class names in the order of its scores."""
     experiment: Mapping[str, Any]
-    """The resolved experiment it was trained by."""
+    """The resolved experiment it was trained by, as plain values; empty if it was imported without
+    one."""
+
+    def parsed_experiment(self, *, source: str) -> Experiment | None:
+        """The experiment it was trained by; None if it was imported without one.
+
+        Args:
+            source: The checkpoint's name, for messages.
+
+        Raises:
+            ExperimentError: If the stored values do not describe an experiment.
+        """
+        return parse_experiment(self.experiment, source=source) if self.experiment else None
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

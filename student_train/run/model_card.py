@@ -15,7 +15,7 @@ import yaml
 
 from reskd.common.console import say
 from reskd.common.experiment import Experiment, TrainingSpec
-from reskd.common.experiment.load import experiment_tree, parse_experiment
+from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import (
     CONFIG_FILE,
     LABELS_FILE,
@@ -93,7 +93,7 @@ def write_model_card(
 
 def model_card(info: CheckpointInfo, facts: CardFacts, *, name: str) -> str:
     """The card as Markdown; `name` is the folder's, for the commands."""
-    experiment = parse_experiment(info.experiment, source=name) if info.experiment else None
+    experiment = info.parsed_experiment(source=name)
     parts = [
         _front_matter(),
         MARK,

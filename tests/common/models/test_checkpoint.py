@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from reskd.common.errors import DataError
+from reskd.common.errors import DataError, ExperimentError
 from reskd.common.experiment import ModelSpec
+from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import (
     CheckpointInfo,
     load_checkpoint,
@@ -72,6 +73,17 @@ def test_checkpoint_loaded_answers_exactly_as_the_one_saved(tmp_path: Path) -> N
     assert loaded_info.classes == CLASSES
     assert loaded_info.experiment == {"name": "ü", "data": {"index": "/data/videos.jsonl"}}
     assert loaded_info.weights_sha256 == info.weights_sha256 == weights_digest(before)
+
+
+def test_experiment_of_a_checkpoint_is_parsed_or_refused_by_its_name(tmp_path: Path) -> None:
+    info = save(tmp_path, make_model())
+    experiment = load_experiment("demo")
+    assert replace(info, experiment=experiment_tree(experiment)).parsed_experiment(source="x") == (
+        experiment
+    )
+    assert replace(info, experiment={}).parsed_experiment(source="x") is None
+    with pytest.raises(ExperimentError, match="my teacher does not describe an experiment"):
+        info.parsed_experiment(source="my teacher")
 
 
 def test_checkpoint_of_channels_last_model_is_the_same_checkpoint(tmp_path: Path) -> None:
