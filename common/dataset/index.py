@@ -14,6 +14,7 @@ was made from.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os.path import normpath, relpath
@@ -116,12 +117,20 @@ def write_index(path: Path, index: VideoIndex) -> None:
     atomic_write(path, (canonical_json(line) + b"\n" for line in [header, *rows]))
 
 
-def read_index(path: Path) -> VideoIndex:
-    """Read an index and check every row.
+def read_index(path: str | os.PathLike[str]) -> VideoIndex:
+    """Read a video index and check every row.
+
+    Args:
+        path: The .jsonl file that `reskd dataset import` wrote.
+
+    Returns:
+        The class names, K of them, and the videos in stable order: id, path, labels (numbers of
+        classes, from 0), split, number of frames and frames per second; `split` gives those of one.
 
     Raises:
         DataError: If it is missing, not an index, wrong in some line, or edited.
     """
+    path = Path(path)
     header, *rows = _read_lines(path)
     classes = _check_header(path, header)
     videos = [_entry(path, line, row) for line, row in enumerate(rows, start=2)]

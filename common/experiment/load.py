@@ -1,6 +1,7 @@
 """Experiment files: YAML, `extends`, overrides, and errors that name the line to change."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
@@ -18,7 +19,9 @@ from reskd.common.experiment import Experiment
 Tree = dict[str, Any]
 
 
-def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> Experiment:
     """Read, merge, override and check an experiment.
 
     Paths inside a file are relative to that experiment's file, paths in an override to the current
@@ -28,11 +31,14 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> Experim
         name_or_path: A YAML file, or the name of one in `configs/` such as `actnet/r152_to_r50`.
         overrides: Texts `key.path=value`, value in YAML; the last one wins.
 
+    Returns:
+        The resolved experiment, frozen: everything it extends merged, every default filled in.
+
     Raises:
         ExperimentError: If the file is missing or not YAML, if `extends` runs in a circle, or if
             a key is unknown or a value not allowed; the message names the key's path.
     """
-    path, base = _locate(name_or_path)
+    path, base = _locate(os.fspath(name_or_path))
     tree = _absolute_paths(_load_layers(path, ()), base)
     for text in overrides:
         tree = _merge(tree, _absolute_paths(_parse_override(text), Path.cwd()))

@@ -15,6 +15,7 @@ other files are replaced one after the other.)
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -169,15 +170,21 @@ def _own_record(weights: BinaryIO) -> dict[str, Any]:
     return {}
 
 
-def load_checkpoint(folder: Path) -> tuple[Recognizer, CheckpointInfo]:
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Recognizer, CheckpointInfo]:
     """Build the network of a checkpoint directory and fill in its weights.
 
+    Args:
+        folder: A run's folder, its `best`, or what `reskd import-checkpoint` wrote.
+
     Returns:
-        The recognizer in eval mode on the CPU, and what the checkpoint says about itself.
+        The recognizer in eval mode on the CPU, and what the checkpoint says about itself. It takes
+        clips (B, T, 3, H, W), float32 and normalised, and gives feature maps (B, T, C, h, w) and
+        class scores (B, K); `load_predictor` takes videos.
 
     Raises:
         DataError: If a file is missing or damaged, or the weights do not fit the model.
     """
+    folder = Path(folder)
     state, info = _read_whole(folder)
     if weights_digest(state) != info.weights_sha256:
         raise DataError(

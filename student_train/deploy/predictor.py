@@ -145,6 +145,10 @@ def load_predictor(
         device: auto, cpu, cuda or cuda:N.
         clips: Clips per video, spread over it; their probabilities are averaged.
 
+    Returns:
+        A predictor: `top` names the most probable classes of a video, `probabilities` gives all
+        (K,), `windows` those of a long video with times in seconds.
+
     Raises:
         DataError: If there is no checkpoint, it is damaged, or there is no such device.
         ExperimentError: If the experiment in it is wrong or its network takes no such clips.

@@ -34,8 +34,14 @@ Numbers = Sequence[int] | NDArray[np.int64]
 class CacheReader:
     """Rows of one cache, by view and video number.
 
-    An extension that is still being written does not exist yet: the reader shows the cache as it
-    was before.
+        with CacheReader("cache") as reader:
+            videos = reader.usable_videos[:32]
+            views = [0] * len(videos)
+            logits_BK = reader.gather("logits", views, videos, reader.empty("logits", len(videos)))
+
+    `manifest` says which arrays there are, with the shape and type of a row, and how many views and
+    videos; `failed` holds the reason for every video that has no rows. An extension that is still
+    being written does not exist yet: the reader shows the cache as it was before.
 
     Args:
         folder: The cache.
@@ -46,8 +52,10 @@ class CacheReader:
         CacheError: If there is no cache, or one of its records is damaged.
     """
 
-    def __init__(self, folder: Path, *, checksums: bool = True, direct: bool = True) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: str | os.PathLike[str], *, checksums: bool = True, direct: bool = True
+    ) -> None:
+        self.folder = folder = Path(folder)
         self._checksums, self._direct = checksums, direct
         manifest = read_manifest(folder)
         units = manifest.layout.num_units

@@ -1,0 +1,113 @@
+"""Stage two for Python programs; under torchrun every process calls these functions."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from reskd.common.experiment import Experiment
+from reskd.student_train.distributed import joined_processes
+from reskd.student_train.evaluate.measure import evaluate_runs
+from reskd.student_train.evaluate.results import evaluation_json, results_of
+from reskd.student_train.train import runs as training
+
+
+def train_student(
+    experiment: Experiment,
+    run: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    teacher: Literal["cached", "live"] = "cached",
+    distill: bool = True,
+    max_bad: float | None = None,
+    allow_incomplete: bool = False,
+    fresh: bool = False,
+    validate: bool = True,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train the experiment's student on small frames, from the teacher's stored targets.
+
+    Called again after it was stopped, it goes on with the very step it had come to. The folder then
+    is a checkpoint directory for `load_predictor`, `load_checkpoint` and `evaluate`.
+
+    Args:
+        experiment: What `load_experiment` gives.
+        run: Folder of the run.
+        cache: Teacher cache to learn from; None only without distillation or with a live teacher.
+        teacher: `live` runs the teacher in every step instead of reading its targets.
+        distill: False trains from labels alone, all else equal.
+        max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
+        allow_incomplete: Use the finished units of a cache.
+        fresh: Forget an earlier run in this folder.
+        validate: Measure on data.val_split while training and at the end.
+        device: auto, cpu, cuda or cuda:N; of several processes each takes its own.
+
+    Returns:
+        Facts about the finished run, as `reskd train-student --json` prints them.
+
+    Raises:
+        ExperimentError: If there is no student, or teacher, cache and losses do not fit each other.
+        DataError: If the index, or the live teacher, is missing or does not fit.
+        CacheError: If the cache is damaged or another experiment's.
+        StoppedShortError: If the cache is incomplete, too many videos are unreadable, training
+            diverged, or another process trains in this folder; what was saved is kept.
+        PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
+    """
+    with joined_processes(device) as processes:
+        return training.train_student(
+            experiment,
+            Path(run).absolute(),
+            cache=None if cache is None else Path(cache),
+            teacher=teacher,
+            distill=distill,
+            processes=processes,
+            max_bad=experiment.data.max_bad if max_bad is None else max_bad,
+            fresh=fresh,
+            allow_incomplete=allow_incomplete,
+            validate=validate,
+        )
+
+
+def evaluate(
+    runs: Sequence[str | os.PathLike[str]],
+    *,
+    index: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    experiment: Experiment | None = None,
+    device: str = "auto",
+    **protocol: float,
+) -> dict[str, Any]:
+    """Measure trained networks on the same videos: accuracy with intervals, mAP and cost.
+
+    The probabilities of a video's views are averaged; a video that cannot be read counts as
+    predicted wrongly.
+
+    Args:
+        runs: Checkpoint directories; a teacher among them also gives the students' agreement.
+        index: Video index; None takes the one of the first run's experiment.
+        split: Split to measure; None takes data.val_split of the first run's experiment.
+        experiment: Says how to measure networks that were imported without an experiment.
+        device: auto, cpu, cuda or cuda:N.
+        protocol: Fields of the `evaluation` section to replace: clips, crops, batch_size and so on.
+
+    Returns:
+        Of one run its figures: top1, top5, mean_average_precision and mean_class_accuracy as
+        fractions with 95 % intervals, calibration, counts and cost; of several `runs`, a list of
+        these, and `comparisons`. As `reskd evaluate --json` prints it.
+
+    Raises:
+        DataError: If a checkpoint or the index is missing, classes differ, a run has no experiment
+            and none is given, or a network's scores are no numbers.
+        ExperimentError: If an experiment or the protocol is wrong.
+        PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
+    """
+    with joined_processes(device) as processes:
+        measured = evaluate_runs(
+            [Path(run).absolute() for run in runs],
+            index_path=None if index is None else Path(index),
+            split=split,
+            processes=processes,
+            protocol=protocol,
+            given=experiment,
+        )
+    return evaluation_json(results_of(measured))

@@ -1,0 +1,67 @@
+"""Stage one for Python programs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from reskd.common.dataset.index import read_index
+from reskd.common.devices import choose_device
+from reskd.common.experiment import Experiment
+from reskd.teacher_cache.fill.engine import run_cache_teacher
+from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.format.plan import plan_cache
+
+
+def cache_teacher(
+    experiment: Experiment,
+    cache: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    memory_gb: float = 2.0,
+    max_bad: float | None = None,
+    threads: int = 2,
+    device: str = "auto",
+    force: bool = False,
+) -> dict[str, Any]:
+    """Run the teacher once over every stored view of every video and keep its outputs.
+
+    Called again after it was stopped, it goes on with the units that are missing. Per view the
+    store holds, for V views, N videos, T frames and K classes: `logits` (V, N, K), `features`
+    (V, N, T, C, h, w) on the student's grid, the student's `frames` (V, N, T, 3, s, s) uint8 and
+    the `views` (V, N, T + 8) themselves, as far as the experiment's `targets` ask for them; see
+    `CacheReader`.
+
+    Args:
+        experiment: What `load_experiment` gives.
+        cache: Folder to write, or of a cache of this experiment that is not finished.
+        split: Split of the index; None takes data.train_split.
+        memory_gb: GB that units may take in memory; decides how many videos a unit has.
+        max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
+        threads: Videos decoded ahead.
+        device: auto, cpu, cuda or cuda:N.
+        force: Start even if the disk looks too small.
+
+    Returns:
+        Facts about the complete cache: cache, fingerprint, split, videos, views, units,
+        units_written, bytes and failed_videos.
+
+    Raises:
+        DataError: If the index, the split or the teacher's checkpoint is missing or does not fit.
+        CacheError: If the folder holds something else.
+        StoppedShortError: If too many videos are unreadable or the disk is too small; what was
+            committed is kept.
+        PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
+    """
+    plan = plan_cache(
+        experiment,
+        read_index(experiment.data.index),
+        memory_bytes=int(memory_gb * 1e9),
+        split=split,
+    )
+    options = RunOptions(
+        max_bad=experiment.data.max_bad if max_bad is None else max_bad,
+        threads=threads,
+        device=choose_device(device),
+        force=force,
+    )
+    return run_cache_teacher(experiment, plan, Path(cache).absolute(), options)
