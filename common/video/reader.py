@@ -1,40 +1,21 @@
 """Frames of a video file by number: decord where it can be trusted, PyAV elsewhere.
 
 A decoded frame is taken for frame i only if it carries frame i's presentation time (see facts.py),
-so damage shows as an error, never as a neighbour's picture. decord by itself repeats the last good
-frame, and in some files returns wrong ones; facts.py knows which, and they are refused.
+so damage shows as an error, never as a neighbour's picture. decord returns wrong frames in some
+files; facts.py knows which, and they are refused. What else it does wrong is in decord_library.py.
 
-What else was measured on decord 0.6.0, its last release (2022):
-
-- Bit for bit equal to PyAV for 8-bit video; 10-bit video differs by rounding.
-- Pads some pictures of at most 72 pixels' width, and then fails. Knows no AV1, GIF or AVIF.
-- Hides what its codec conceals: a damaged picture that still decodes looks like any other. PyAV
-  marks such frames, and they are refused until the next sound key frame.
-- It stumbles over damage it has read ahead to, so whether the sound frames just before it come out
-  is a matter of timing; `auto` asks PyAV then, which always gives them.
-- It reads ahead without bound and aborts the process when one reader is used by two threads, so
-  every call opens its own reader in its own thread and drops it at once.
-- One of its loops has no bound. A call that outlasts DECODE_LIMIT_SECONDS is given up; its thread
-  cannot be ended and keeps one core busy until the process ends.
+PyAV marks frames that its codec concealed, and they are refused until the next sound key frame. It
+decodes from the first frame up to the last one asked for. Seeking would be faster in long videos
+and is exact in most files only.
 
 A picture whose size changes within a video is brought to the size of the first, as decord and
 players do.
-
-PyAV decodes from the first frame up to the last one asked for. Seeking would be faster in long
-videos and is exact in most files only.
 """
 
-import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import ClassVar, Literal, Protocol, Self
 
 import av
 import numpy as np
@@ -45,6 +26,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from reskd.common.errors import DataError
+from reskd.common.video.decord_library import decode_by_decord, has_decord, load_decord
 from reskd.common.video.facts import UnreadableVideoError, VideoFacts, inspect, opened, upright
 
 __all__ = [
@@ -60,23 +42,6 @@ __all__ = [
 ]
 
 Decoder = Literal["auto", "decord", "pyav"]
-T = TypeVar("T")
-
-DECODE_LIMIT_SECONDS = 120.0
-"""Longest wait for one call of decord. Ten seconds of 1080p on a busy core take ten."""
-
-DECORD_ENVIRONMENT = {
-    # Polls before decord, at the end of a file, repeats a frame. Packets read ahead of a slow
-    # decoder count too (64 polls fail sound files of 100 frames), so it must exceed their number.
-    "DECORD_EOF_RETRY_MAX": "1000000",
-    # fault_tol makes the first repeated frame an error; no warning about it is needed.
-    "DECORD_DUPLICATE_WARNING_THRESHOLD": "1.0",
-}
-SOURCE_LINE = re.compile(r"\[[\d:]+\] \S+?:\d+: ")
-"""Time and source line that decord puts before its messages."""
-
-ANY_FAULT = 1e-9
-"""decord's fault_tol as a share of the frames: not one of them may be made up."""
 
 
 class VideoReader(Protocol):
@@ -122,28 +87,24 @@ class FileReader:
     def __init__(self, path: Path, facts: VideoFacts | None = None) -> None:
         """Read the packets and the first frame; `facts` are those of an earlier reader."""
         self.path = path
-        self._facts = facts or inspect(path, self.decoder)
-
-    @property
-    def facts(self) -> VideoFacts:
+        self.facts = facts or inspect(path, self.decoder)
         """What the file holds."""
-        return self._facts
 
     @property
     def num_frames(self) -> int:
-        return self._facts.num_frames
+        return self.facts.num_frames
 
     @property
     def height(self) -> int:
-        return self._facts.height
+        return self.facts.height
 
     @property
     def width(self) -> int:
-        return self._facts.width
+        return self.facts.width
 
     @property
     def fps(self) -> float:
-        return self._facts.fps
+        return self.facts.fps
 
     def __enter__(self) -> Self:
         return self
@@ -203,10 +164,10 @@ class _Damage:
                 self.is_present, self.because = True, f" ({error.strerror})"
                 self._lost = inf if packet.pts is None else packet.pts
 
-    def judge(self, frame: VideoFrame, *, may_mend: bool) -> None:
+    def judge(self, frame: VideoFrame, *, may_recover: bool) -> None:
         """Look at the next frame."""
         later = self._lost is None or (frame.pts is not None and frame.pts > self._lost)
-        afresh = may_mend and frame.key_frame and later
+        afresh = may_recover and frame.key_frame and later
         self.is_present = frame.is_corrupt or (self.is_present and not afresh)
 
 
@@ -253,7 +214,7 @@ class PyAVReader(FileReader):
         with opened(self.path, self.decoder) as (container, stream):
             for count, frame in enumerate(damage.decode(container, stream)):
                 # Where frames are merely counted, a lost one would shift all that follow.
-                damage.judge(frame, may_mend=self._facts.position_of is not None)
+                damage.judge(frame, may_recover=self.facts.position_of is not None)
                 position = self._position(count, frame)
                 if position not in wanted:
                     continue
@@ -268,44 +229,21 @@ class PyAVReader(FileReader):
         )
 
     def _position(self, count: int, frame: VideoFrame) -> int:
-        position_of = self._facts.position_of
+        position_of = self.facts.position_of
         if position_of is None:
             return count
         return -1 if frame.pts is None else position_of.get(frame.pts, -1)
 
 
 class DecordReader(FileReader):
-    """Opens a fresh decord reader per call; refuses the files decord is known to misread."""
+    """decord alone; refuses the files it is known to misread."""
 
     decoder = "decord"
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
-        if self._facts.misread_by_decord:
-            raise self._unreadable(self._facts.misread_by_decord)
-        decord = _decord()
-        try:
-            return _within(DECODE_LIMIT_SECONDS, lambda: self._get_batch(decord, positions))
-        except TimeoutError as error:
-            raise self._unreadable(f"no answer within {DECODE_LIMIT_SECONDS:g} s") from error
-        except _decord_errors(decord) as error:
-            # The first line carries the reason; the rest is a C++ stack trace.
-            reason = SOURCE_LINE.sub("", str(error)).partition("\n")[0]
-            raise self._unreadable(reason or type(error).__name__) from None
-
-    def _get_batch(self, decord: Any, positions: Sequence[int]) -> NDArray[np.uint8]:
-        reader = decord.VideoReader(
-            os.fspath(self.path.absolute()), num_threads=1, fault_tol=ANY_FAULT
-        )
-        try:
-            if len(reader) != self.num_frames:
-                raise self._unreadable(
-                    f"decord counts {len(reader)} frames, {self.num_frames} are shown (edit list)"
-                )
-            batch: NDArray[np.uint8] = reader.get_batch(positions).asnumpy()
-            return batch
-        finally:
-            # An exception's traceback would keep the reader and its read-ahead alive.
-            del reader
+        if self.facts.misread_by_decord:
+            raise self._unreadable(self.facts.misread_by_decord)
+        return decode_by_decord(self.path, positions, self.num_frames)
 
 
 class AutoReader(FileReader):
@@ -315,11 +253,11 @@ class AutoReader(FileReader):
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         try:
-            return DecordReader(self.path, self._facts).frames(positions)
+            return DecordReader(self.path, self.facts).frames(positions)
         except UnreadableVideoError as error:
             first = error.reason
         try:
-            return PyAVReader(self.path, self._facts).frames(positions)
+            return PyAVReader(self.path, self.facts).frames(positions)
         except UnreadableVideoError as error:
             raise self._unreadable(f"{first}; {error.reason}") from None
 
@@ -335,14 +273,14 @@ def open_video(path: Path, decoder: Decoder = "auto") -> VideoReader:
         UnreadableVideoError: If it is not a whole, decodable video.
         DataError: If decord is asked for and not installed.
     """
-    if decoder == "decord" and not _has_decord():
+    if decoder == "decord" and not has_decord():
         raise DataError(
             "decoder `decord` was asked for and is not installed (it has no wheels for this kind "
             "of machine, or the package `decord` is missing); install it or choose `pyav`"
         )
     if decoder == "decord":
         return DecordReader(path)
-    if decoder == "auto" and _has_decord():
+    if decoder == "auto" and has_decord():
         return AutoReader(path)
     return PyAVReader(path)
 
@@ -354,47 +292,7 @@ def decoder_identity(decoder: Decoder) -> dict[str, str]:
         # Wheels fix the libraries, but a PyAV built against the system's takes what is there.
         "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
     }
-    if decoder == "pyav" or not _has_decord():
+    if decoder == "pyav" or not has_decord():
         return pyav
-    decord = {"decord": str(_decord().__version__)}
+    decord = {"decord": str(load_decord().__version__)}
     return decord if decoder == "decord" else decord | pyav
-
-
-def _has_decord() -> bool:
-    return find_spec("decord") is not None
-
-
-@cache
-def _decord() -> Any:
-    """Import decord, quiet. It reads its environment once, while it is loaded."""
-    for name, value in DECORD_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    decord = import_module("decord")
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord
-
-
-def _decord_errors(decord: Any) -> tuple[type[Exception], ...]:
-    """What decord raises for files it cannot read; its own two classes share no base."""
-    limit_reached: type[Exception] = import_module("decord._ffi.base").DECORDLimitReachedError
-    own: type[Exception] = decord.DECORDError
-    return own, limit_reached, RuntimeError, LookupError, ValueError, AssertionError
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Run a call in a thread of its own and wait for it.
-
-    Raises:
-        TimeoutError: If it is not done in time. The thread goes on; it cannot be ended.
-    """
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-            outcome.set_exception(error)
-
-    # A daemon, so that a stuck decoder does not also keep the process from ending.
-    Thread(target=run, name="decord", daemon=True).start()
-    return outcome.result(timeout=seconds)

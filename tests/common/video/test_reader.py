@@ -20,7 +20,7 @@ import pytest
 from av.video.stream import VideoStream
 
 from reskd.common.errors import DataError
-from reskd.common.video import reader
+from reskd.common.video import decord_library, reader
 from reskd.common.video.facts import CutOffVideoError, inspect
 from reskd.common.video.reader import Decoder, UnreadableVideoError, decoder_identity, open_video
 from tests.video_files import (
@@ -470,8 +470,8 @@ def test_frames_when_decord_hangs_raises_in_time(
             release.wait(20)
 
     fake = SimpleNamespace(VideoReader=Stuck, DECORDError=RuntimeError)
-    monkeypatch.setattr(reader, "_decord", lambda: fake)
-    monkeypatch.setattr(reader, "DECODE_LIMIT_SECONDS", 0.05)
+    monkeypatch.setattr(decord_library, "load_decord", lambda: fake)
+    monkeypatch.setattr(decord_library, "DECODE_LIMIT_SECONDS", 0.05)
     with pytest.raises(UnreadableVideoError, match=r"no answer within 0\.05 s"):
         read(clip, "decord", [0])
     assert frame_numbers(read(clip, "auto", [7])) == [7]
@@ -487,7 +487,7 @@ def test_frames_from_many_threads_of_one_reader_are_right(clip: Path) -> None:
 def test_open_video_with_decord_where_absent_uses_pyav_or_says_so(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_has_decord", lambda: False)
+    monkeypatch.setattr(reader, "has_decord", lambda: False)
     assert isinstance(open_video(clip), reader.PyAVReader)
     assert decoder_identity("auto") == decoder_identity("pyav")
     with pytest.raises(DataError, match="not installed"):
