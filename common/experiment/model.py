@@ -19,7 +19,7 @@ class ModelSpec:
     """How frames become a clip's answer. `reskd models list` shows what there is."""
     backbone: str = "resnet50"
     """Name of a timm model; for swin3d and torchvision of a video model of torchvision."""
-    backbone_args: dict[str, Any] = field(default_factory=dict)
+    backbone_args: dict[str, Any] = field(default_factory=dict, hash=False)
     """Further arguments of timm.create_model or of torchvision's model, such as output_stride."""
     pretrained: bool = False
     """Start from the weights timm or torchvision has under that name."""

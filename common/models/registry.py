@@ -1,6 +1,7 @@
 """From a model's spec to the model, and to its shapes and cost without weights."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -84,6 +85,8 @@ def meta_model(spec: ModelSpec, *, num_classes: int) -> LinearRecognizer:
 def complexity(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int) -> Complexity:
     """Count on the meta device: shapes only, no weights, no arithmetic.
 
+    A command asks several times for the same network; it is counted once per process.
+
     Args:
         spec: The model.
         num_classes: K.
@@ -93,6 +96,12 @@ def complexity(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int)
     Raises:
         ExperimentError: If there is no such model, or if it makes no feature map of such clips.
     """
+    # Where its weights come from has no part in the cost.
+    return _counted(replace(spec, pretrained=False, start=None), num_classes, num_frames, size)
+
+
+@lru_cache(maxsize=256)
+def _counted(spec: ModelSpec, num_classes: int, num_frames: int, size: int) -> Complexity:
     model = meta_model(spec, num_classes=num_classes)
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad():
