@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from google_crc32c import value as crc32c
-from numpy.typing import NDArray
 
 from reskd.common.dataset.frames.image_io import encode_images
 from reskd.common.dataset.frames.plan import FrameOptions, kept_frames, kept_size
+from reskd.common.dataset.frames.tables import ROW, Rows, StoredFacts
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import DataSpec
@@ -21,40 +21,9 @@ from reskd.common.video.reader import UnreadableVideoError
 DECODE_BYTES: Final = 256 << 20
 """Pixels decoded at once per job. PyAV begins at the first frame each time, so more is faster."""
 
-ROW: Final = np.dtype(
-    [("offset", "<i8"), ("size", "<u4"), ("crc32c", "<u4"), ("source", "<i4")], align=False
-)
-"""One kept frame: where its image starts, its bytes and their crc32c, its number in the video."""
-
-Rows = NDArray[np.void]
-
 
 class StoppedError(Exception):
     """Another part of the run failed; this one need not go on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoFacts:
-    """One video of a store."""
-
-    id: str
-    num_frames: int = 0
-    """Kept frames."""
-    height: int = 0
-    """Of the images."""
-    width: int = 0
-    fps: float = 0.0
-    """Kept frames per second, averaged; 0.0 where nobody said."""
-    source_frames: int = 0
-    """Frames of the video itself."""
-    source_fps: float = 0.0
-    digest: str = "failed"
-    """sha256 of the images and of the facts above that pixels and views depend on."""
-    failure: str = ""
-    """Why nothing is kept; empty if all went well."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -71,7 +40,7 @@ class KeptVideo:
     stop: Event
     limit: int | None = None
     """Frames after which to end, for a probe."""
-    _facts: VideoFacts | None = field(default=None, init=False)
+    _facts: StoredFacts | None = field(default=None, init=False)
     _rows: list[tuple[int, int, int, int]] = field(default_factory=list, init=False)
 
     def images(self) -> Iterator[bytes]:
@@ -103,7 +72,7 @@ class KeptVideo:
                     hashed.update(coded)
                     yield coded
             height, width = kept_size(video.height, video.width, self.options.short_side)
-            facts = VideoFacts(
+            facts = StoredFacts(
                 id=self.entry.id,
                 num_frames=len(numbers),
                 height=height,
@@ -114,11 +83,11 @@ class KeptVideo:
             )
             # Not the id: equal films have equal digests. Sizes tell where one image ends.
             sizes = [row[1] for row in self._rows]
-            hashed.update(canonical_json([facts.as_dict() | {"id": ""}, list(numbers), sizes]))
+            hashed.update(canonical_json([asdict(facts) | {"id": ""}, list(numbers), sizes]))
             self._facts = replace(facts, digest=hashed.hexdigest())
 
     @property
-    def facts(self) -> VideoFacts:
+    def facts(self) -> StoredFacts:
         assert self._facts is not None, "its images were not exhausted"
         return self._facts
 

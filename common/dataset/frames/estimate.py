@@ -8,10 +8,10 @@ from typing import Any, Final
 import torch
 
 from reskd.common.console import progress
-from reskd.common.dataset.frames.encode import ROW, KeptVideo
+from reskd.common.dataset.frames.encode import KeptVideo
 from reskd.common.dataset.frames.extract import Extraction, check_out
-from reskd.common.dataset.frames.hdf5 import VIDEO
 from reskd.common.dataset.frames.plan import expected_frames
+from reskd.common.dataset.frames.tables import ROW, VIDEO
 from reskd.common.dataset.index import VideoEntry
 from reskd.common.errors import DataError
 from reskd.common.video.reader import UnreadableVideoError

@@ -1,5 +1,6 @@
 """Make a frame store: find the videos it lacks, decode and encode each, close what is whole."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -12,9 +13,7 @@ import torch
 
 from reskd.common.console import Advance, progress, say
 from reskd.common.dataset.frames.encode import KeptVideo
-from reskd.common.dataset.frames.folder_sink import FolderSink
 from reskd.common.dataset.frames.image_io import codec_identity
-from reskd.common.dataset.frames.packed_sink import PackedSink
 from reskd.common.dataset.frames.plan import (
     SHARD_FRAMES,
     FrameOptions,
@@ -23,7 +22,7 @@ from reskd.common.dataset.frames.plan import (
     shards_of,
 )
 from reskd.common.dataset.frames.store import open_store
-from reskd.common.dataset.frames.write import Sink, Target, begin, end
+from reskd.common.dataset.frames.write import FolderSink, NewStore, PackedSink, Sink, begin
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import DataSpec
@@ -118,19 +117,19 @@ def extract_frames(extraction: Extraction) -> dict[str, Any]:
         **decoder_identity(extraction.data.decoder),
         "images": codec_identity(extraction.options.image_format),
     }
-    target = Target(
+    store = NewStore(
         path=extraction.out,
         plan=extraction.plan(),
         software=software,
         ids=[entry.id for entry in extraction.entries],
     )
-    sink: Sink = FolderSink(target) if extraction.layout == "folders" else PackedSink(target)
+    sink: Sink = FolderSink(store) if extraction.layout == "folders" else PackedSink(store)
     with preemptible(), _sole_writer(sink):
-        begin(sink, target.plan)
-        groups = target.groups
+        begin(sink, store.plan)
+        groups = store.groups
         done = sum(len(group) for number, group in enumerate(groups) if sink.is_closed(number))
         failures: dict[int, str] = {}
-        with progress("extracting", len(target.ids), unit="videos", done=done) as advance:
+        with progress("extracting", len(store.ids), unit="videos", done=done) as advance:
             for number, group in enumerate(groups):
                 if sink.is_closed(number):
                     continue
@@ -139,9 +138,9 @@ def extract_frames(extraction: Extraction) -> dict[str, Any]:
                 if not bad or extraction.allow_unreadable:
                     sink.close_group(number, bad)
         if failures and not extraction.allow_unreadable:
-            raise StoppedShortError(_unreadable(target, failures))
-        end(sink)
-    return summary(extraction, written=len(target.ids) - done)
+            raise StoppedShortError(_unreadable(store.ids, failures))
+        shutil.rmtree(sink.work)
+    return summary(extraction, written=len(store.ids) - done)
 
 
 def _fill(extraction: Extraction, sink: Sink, group: range, advance: Advance) -> dict[int, str]:
@@ -186,13 +185,13 @@ def _sole_writer(sink: Sink) -> Iterator[None]:
         yield
 
 
-def _unreadable(target: Target, failures: Mapping[int, str]) -> str:
+def _unreadable(ids: Sequence[str], failures: Mapping[int, str]) -> str:
     listed = sorted(failures.items())[:LISTED]
-    shown = "\n".join(f"  {target.ids[place]}: {reason}" for place, reason in listed)
+    shown = "\n".join(f"  {ids[place]}: {reason}" for place, reason in listed)
     more = f"\n  and {len(failures) - LISTED} more" if len(failures) > LISTED else ""
     return (
-        f"{len(failures)} of {len(target.ids)} videos cannot be read:\n{shown}{more}\n"
-        "All others are finished and kept. Mend these and run the same command again; or give "
+        f"{len(failures)} of {len(ids)} videos cannot be read:\n{shown}{more}\n"
+        "All others are finished and kept. Fix these and run the same command again; or give "
         "--allow-unreadable, which notes them in the store as failed, with these reasons"
     )
 

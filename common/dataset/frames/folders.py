@@ -11,13 +11,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from reskd.common.dataset.frames.encode import VideoFacts
 from reskd.common.dataset.frames.image_io import decode_one
 from reskd.common.dataset.frames.image_sequence import ImageSequence
+from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import CacheError, DataError
 from reskd.common.storage.records import read_record
 from reskd.common.video.facts import UnreadableVideoError
@@ -58,17 +57,16 @@ class FolderStore:
         except CacheError as error:
             raise DataError(str(error)) from error
         self.plan: dict[str, Any] = record["plan"]
-        self.software: dict[str, str] = record["software"]
-        self._facts = {row["id"]: VideoFacts(**row) for row in record["videos"]}
+        self._facts = {row["id"]: StoredFacts(**row) for row in record["videos"]}
 
-    def all_facts(self) -> Iterator[VideoFacts]:
+    def all_facts(self) -> Iterator[StoredFacts]:
         yield from self._facts.values()
 
-    def facts(self, video_id: str) -> VideoFacts | None:
+    def facts(self, video_id: str) -> StoredFacts | None:
         """What is known of a video; None if the store was made without it."""
         return self._facts.get(video_id)
 
-    def video(self, facts: VideoFacts) -> ImageSequence:
+    def video(self, facts: StoredFacts) -> ImageSequence:
         """A video as a reader."""
         folder, suffix = self.path / facts.id, self.plan["image_format"]
         return ImageSequence(
@@ -102,7 +100,7 @@ def open_image_folder(folder: Path) -> ImageSequence:
         height=height,
         width=width,
         fps=0.0,
-        images=partial(_chosen, folder, names),
+        images=lambda numbers: _read(folder, [names[n] for n in numbers]),
     )
 
 
@@ -137,10 +135,6 @@ def numbered_images(folder: Path) -> list[str]:
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - fast
-
-
-def _chosen(folder: Path, names: Sequence[str], numbers: Sequence[int]) -> Iterator[bytes]:
-    return _read(folder, [names[number] for number in numbers])
 
 
 def _read(folder: Path, names: Sequence[str]) -> Iterator[bytes]:

@@ -1,15 +1,14 @@
 """A packed store: HDF5 files of encoded frames, every video wholly in one of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from reskd.common.dataset.frames.encode import Rows, VideoFacts
 from reskd.common.dataset.frames.hdf5 import Shard, read_shard
 from reskd.common.dataset.frames.image_sequence import ImageSequence
 from reskd.common.dataset.frames.plan import shard_paths
+from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import DataError
 from reskd.common.video.facts import UnreadableVideoError
 
@@ -44,21 +43,16 @@ class PackedStore:
             for place, video_id in enumerate(shard.ids)
         }
 
-    @property
-    def software(self) -> dict[str, str]:
-        """Who decoded and encoded the first file."""
-        return dict(self.shards[0].software)
-
-    def all_facts(self) -> Iterator[VideoFacts]:
+    def all_facts(self) -> Iterator[StoredFacts]:
         for shard, place in self._places.values():
             yield shard.facts(place)
 
-    def facts(self, video_id: str) -> VideoFacts | None:
+    def facts(self, video_id: str) -> StoredFacts | None:
         """What is known of a video; None if the store was made without it."""
         shard, place = self._places.get(video_id, (None, 0))
         return None if shard is None else shard.facts(place)
 
-    def video(self, facts: VideoFacts) -> ImageSequence:
+    def video(self, facts: StoredFacts) -> ImageSequence:
         """A video as a reader."""
         shard, place = self._places[facts.id]
         try:
@@ -72,12 +66,8 @@ class PackedStore:
             height=facts.height,
             width=facts.width,
             fps=facts.fps,
-            images=partial(_images, shard, rows),
+            images=lambda numbers: shard.images(rows[list(numbers)]),
         )
-
-
-def _images(shard: Shard, rows: Rows, numbers: Sequence[int]) -> Iterator[bytes]:
-    return shard.images(rows[list(numbers)])
 
 
 def store_files(path: Path) -> list[Path]:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from reskd.common.dataset.frames.encode import VideoFacts
 from reskd.common.dataset.frames.folders import FolderStore
 from reskd.common.dataset.frames.image_io import codec_identity
 from reskd.common.dataset.frames.packed import PackedStore
+from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import DataError
 from reskd.common.storage.records import digest
 from reskd.common.video.facts import UnreadableVideoError
@@ -24,11 +24,11 @@ class FrameStore(Protocol):
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """What it was made with (layout.plan_record)."""
+        """What it was made with (plan_record of plan.py)."""
 
-    def all_facts(self) -> Iterator[VideoFacts]: ...
-    def facts(self, video_id: str) -> VideoFacts | None: ...
-    def video(self, facts: VideoFacts) -> VideoReader: ...
+    def all_facts(self) -> Iterator[StoredFacts]: ...
+    def facts(self, video_id: str) -> StoredFacts | None: ...
+    def video(self, facts: StoredFacts) -> VideoReader: ...
 
 
 _Signature = tuple[int, int, int]

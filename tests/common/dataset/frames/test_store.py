@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reskd.common.dataset.frames import encode as kept_video
-from reskd.common.dataset.frames import folder_sink, pieces
-from reskd.common.dataset.frames import hdf5 as shard_file
+from reskd.common.dataset.frames import encode, write, write_shard
+from reskd.common.dataset.frames.encode import KeptVideo
 from reskd.common.dataset.frames.extract import Extraction, extract_frames
 from reskd.common.dataset.frames.folders import open_image_folder
 from reskd.common.dataset.frames.image_io import decode_one, encode_images
@@ -428,11 +427,11 @@ def test_frames_decoded_in_parts_are_the_same_images(
 
     def images() -> list[bytes]:
         data = DataSpec(index=index_file, decoder="pyav")
-        kept = kept_video.KeptVideo(index, index.videos[0], data, options, Event())
+        kept = KeptVideo(index, index.videos[0], data, options, Event())
         return list(kept.images())
 
     whole = images()
-    monkeypatch.setattr(kept_video, "DECODE_BYTES", 7 * 80 * 96 * 3)
+    monkeypatch.setattr(encode, "DECODE_BYTES", 7 * 80 * 96 * 3)
     assert images() == whole
     assert len(whole) == 24
 
@@ -441,15 +440,15 @@ def test_full_disk_keeps_what_is_finished(
     index_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = extraction(index_file, "frames.h5", jobs=1)
-    write_piece, written = pieces.write_piece, list[Path]()
+    write_piece, written = write_shard.write_piece, list[Path]()
 
-    def fails_at_the_third(path: Path, video: kept_video.KeptVideo) -> None:
+    def fails_at_the_third(path: Path, video: KeptVideo) -> None:
         if len(written) == 2:
             raise OSError(errno.ENOSPC, "no space", str(path))
         write_piece(path, video)
         written.append(path)
 
-    monkeypatch.setattr("reskd.common.dataset.frames.packed_sink.write_piece", fails_at_the_third)
+    monkeypatch.setattr(write, "write_piece", fails_at_the_third)
     with pytest.raises(OSError, match="no space"):
         extract_frames(wanted)
     monkeypatch.undo()
@@ -487,12 +486,12 @@ def run_until_killed(wanted: Extraction, module: ModuleType, name: str, call: in
     ("layout", "module", "name", "call", "left"),
     [
         # In the middle of the third video: two are finished.
-        ("packed", kept_video, "crc32c", 60, ["0000000.video", "0000001.video"]),
+        ("packed", encode, "crc32c", 60, ["0000000.video", "0000001.video"]),
         # In the middle of the file, with all videos finished.
-        ("packed", shard_file, "_append_images", 2, [f"000000{n}.video" for n in range(4)]),
-        ("folders", kept_video, "crc32c", 60, ["0000000.json", "0000001.json"]),
-        # With all images of the second video and no record of them.
-        ("folders", folder_sink, "write_record", 2, ["0000000.json"]),
+        ("packed", write_shard, "_append_images", 2, [f"000000{n}.video" for n in range(4)]),
+        ("folders", encode, "crc32c", 60, ["0000000.json", "0000001.json"]),
+        # With all images of the second video and no record of them; the plan's is the first.
+        ("folders", write, "write_record", 3, ["0000000.json"]),
     ],
 )
 def test_killed_run_goes_on_and_ends_with_the_same_bytes(
@@ -519,7 +518,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_bytes(
         opened.append(entry.id)
         return open_entry(index, entry, data)
 
-    monkeypatch.setattr(kept_video, "open_entry", noting)
+    monkeypatch.setattr(encode, "open_entry", noting)
     extract_frames(wanted)
     assert not work.exists()
     assert opened == [entry.id for entry in wanted.entries][len(left) :]
@@ -536,7 +535,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_bytes(
 
 def test_images_lost_after_a_kill_are_noticed_and_made_again(index_file: Path) -> None:
     wanted = extraction(index_file, "f", layout="folders", jobs=1)
-    assert run_until_killed(wanted, kept_video, "crc32c", 60) == -signal.SIGKILL
+    assert run_until_killed(wanted, encode, "crc32c", 60) == -signal.SIGKILL
     lost = wanted.out / "a.mp4" / "img_00003.png"
     content = lost.read_bytes()
     lost.write_bytes(b"")
