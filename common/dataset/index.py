@@ -106,7 +106,7 @@ def write_index(path: Path, index: VideoIndex) -> None:
     """
     videos = sorted(index.videos, key=lambda video: (video.split, video.id))
     rows = [asdict(video) | {"labels": list(video.labels)} for video in videos]
-    _check_videos(path, videos, index.classes, first_line=2)
+    _check_videos(path, videos, index.classes)
     header = {
         "format": FORMAT,
         "classes": list(index.classes),
@@ -134,7 +134,7 @@ def read_index(path: str | os.PathLike[str]) -> VideoIndex:
     header, *rows = _read_lines(path)
     classes = _check_header(path, header)
     videos = [_entry(path, line, row) for line, row in enumerate(rows, start=2)]
-    _check_videos(path, videos, classes, first_line=2)
+    _check_videos(path, videos, classes)
     if _seal(classes, rows) != header["sha256"]:
         raise DataError(
             f"{path} was changed after it was written: its rows do not have the sha256 that its "
@@ -205,12 +205,10 @@ def _entry(path: Path, number: int, row: Mapping[str, Any]) -> VideoEntry:
     return VideoEntry(**{**row, "labels": tuple(labels), "fps": float(row["fps"])})
 
 
-def _check_videos(
-    path: Path, videos: Iterable[VideoEntry], classes: Sequence[str], *, first_line: int
-) -> None:
+def _check_videos(path: Path, videos: Iterable[VideoEntry], classes: Sequence[str]) -> None:
     """What a row must be among the others: known labels, an id of its own."""
     seen: dict[str, VideoEntry] = {}
-    for number, video in enumerate(videos, start=first_line):
+    for number, video in enumerate(videos, start=2):
         if not video.labels or not all(0 <= label < len(classes) for label in video.labels):
             raise _wrong(
                 path,
@@ -220,16 +218,16 @@ def _check_videos(
             )
         if video.num_frames < 0 or video.fps < 0:
             raise _wrong(path, number, "has a negative number in field 'num_frames' or 'fps'")
-        earlier = seen.setdefault(video.id, video)
-        if earlier is not video and earlier.split != video.split:
-            raise _wrong(
-                path,
-                number,
-                f"puts video {video.id!r} into split {video.split!r}; it is already in "
-                f"{earlier.split!r}",
-            )
-        if earlier is not video:
+        if (earlier := seen.setdefault(video.id, video)) is video:
+            continue
+        if earlier.split == video.split:
             raise _wrong(path, number, f"repeats the id {video.id!r} in field 'id'")
+        raise _wrong(
+            path,
+            number,
+            f"puts video {video.id!r} into split {video.split!r}; it is already in "
+            f"{earlier.split!r}",
+        )
 
 
 def _seal(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

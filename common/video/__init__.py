@@ -1,1 +1,1 @@
-"""Videos: index, decoding, sampling and views."""
+"""Videos: decoding, sampling, views and preprocessing."""

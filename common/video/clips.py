@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reskd.common.video.preprocess import crop_and_resize, resize_short_side
-from reskd.common.video.reader import VideoReader
+from reskd.common.video.reader import VideoReader, in_parts
 from reskd.common.video.views import ViewParams
 
 SLICE_BYTES: Final = 512 * 1024**2
@@ -30,15 +30,11 @@ def cut_clips(video: VideoReader, views: Sequence[ViewParams], *, size: int) -> 
     """
     wanted = sorted({index for view in views for index in view.frame_indices})
     place = {index: position for position, index in enumerate(wanted)}
-    at_once = max(1, SLICE_BYTES // (video.height * video.width * 3))
+    height, width = views[0].frame_height, views[0].frame_width
     small = torch.cat(
         [
-            resize_short_side(
-                torch.from_numpy(video.frames(wanted[first : first + at_once])),
-                views[0].frame_height,
-                views[0].frame_width,
-            )
-            for first in range(0, len(wanted), at_once)
+            resize_short_side(torch.from_numpy(video.frames(part)), height, width)
+            for part in in_parts(wanted, video, most_bytes=SLICE_BYTES)
         ]
     )
     return torch.stack(

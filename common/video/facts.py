@@ -2,7 +2,7 @@
 
 Frame i is the frame with the i-th presentation time. The table of times is made without decoding
 (about 3 ms for ten seconds of video, and 10 ms more for the first frame), and every decoder
-answers to it.
+is held to it.
 
 It also tells where decord 0.6.0 is silently wrong by a few frames, as measured against decoding in
 order: after a seek in videos with open groups of pictures (MPEG-4 with B-frames, x264's open-gop,
@@ -173,7 +173,7 @@ def _shortfall(
 
 
 def _decodable(formats: Sequence[str], packets: list[_Packet]) -> list[_Packet]:
-    """Without what nothing can be made of: a recording off the air begins between key frames."""
+    """Leave out what cannot be decoded: a recording off the air begins between key frames."""
     if not STREAMED.intersection(formats):
         return packets
     first = next((place for place, packet in enumerate(packets) if packet.is_key), 0)

@@ -38,6 +38,7 @@ __all__ = [
     "UnreadableVideoError",
     "VideoReader",
     "decoder_identity",
+    "in_parts",
     "open_video",
 ]
 
@@ -283,6 +284,18 @@ def open_video(path: Path, decoder: Decoder = "auto") -> VideoReader:
     if decoder == "auto" and has_decord():
         return AutoReader(path)
     return PyAVReader(path)
+
+
+def in_parts(indices: Sequence[int], video: VideoReader, *, most_bytes: int) -> list[Sequence[int]]:
+    """Frame numbers cut into consecutive parts whose frames take a bounded memory.
+
+    Args:
+        indices: See VideoReader.frames.
+        video: Says how large a frame is.
+        most_bytes: Of the pixels of a part; but every part has at least one frame.
+    """
+    at_once = max(1, most_bytes // (video.height * video.width * 3))
+    return [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
 
 
 def decoder_identity(decoder: Decoder) -> dict[str, str]:

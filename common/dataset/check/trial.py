@@ -5,7 +5,7 @@ is suspect, and then all its frames are decoded, not only those a clip would tak
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from reskd.common.dataset.check.verdicts import (
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import ClipSpec, DataSpec
-from reskd.common.video.reader import FileReader, PyAVReader, UnreadableVideoError, VideoReader
+from reskd.common.video.reader import FileReader, PyAVReader, UnreadableVideoError, in_parts
 from reskd.common.video.sampling import frame_indices, test_offsets
 
 BATCH_BYTES = 512 * 2**20
@@ -86,7 +86,10 @@ def try_video(trial: Trial, alive: Alive) -> Finding:
         )
         if broken is not None:
             return broken
-        _decode(reader, sampled(frames, trial.clip), alive)
+        positions = sampled(frames, trial.clip)
+        for part in in_parts(positions, reader, most_bytes=BATCH_BYTES):
+            reader.frames(part)
+            alive()
         if facts is not None and (trial.every_frame or complaint):
             for position in PyAVReader(trial.path, facts).walk():
                 if position % WALK_FRAMES == 0:
@@ -109,13 +112,6 @@ def sampled(num_frames: int, clip: ClipSpec) -> list[int]:
     offsets = test_offsets(num_frames, clip=clip)
     chosen = frame_indices(offsets, num_frames=num_frames, clip=clip)
     return [int(position) for position in np.unique([*chosen, num_frames - 1])]
-
-
-def _decode(reader: VideoReader, positions: Sequence[int], alive: Alive) -> None:
-    at_once = max(1, BATCH_BYTES // (reader.height * reader.width * 3))
-    for start in range(0, len(positions), at_once):
-        reader.frames(positions[start : start + at_once])
-        alive()
 
 
 def _absent(path: Path) -> str:

@@ -114,6 +114,7 @@ def extract_frames(
     where data.frames names it.
     """
     import os
+    from dataclasses import asdict
 
     from reskd.common.console import emit
     from reskd.common.dataset.frames.estimate import forecast_frames
@@ -145,7 +146,7 @@ def extract_frames(
     )
     if plan_only:
         forecast = forecast_frames(extraction)
-        emit(forecast.as_dict(), as_json=as_json, text=forecast.text)
+        emit(asdict(forecast), as_json=as_json, text=forecast.text)
         return
     result = run(extraction)
     failed = len(result["failures"])

@@ -16,14 +16,14 @@ from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import DataSpec
 from reskd.common.storage.records import canonical_json
-from reskd.common.video.reader import UnreadableVideoError
+from reskd.common.video.reader import UnreadableVideoError, in_parts
 
 DECODE_BYTES: Final = 256 << 20
 """Pixels decoded at once per job. PyAV begins at the first frame each time, so more is faster."""
 
 
 class StoppedError(Exception):
-    """Another part of the run failed; this one need not go on."""
+    """Another part of the run failed, so this one stops."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,8 @@ class KeptVideo:
     entry: VideoEntry
     data: DataSpec
     options: FrameOptions
-    stop: Event
+    stop: Event = field(default_factory=Event)
+    """Set when the rest of the video is no longer wanted."""
     limit: int | None = None
     """Frames after which to end, for a probe."""
     _facts: StoredFacts | None = field(default=None, init=False)
@@ -47,7 +48,7 @@ class KeptVideo:
         """The encoded images in order.
 
         Raises:
-            UnreadableVideoError: If a frame cannot be had, or the video's rate is needed and
+            UnreadableVideoError: If a frame cannot be decoded, or the video's rate is needed and
                 neither its file nor the index tells it.
             StoppedError: If the run ends.
         """
@@ -60,15 +61,14 @@ class KeptVideo:
                     "nothing tells how many frames a second it has; --fps native keeps all",
                 )
             numbers = kept_frames(video.num_frames, source_fps, self.options.fps)[: self.limit]
-            at_once = max(1, DECODE_BYTES // (video.height * video.width * 3))
-            hashed = sha256()
-            for start in range(0, len(numbers), at_once):
-                part = numbers[start : start + at_once]
+            hashed, offset = sha256(), 0
+            for part in in_parts(numbers, video, most_bytes=DECODE_BYTES):
                 coded_images = encode_images(video.frames(part), self.options)
                 for source, coded in zip(part, coded_images, strict=True):
                     if self.stop.is_set():
                         raise StoppedError
-                    self._note(source, coded)
+                    self._rows.append((offset, len(coded), crc32c(coded), source))
+                    offset += len(coded)
                     hashed.update(coded)
                     yield coded
             height, width = kept_size(video.height, video.width, self.options.short_side)
@@ -82,7 +82,7 @@ class KeptVideo:
                 source_fps=source_fps,
             )
             # Not the id: equal films have equal digests. Sizes tell where one image ends.
-            sizes = [row[1] for row in self._rows]
+            sizes = [size for _, size, _, _ in self._rows]
             hashed.update(canonical_json([asdict(facts) | {"id": ""}, list(numbers), sizes]))
             self._facts = replace(facts, digest=hashed.hexdigest())
 
@@ -95,7 +95,3 @@ class KeptVideo:
     def rows(self) -> Rows:
         """One ROW per kept frame; offsets start at 0."""
         return np.array(self._rows, ROW)
-
-    def _note(self, source: int, coded: bytes) -> None:
-        last = self._rows[-1] if self._rows else (0, 0, 0, 0)
-        self._rows.append((last[0] + last[1], len(coded), crc32c(coded), source))

@@ -1,9 +1,8 @@
 """Before a store is made: how many frames, bytes and seconds, from a probe of a few videos."""
 
 import time
-from dataclasses import asdict, dataclass
-from threading import Event
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 
@@ -40,9 +39,6 @@ class FrameForecast:
     probed_frames: int
     unreadable: tuple[str, ...]
     """Videos that the probe could not read."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @property
     def text(self) -> str:
@@ -109,12 +105,7 @@ def _probe(extraction: Extraction, entry: VideoEntry) -> tuple[int, int, float]:
     """Frames, bytes and seconds of the beginning of a video."""
     start = time.perf_counter()
     video = KeptVideo(
-        extraction.index,
-        entry,
-        extraction.data,
-        extraction.options,
-        Event(),
-        limit=PROBED_FRAMES,
+        extraction.index, entry, extraction.data, extraction.options, limit=PROBED_FRAMES
     )
     sizes = [len(image) for image in video.images()]
     return len(sizes), sum(sizes), time.perf_counter() - start

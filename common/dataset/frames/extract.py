@@ -1,9 +1,8 @@
 """Make a frame store: find the videos it lacks, decode and encode each, close what is whole."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -113,18 +112,19 @@ def extract_frames(extraction: Extraction) -> dict[str, Any]:
     """
     check_out(extraction)
     torch.set_num_threads(1)  # each job is a thread already
-    software = {
-        **decoder_identity(extraction.data.decoder),
-        "images": codec_identity(extraction.options.image_format),
-    }
     store = NewStore(
         path=extraction.out,
         plan=extraction.plan(),
-        software=software,
+        software={
+            **decoder_identity(extraction.data.decoder),
+            "images": codec_identity(extraction.options.image_format),
+        },
         ids=[entry.id for entry in extraction.entries],
     )
     sink: Sink = FolderSink(store) if extraction.layout == "folders" else PackedSink(store)
-    with preemptible(), _sole_writer(sink):
+    sink.work.mkdir(parents=True, exist_ok=True)
+    advice = "Wait for it, or stop it and run the same command again; finished videos are kept."
+    with preemptible(), locked(sink.work, task=f"making {sink.work}", advice=advice):
         begin(sink, store.plan)
         groups = store.groups
         done = sum(len(group) for number, group in enumerate(groups) if sink.is_closed(number))
@@ -174,15 +174,6 @@ def _fill(extraction: Extraction, sink: Sink, group: range, advance: Advance) ->
     finally:
         pool.shutdown(cancel_futures=True)
     return bad
-
-
-@contextmanager
-def _sole_writer(sink: Sink) -> Iterator[None]:
-    """Hold a store in the making for this process; the lock ends with the process."""
-    sink.work.mkdir(parents=True, exist_ok=True)
-    advice = "Wait for it, or stop it and run the same command again; finished videos are kept."
-    with locked(sink.work, task=f"making {sink.work}", advice=advice):
-        yield
 
 
 def _unreadable(ids: Sequence[str], failures: Mapping[int, str]) -> str:

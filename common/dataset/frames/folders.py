@@ -3,8 +3,8 @@
     ROOT/<video id>/img_00001.png …     numbered from 1, five digits or as many as it takes
     ROOT/frames.json                    our record: facts, digests and failures, written last
 
-A data set of millions of files; the packed store is the one to train from. Images in folders carry
-no checksum: one that is cut off is noticed, one that was replaced is not.
+A data set becomes millions of files; to train, use the packed store. Images in folders carry no
+checksum: one that is cut off is noticed, one that was replaced is not.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Encoded images in a row, read as a video is: the project's third kind of VideoReader."""
+"""Encoded images in a row, read as a video: a VideoReader without a video decoder."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -115,7 +115,7 @@ def plan_record(
     decoder: str,
     shards: Sequence[int],
 ) -> dict[str, Any]:
-    """What decides a store's content; a run goes on only with what has the very same."""
+    """What decides a store's content; a run continues only what was begun with the same."""
     rows = [[entry.id, entry.path, entry.num_frames, entry.fps] for entry in entries]
     return {
         "format": FORMAT,

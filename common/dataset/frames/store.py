@@ -101,6 +101,6 @@ def _missing(path: Path, ids: Sequence[str]) -> DataError:
 
 
 def _signature(store: FrameStore) -> _Signature:
-    """Tells a file that was replaced."""
+    """Changes when the file is replaced."""
     state = os.stat(store.files[0])  # noqa: PTH116 - once per video that is opened
     return state.st_ino, state.st_size, state.st_mtime_ns

@@ -92,7 +92,7 @@ def test_wrong_use_is_told_with_its_exit_code(tiny_experiment: Path, capsys: Cap
     assert len(run(capsys, *command, "--allow-unreadable")["failures"]) == 1
 
 
-def test_cache_from_a_lossless_store_holds_the_same_answers_under_another_identity(
+def test_cache_from_a_lossless_store_holds_the_same_outputs_under_another_identity(
     stored: Path, tiny_cache_template: Path, tmp_path: Path
 ) -> None:
     cache = make_tiny_cache(stored, tmp_path / "cache").cache

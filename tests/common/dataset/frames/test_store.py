@@ -104,7 +104,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_png_store_at_native_size_gives_the_very_frames_of_the_videos(
+def test_png_store_at_native_size_gives_the_exact_frames_of_the_videos(
     index_file: Path, layout: StoreLayout
 ) -> None:
     wanted = extraction(index_file, "frames.h5" if layout == "packed" else "f", layout=layout)
@@ -310,7 +310,7 @@ def test_identity_is_that_of_the_frames_not_of_the_files(store: Path, index_file
     assert identity != store_identity(store, some[::-1])
 
 
-def test_unreadable_videos_stop_short_and_go_on_when_mended(index_file: Path) -> None:
+def test_unreadable_videos_stop_short_and_go_on_when_fixed(index_file: Path) -> None:
     broken = index_file.parent / "videos" / "b" / "c.mp4"
     sound = broken.resolve()
     broken.unlink()
