@@ -166,7 +166,6 @@ def benchmark(
     """
     from reskd.common.console import emit
     from reskd.student_train.deploy import benchmark as measuring
-    from reskd.student_train.deploy.benchmark_report import benchmark_text
 
     result = measuring.benchmark(
         source,
@@ -181,4 +180,4 @@ def benchmark(
         index_path=index_path,
         max_videos=max_videos,
     )
-    emit(result, as_json=as_json, text=benchmark_text(result))
+    emit(result, as_json=as_json, text=measuring.benchmark_text(result))

@@ -1,13 +1,13 @@
 """`reskd benchmark`: what a network costs on paper and on this machine, with and without decoding.
 
 The forward pass is timed from clips that lie on the device, normalised, to class scores, one pass
-after the other, with the device waited for after each. float32 is float32, as in evaluation.
+after the other, each until the device has finished. float32 is float32, as in evaluation.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,24 +20,23 @@ from torch import Tensor, nn
 from reskd.common.console import progress, say
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.dataset.open import open_entry
-from reskd.common.devices import choose_device, plain_float32
+from reskd.common.devices import choose_device
 from reskd.common.errors import DataError
-from reskd.common.experiment import DataSpec, Experiment
-from reskd.common.experiment.load import parse_experiment
+from reskd.common.experiment import DataSpec
 from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, load_checkpoint
 from reskd.common.models.named_models import named_model
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import build_model, complexity
+from reskd.common.models.registry import build_model
 from reskd.common.rng import derived_seed
-from reskd.common.video.preprocess import normalize
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.student_train.deploy.peak_memory import device_name, peak_memory
 from reskd.student_train.evaluate.clip_reader import Reading, reading_of
+from reskd.student_train.evaluate.inference import forward
 
 Precision = Literal["float32", "bfloat16", "float16"]
 WARM_UP_PASSES: Final = 5
 NAMED_CLASSES: Final = 400
-"""Of a network that is named and not trained: those of Kinetics-400."""
+"""Classes of a network that is named and not trained: those of Kinetics-400."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,11 +59,13 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Subject:
+    """The network that is measured."""
+
     model: Recognizer
     info: CheckpointInfo
     reading: Reading
     data: DataSpec | None
-    """Of the experiment it came from."""
+    """From the experiment it was trained by."""
 
 
 def benchmark(
@@ -86,7 +87,7 @@ def benchmark(
         For JSON. Latencies in seconds per forward pass (`latency_p50`, `latency_p95`) with
         `clips_per_second` at the median; `weights_bytes`; `peak_memory_bytes` of the passes
         (peak_memory.py says of what). With an index `decode`: seconds per clip, clips per second
-        when every batch is read and then answered, and what could not be read.
+        when every batch is read and then run, and what could not be read.
 
     Raises:
         DataError: If the checkpoint or the index is missing or wrong, or no video can be read.
@@ -96,12 +97,7 @@ def benchmark(
     index = None if index_path is None else read_index(index_path)
     subject = _subject(source, options)
     reading, info = subject.reading, subject.info
-    cost = complexity(
-        info.model,
-        num_classes=len(info.classes),
-        num_frames=reading.clip.num_frames,
-        size=reading.size,
-    )
+    cost = reading.cost(info.model, num_classes=len(info.classes))
     network = _Network(subject.model.to(device).eval(), device, options.precision)
     shape = (options.batch_size, reading.clip.num_frames, 3, reading.size, reading.size)
     seconds, peak_bytes = _time_passes(network, torch.zeros(shape, device=device), options.passes)
@@ -129,10 +125,9 @@ def benchmark(
         "peak_memory_bytes": peak_bytes,
         "peak_memory_of": "allocated by torch, weights included"
         if device.type == "cuda"
-        else "growth of the process while it answers, weights not included",
+        else "growth of the process while it runs, weights not included",
     }
-    if index_path is not None:
-        assert index is not None
+    if index is not None and index_path is not None:
         result["decode"] = _time_decoding(
             subject,
             network,
@@ -147,14 +142,12 @@ def benchmark(
 def _subject(source: str, options: BenchmarkOptions) -> _Subject:
     """The network of a checkpoint directory, else the one of that name."""
     folder = Path(source)
-    experiment: Experiment | None = None
     if folder.is_dir() or os.sep in source:
         model, info = load_checkpoint(folder)
-        if info.experiment:
-            experiment = parse_experiment(info.experiment, source=str(folder / CONFIG_FILE))
+        experiment = info.parsed_experiment(source=str(folder / CONFIG_FILE))
         size, num_frames = options.size, options.num_frames
     else:
-        named = named_model(source)
+        named, experiment = named_model(source), None
         size, num_frames = options.size or named.size, options.num_frames or named.num_frames
         torch.manual_seed(derived_seed(0, "benchmark"))
         model = build_model(named.spec, num_classes=NAMED_CLASSES)
@@ -176,26 +169,20 @@ def _subject(source: str, options: BenchmarkOptions) -> _Subject:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """A forward pass that has ended when it returns."""
+    """A forward pass that is over when it returns."""
 
     model: Recognizer
     device: torch.device
     precision: Precision
 
-    @torch.inference_mode()
     def __call__(self, clips_BT3HW: Tensor) -> None:
-        with plain_float32(), self._autocast():
-            self.model(clips_BT3HW)
+        narrow: AbstractContextManager[Any] = nullcontext()
+        if self.precision != "float32":
+            narrow = torch.autocast(self.device.type, getattr(torch, self.precision))
+        with narrow:
+            forward(self.model, clips_BT3HW)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        if self.precision == "float32":
-            yield
-        else:
-            with torch.autocast(self.device.type, getattr(torch, self.precision)):
-                yield
 
 
 def _time_passes(network: _Network, clips: Tensor, passes: int) -> tuple[list[float], int]:
@@ -222,12 +209,12 @@ def _time_decoding(
     batch_size: int,
     max_videos: int,
 ) -> dict[str, Any]:
-    """Read every clip and answer every full batch, one after the other."""
+    """Read every clip and run every full batch, one after the other."""
     entries = index.videos[:max_videos]
     seconds: list[float] = []
     failures: dict[str, str] = {}
     waiting: list[Tensor] = []
-    answering = 0.0
+    running = 0.0
     with progress("decoding", len(entries), unit="videos") as advance:
         for entry in entries:
             start = time.perf_counter()
@@ -239,10 +226,10 @@ def _time_decoding(
                 failures[entry.id] = error.reason
                 say(f"unreadable, left out: {entry.id}: {error.reason}")
             if len(waiting) == batch_size:
-                answering += _answer_seconds(network, waiting)
+                running += _batch_seconds(network, waiting)
             advance()
     if waiting:
-        answering += _answer_seconds(network, waiting)
+        running += _batch_seconds(network, waiting)
     if not seconds:
         raise DataError(
             f"none of the {len(failures)} videos can be read; the first: "
@@ -256,15 +243,15 @@ def _time_decoding(
         "seconds_per_clip_p50": float(np.percentile(seconds, 50)),
         "seconds_per_clip_p95": float(np.percentile(seconds, 95)),
         "clips_per_second": len(seconds) / sum(seconds),
-        "clips_per_second_with_network": len(seconds) / (sum(seconds) + answering),
+        "clips_per_second_with_network": len(seconds) / (sum(seconds) + running),
     }
 
 
-def _answer_seconds(network: _Network, waiting: list[Tensor]) -> float:
-    """Time from uint8 clips to an answer; the clips are taken off the list."""
+def _batch_seconds(network: _Network, waiting: list[Tensor]) -> float:
+    """Time from uint8 clips to class scores; the clips are taken off the list."""
     frames = torch.stack(waiting)
     waiting.clear()
-    return _seconds(lambda: network(normalize(frames.to(network.device))))
+    return _seconds(lambda: network(frames))
 
 
 def _seconds(call: Callable[[], None]) -> float:
@@ -275,3 +262,36 @@ def _seconds(call: Callable[[], None]) -> float:
 
 def _bytes_of(model: nn.Module) -> int:
     return sum(value.nbytes for value in chain(model.parameters(), model.buffers()))
+
+
+def benchmark_text(result: Mapping[str, Any]) -> str:
+    """The result for a person."""
+    rows = {
+        "device": f"{result['device']}, {result['precision']}, batch {result['batch']}",
+        "cost": f"{result['gmacs']:.3f} GMACs per clip, {result['parameters']:,} parameters",
+        "latency": f"{_milliseconds(result, 'latency')} per pass, {result['passes']} passes",
+        "throughput": f"{result['clips_per_second']:.2f} clips/s",
+        "memory": f"{_megabytes(result['peak_memory_bytes'])} {result['peak_memory_of']}",
+        "weights": _megabytes(result["weights_bytes"]),
+    }
+    if (decode := result.get("decode")) is not None:
+        rows["decoding"] = (
+            f"{_milliseconds(decode, 'seconds_per_clip')} per clip, "
+            f"{decode['clips_per_second']:.2f} clips/s in one thread"
+        )
+        rows["both"] = (
+            f"{decode['clips_per_second_with_network']:.2f} clips/s, one after the other; "
+            f"{decode['clips']} clips, {decode['failed']} videos unreadable"
+        )
+    about = f"{result['recognizer']} of {result['backbone']}"
+    title = f"{result['source']}: {about}, {result['frames']} frames of {result['size']} px"
+    return "\n".join([title, *(f"  {name:<12}{text}" for name, text in rows.items())])
+
+
+def _milliseconds(figures: Mapping[str, Any], name: str) -> str:
+    median, high = (1e3 * figures[f"{name}_{share}"] for share in ("p50", "p95"))
+    return f"{median:.2f} ms (median), {high:.2f} ms (p95)"
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"

@@ -36,7 +36,7 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import crop_side, teacher_size
 from reskd.student_train.deploy.predictor import load_predictor
 from reskd.student_train.evaluate.clip_reader import Reading
-from reskd.student_train.evaluate.predictions import ScoreActivation
+from reskd.student_train.evaluate.inference import ScoreActivation
 
 Format = Literal["pt2", "onnx"]
 TOLERANCE: Final = 1e-4

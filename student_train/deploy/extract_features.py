@@ -15,36 +15,31 @@ from torch import Tensor
 from reskd.common.console import progress, say
 from reskd.common.dataset.index import read_index
 from reskd.common.dataset.open import open_entry
-from reskd.common.devices import plain_float32
 from reskd.common.errors import DataError
 from reskd.common.experiment import DataSpec
-from reskd.common.experiment.load import parse_experiment
 from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import complexity
 from reskd.common.prefetch import ordered_map
 from reskd.common.storage.atomic_write import atomic_write
-from reskd.common.video.preprocess import normalize
-from reskd.common.video.reader import UnreadableVideoError, VideoReader, open_video
+from reskd.common.video.reader import VideoReader, open_video
 from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading, reading_of
+from reskd.student_train.evaluate.inference import forward
 
 _INDEX_SUFFIXES = (".jsonl", ".json")
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListedVideo:
-    """A video to be answered."""
-
+@dataclass(frozen=True, slots=True)
+class _ListedVideo:
     path: Path
     open: Callable[[], VideoReader]
     """Raises UnreadableVideoError."""
 
 
-@dataclass(kw_only=True, slots=True)
-class _Answers:
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-    logits: list[NDArray[np.float32]] = field(default_factory=list)
+@dataclass(slots=True)
+class _Videos:
+    """Which videos were read so far, and why the others were not."""
+
     paths: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -61,8 +56,9 @@ def extract_features(
 ) -> dict[str, Any]:
     """Write what a network says about every clip, as `features`, `logits` and, of videos, `paths`.
 
-    The answers are held in memory until all are there, twice while they are written: 6.4 MB per
-    clip of 16 frames for a ResNet-50 at 224 px. A video that cannot be read is left out and told.
+    All of it is held in memory until the last clip is done, twice while it is written: 6.4 MB per
+    clip of 16 frames for a ResNet-50 at 224 px. A video that cannot be read is left out and
+    reported.
 
     Args:
         folder: Checkpoint directory.
@@ -85,34 +81,24 @@ def extract_features(
     if out.suffix != ".npz":  # numpy would add it by itself when asked to open the file
         raise DataError(f"the file to write must end in .npz, got {out}")
     model, info = load_checkpoint(folder)
-    answers = _Answers()
+    seen = _Videos()
     if source.suffix == ".npy":
         clips = _read_clips(source, size=size, num_frames=num_frames)
         batches = _stored_batches(clips, batch_size)
     else:
-        experiment = (
-            parse_experiment(info.experiment, source=str(folder)) if info.experiment else None
-        )
+        experiment = info.parsed_experiment(source=str(folder))
         reading = reading_of(info, experiment, size=size, num_frames=num_frames)
-        videos = list_videos(source, experiment.data if experiment else DataSpec(index=source))
-        complexity(  # says what to do if the network takes no such clips
-            info.model,
-            num_classes=len(info.classes),
-            num_frames=reading.clip.num_frames,
-            size=reading.size,
-        )
-        batches = _video_batches(reading, videos, batch_size, answers)
-    _answer(model.to(device), batches, answers)
-    if not answers.features:
+        videos = _list_videos(source, experiment.data if experiment else DataSpec(index=source))
+        reading.cost(info.model, num_classes=len(info.classes))  # refuses clips it cannot take
+        batches = _video_batches(reading, videos, batch_size, seen)
+    arrays = _outputs(model.to(device), batches)
+    if not arrays:
         raise DataError(
-            f"none of the {len(answers.failures)} videos of {source} can be read; the first: "
-            + "; ".join(f"{path}: {why}" for path, why in list(answers.failures.items())[:3])
+            f"none of the {len(seen.failures)} videos of {source} can be read; the first: "
+            + "; ".join(f"{path}: {why}" for path, why in list(seen.failures.items())[:3])
         )
-    features, logits = np.concatenate(answers.features), np.concatenate(answers.logits)
-    answers.features.clear()  # much the largest, and needed no more
-    arrays: dict[str, Any] = {"features": features, "logits": logits}
-    if answers.paths:
-        arrays["paths"] = np.array(answers.paths)
+    if seen.paths:
+        arrays["paths"] = np.array(seen.paths)
     buffer = BytesIO()
     np.savez(buffer, **arrays)
     atomic_write(out, buffer.getbuffer())
@@ -120,15 +106,15 @@ def extract_features(
         "run": str(folder.absolute()),
         "input": str(source.absolute()),
         "out": str(out.absolute()),
-        "clips": len(features),
-        "features": list(features.shape),
-        "logits": list(logits.shape),
-        "failed": len(answers.failures),
-        "failures": answers.failures,
+        "clips": len(arrays["features"]),
+        "features": list(arrays["features"].shape),
+        "logits": list(arrays["logits"].shape),
+        "failed": len(seen.failures),
+        "failures": seen.failures,
     }
 
 
-def list_videos(source: Path, data: DataSpec) -> list[ListedVideo]:
+def _list_videos(source: Path, data: DataSpec) -> list[_ListedVideo]:
     """The videos of an index, of a text list, or the one video itself.
 
     Those of an index are opened as everywhere else: none that is in quarantine is touched.
@@ -139,16 +125,12 @@ def list_videos(source: Path, data: DataSpec) -> list[ListedVideo]:
     if source.suffix in _INDEX_SUFFIXES:
         index = read_index(source)
         videos = [
-            ListedVideo(
-                path=index.path_of(entry).absolute(), open=partial(open_entry, index, entry, data)
-            )
+            _ListedVideo(index.path_of(entry).absolute(), partial(open_entry, index, entry, data))
             for entry in index.videos
         ]
     else:
         paths = [path.absolute() for path in _list_files(source)]
-        videos = [
-            ListedVideo(path=path, open=partial(open_video, path, data.decoder)) for path in paths
-        ]
+        videos = [_ListedVideo(path, partial(open_video, path, data.decoder)) for path in paths]
     if not videos:
         raise DataError(f"{source} lists no video")
     return videos
@@ -200,44 +182,39 @@ def _stored_batches(clips: NDArray[np.float32], batch_size: int) -> Iterator[Ten
 
 
 def _video_batches(
-    reading: Reading, videos: Sequence[ListedVideo], batch_size: int, answers: _Answers
+    reading: Reading, videos: Sequence[_ListedVideo], batch_size: int, seen: _Videos
 ) -> Iterator[Tensor]:
-    """Normalised clips of the readable videos in the order of the list, as many as there are."""
+    """The first view of every readable video, uint8, in the order of the list."""
     waiting: list[Tensor] = []
-    decoded = ordered_map(partial(_cut, reading), videos, threads=DECODE_THREADS)
+    decoded = ordered_map(
+        lambda video: reading.clips_or_reason(video.open), videos, threads=DECODE_THREADS
+    )
     with progress("extracting", len(videos), unit="videos") as advance:
-        for video, clip in zip(videos, decoded, strict=True):
-            if isinstance(clip, str):
-                answers.failures[str(video.path)] = clip
-                say(f"unreadable, left out: {video.path}: {clip}")
+        for video, clips in zip(videos, decoded, strict=True):
+            if isinstance(clips, str):
+                seen.failures[str(video.path)] = clips
+                say(f"unreadable, left out: {video.path}: {clips}")
             else:
-                answers.paths.append(str(video.path))
-                waiting.append(clip)
+                seen.paths.append(str(video.path))
+                waiting.append(clips[0])
             if len(waiting) == batch_size:
-                yield normalize(torch.stack(waiting))
+                yield torch.stack(waiting)
                 waiting.clear()
             advance()
         if waiting:
-            yield normalize(torch.stack(waiting))
+            yield torch.stack(waiting)
 
 
-def _cut(reading: Reading, video: ListedVideo) -> Tensor | str:
-    """The clip (T, 3, size, size) uint8 of a video, or the reason why there is none."""
-    try:
-        with video.open() as reader:
-            return reading.clips(reader)[0]
-    except UnreadableVideoError as error:
-        return error.reason
-
-
-@torch.inference_mode()
-def _answer(model: Recognizer, batches: Iterator[Tensor], answers: _Answers) -> None:
-    device = next(model.parameters()).device
-    with plain_float32():
-        for clips in batches:
-            features, logits = model(clips.to(device))
-            answers.features.append(features.float().cpu().numpy())
-            answers.logits.append(logits.float().cpu().numpy())
+def _outputs(model: Recognizer, batches: Iterator[Tensor]) -> dict[str, Any]:
+    """`features` and `logits` of all clips, float32; nothing where there is no clip."""
+    features, logits = [], []
+    for clips in batches:
+        output = forward(model, clips)
+        features.append(output.features_BTChw.float().cpu().numpy())
+        logits.append(output.logits_BK.float().cpu().numpy())
+    if not features:
+        return {}
+    return {"features": np.concatenate(features), "logits": np.concatenate(logits)}
 
 
 def extraction_text(result: dict[str, Any]) -> str:

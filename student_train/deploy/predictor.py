@@ -1,6 +1,8 @@
-"""A trained network ready for videos: the one thing to import for whoever deploys it.
+"""A trained network ready for videos: the one thing to import when it is deployed.
 
-predictor = load_predictor("student")
+import reskd
+
+predictor = reskd.load_predictor("student")
 for name, probability in predictor.top("video.mp4", k=5):
     print(f"{probability:.3f} {name}")
 """
@@ -17,18 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reskd.common.dataset.open import open_path
-from reskd.common.devices import choose_device, plain_float32
-from reskd.common.errors import DataError
-from reskd.common.experiment.load import parse_experiment
+from reskd.common.devices import choose_device
 from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import complexity
-from reskd.common.video.preprocess import normalize
 from reskd.common.video.reader import Decoder, VideoReader
 from reskd.student_train.deploy.windows import read_windows
 from reskd.student_train.evaluate.clip_reader import Reading, reading_of
-from reskd.student_train.evaluate.measure import score_activation_of
-from reskd.student_train.evaluate.predictions import ScoreActivation
+from reskd.student_train.evaluate.inference import (
+    ScoreActivation,
+    not_finite,
+    probabilities,
+    score_activation_of,
+)
 
 
 class Ranked(NamedTuple):
@@ -40,16 +42,21 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowPrediction:
-    """What a network says about a stretch of a video."""
+    """What a network predicts for a stretch of a video."""
 
     start_seconds: float
+    """From the beginning of the video."""
     end_seconds: float
     probabilities_K: NDArray[np.float32]
+    """(K,), averaged over the clips of the window."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictor:
-    """A network and how it reads a video; see `load_predictor`."""
+    """A network and how it reads a video; `load_predictor` makes one.
+
+    Shape letters: V clips, T frames, H and W frame size, K classes.
+    """
 
     model: Recognizer
     """In eval mode; normalised float32 clips (B, T, 3, H, W) to feature maps and class scores."""
@@ -60,14 +67,17 @@ class Predictor:
     score_activation: ScoreActivation
     """How class scores become probabilities: softmax, or sigmoid where classes go together."""
     decoder: Decoder
-    """Who decodes videos."""
+    """What decodes video files."""
 
     def probabilities(self, video: str | os.PathLike[str]) -> NDArray[np.float32]:
-        """Class probabilities of a whole video, (K,), averaged over its clips.
+        """Class probabilities of a whole video, float32 (K,), averaged over its clips.
+
+        Args:
+            video: A file, or a folder of numbered images.
 
         Raises:
             UnreadableVideoError: If it cannot be decoded.
-            DataError: If the network answers with something that is no number.
+            DataError: If a probability is not a number.
         """
         return self.predict(self.clips(video))
 
@@ -80,14 +90,17 @@ class Predictor:
     ) -> Iterator[WindowPrediction]:
         """Class probabilities of every window of a video, one window in memory at a time.
 
+        A file is decoded once, by PyAV.
+
         Args:
             video: A file, or a folder of numbered images.
-            seconds: Length of a window; the last one is moved back to end with the video.
-            step_seconds: From the beginning of one to the next; None: they touch.
+            seconds: Length of a window, > 0; the last one is moved back to end with the video.
+            step_seconds: From the beginning of one to the next, > 0; None: they touch.
 
         Raises:
-            UnreadableVideoError: If a frame cannot be decoded; the windows before have come out.
-            DataError: If the network answers with something that is no number.
+            UnreadableVideoError: If it does not say how many frames a second has, or a frame cannot
+                be decoded; the windows before it have come out by then.
+            DataError: If a probability is not a number.
         """
         step = seconds if step_seconds is None else step_seconds
         for window in read_windows(Path(video), self.reading, seconds=seconds, step_seconds=step):
@@ -101,6 +114,9 @@ class Predictor:
         """The clips of a video as evaluation cuts them, (V, T, 3, size, size) uint8.
 
         `reskd.common.video.preprocess.normalize` makes of them what the model takes.
+
+        Raises:
+            UnreadableVideoError: If the video cannot be decoded.
         """
         with self.open(video) as reader:
             return self.reading.clips(reader)
@@ -109,28 +125,26 @@ class Predictor:
         """Open a file, or a folder of numbered images; usable in a `with` statement."""
         return open_path(Path(video), self.decoder)
 
-    @torch.inference_mode()
     def predict(self, clips_VT3HW: Tensor) -> NDArray[np.float32]:
-        """Mean class probabilities of some uint8 clips, (K,)."""
-        device = next(self.model.parameters()).device
-        parts = []
-        for batch in clips_VT3HW.split(self.reading.evaluation.batch_size):
-            with plain_float32():
-                logits_BK = self.model(normalize(batch.to(device))).logits_BK.float()
-            parts.append(
-                logits_BK.softmax(1) if self.score_activation == "softmax" else logits_BK.sigmoid()
-            )
-        mean_K = torch.cat(parts).mean(0).cpu()
-        if not bool(mean_K.isfinite().all()):
-            raise DataError(
-                "the network's answers are not numbers (nan). Its training has diverged; take "
-                "another checkpoint, or train again with a lower learning rate"
-            )
-        probabilities_K: NDArray[np.float32] = mean_K.numpy()
-        return probabilities_K
+        """Mean class probabilities of some clips, float32 (K,).
+
+        Args:
+            clips_VT3HW: uint8 RGB as `clips` gives them, or normalised float32; on any device.
+
+        Raises:
+            DataError: If a probability is not a number.
+        """
+        batches = clips_VT3HW.split(self.reading.evaluation.batch_size)
+        scores_VK = torch.cat(
+            [probabilities(self.model, batch, self.score_activation) for batch in batches]
+        )
+        mean_K: NDArray[np.float32] = scores_VK.mean(0).numpy()
+        if not np.isfinite(mean_K).all():
+            raise not_finite()
+        return mean_K
 
     def rank(self, probabilities_K: NDArray[np.float32], *, k: int) -> list[Ranked]:
-        """The k most probable classes, best first, those of equal probability by number."""
+        """The k most probable classes, best first; those of equal probability in class order."""
         best = np.argsort(-probabilities_K, kind="stable")[:k]
         return [Ranked(self.info.classes[i], float(probabilities_K[i])) for i in best]
 
@@ -138,12 +152,22 @@ class Predictor:
 def load_predictor(
     folder: str | os.PathLike[str], *, device: str = "auto", clips: int = 1
 ) -> Predictor:
-    """Make a checkpoint directory ready for videos.
+    """Load a checkpoint directory and make it ready for videos.
+
+    It reads a video as `reskd predict` does, and as `reskd evaluate` does with one view: frames at
+    the middles of equal segments, resized to the experiment's short side, centre crop.
 
     Args:
-        folder: Checkpoint directory, as training or `reskd import-checkpoint` wrote it.
-        device: auto, cpu, cuda or cuda:N.
-        clips: Clips per video, spread over it; their probabilities are averaged.
+        folder: Checkpoint directory: a run's folder or its `best`, or what
+            `reskd import-checkpoint` wrote.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        clips: Clips per video, at least 1, spread over it; their probabilities are averaged.
+
+    Returns:
+        The network in eval mode on that device, with `top`, `probabilities` and `windows` for
+        videos, and `predict` for uint8 clips (V, T, 3, H, W). Probabilities are float32 (K,) in the
+        order of `info.classes`: they add up to 1, or, of a network that was trained with
+        training.labels.kind any_of, each lies in [0, 1].
 
     Returns:
         A predictor: `top` names the most probable classes of a video, `probabilities` gives all
@@ -151,17 +175,12 @@ def load_predictor(
 
     Raises:
         DataError: If there is no checkpoint, it is damaged, or there is no such device.
-        ExperimentError: If the experiment in it is wrong or its network takes no such clips.
+        ExperimentError: If the experiment in it is wrong, or its network takes no such clips.
     """
     model, info = load_checkpoint(Path(folder))
-    experiment = parse_experiment(info.experiment, source=str(folder)) if info.experiment else None
-    reading = reading_of(info, experiment, size=None, num_frames=None)
-    complexity(  # says what to do if the network takes no such clips
-        info.model,
-        num_classes=len(info.classes),
-        num_frames=reading.clip.num_frames,
-        size=reading.size,
-    )
+    experiment = info.parsed_experiment(source=str(folder))
+    reading = reading_of(info, experiment)
+    reading.cost(info.model, num_classes=len(info.classes))  # refuses what the network cannot take
     return Predictor(
         model=model.to(choose_device(device)),
         info=info,

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reskd.common.dataset.open import open_path
-from reskd.common.video.eval_views import evaluation_views, teacher_size
 from reskd.common.video.preprocess import crop_and_resize, resize_short_side, shrink
 from reskd.common.video.reader import PyAVReader, UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams
@@ -62,7 +61,7 @@ def read_windows(
 
     Raises:
         UnreadableVideoError: If it is no video, does not say how many frames a second has, or a
-            frame cannot be decoded; the windows before have been answered then.
+            frame cannot be decoded; the windows before it have come out by then.
     """
     video = open_path(path, "pyav")
     if not video.fps > 0:
@@ -95,24 +94,19 @@ def read_windows(
 
 def _views(reading: Reading, window: range, video: VideoReader) -> list[ViewParams]:
     """The test views of a window, their frames counted from the beginning of the video."""
-    views = evaluation_views(
-        clip=reading.clip,
-        views=reading.views,
-        evaluation=reading.evaluation,
-        num_frames=len(window),
-        height=video.height,
-        width=video.width,
-    )
     return [
         replace(view, frame_indices=tuple(window[index] for index in view.frame_indices))
-        for view in views
+        for view in reading.test_views(
+            num_frames=len(window), height=video.height, width=video.width
+        )
     ]
 
 
 def _cut(kept: dict[int, Tensor], views: Sequence[ViewParams], reading: Reading) -> Tensor:
-    size = teacher_size(reading.views, reading.evaluation)
     clips = [
-        crop_and_resize(torch.stack([kept[index] for index in view.frame_indices]), view, size)
+        crop_and_resize(
+            torch.stack([kept[index] for index in view.frame_indices]), view, reading.cut_size
+        )
         for view in views
     ]
     return shrink(torch.stack(clips), reading.size)

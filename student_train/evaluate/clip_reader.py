@@ -1,17 +1,20 @@
-"""How a network reads a video when it is asked, not trained: the clips of its test views."""
+"""How a network reads a video outside training: the clips of its test views."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from torch import Tensor
 
 from reskd.common.errors import DataError
-from reskd.common.experiment import ClipSpec, EvaluationSpec, Experiment, ViewSpec
+from reskd.common.experiment import ClipSpec, EvaluationSpec, Experiment, ModelSpec, ViewSpec
 from reskd.common.models.checkpoint import CheckpointInfo
+from reskd.common.models.registry import Complexity, complexity
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.eval_views import evaluation_views, one_view, teacher_size
 from reskd.common.video.preprocess import shrink
-from reskd.common.video.reader import VideoReader
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
+from reskd.common.video.views import ViewParams
 
 DECODE_THREADS: Final = 2
 
@@ -47,6 +50,32 @@ class Reading:
         grown = round(size * teacher_size(views, evaluation) / views.size)
         return cls(clip=experiment.clip, views=views, evaluation=evaluation, size=max(1, grown))
 
+    @property
+    def cut_size(self) -> int:
+        """Side of the frames that views are cut at, in pixels."""
+        return teacher_size(self.views, self.evaluation)
+
+    def cost(self, model: ModelSpec, *, num_classes: int) -> Complexity:
+        """What one view costs a network.
+
+        Raises:
+            ExperimentError: If the network takes no such clips; it says what to do.
+        """
+        return complexity(
+            model, num_classes=num_classes, num_frames=self.clip.num_frames, size=self.size
+        )
+
+    def test_views(self, *, num_frames: int, height: int, width: int) -> tuple[ViewParams, ...]:
+        """The test views of a video of this length and size."""
+        return evaluation_views(
+            clip=self.clip,
+            views=self.views,
+            evaluation=self.evaluation,
+            num_frames=num_frames,
+            height=height,
+            width=width,
+        )
+
     def clips(self, video: VideoReader) -> Tensor:
         """All test views of an open video: (V, T, 3, size, size) uint8; it is decoded once.
 
@@ -55,24 +84,24 @@ class Reading:
         Raises:
             UnreadableVideoError: If a frame cannot be decoded.
         """
-        params = evaluation_views(
-            clip=self.clip,
-            views=self.views,
-            evaluation=self.evaluation,
-            num_frames=video.num_frames,
-            height=video.height,
-            width=video.width,
-        )
-        cut = cut_clips(video, params, size=teacher_size(self.views, self.evaluation))
-        return shrink(cut, self.size)
+        views = self.test_views(num_frames=video.num_frames, height=video.height, width=video.width)
+        return shrink(cut_clips(video, views, size=self.cut_size), self.size)
+
+    def clips_or_reason(self, open_video: Callable[[], VideoReader]) -> Tensor | str:
+        """The clips of a video that is opened for it, or the reason why it cannot be read."""
+        try:
+            with open_video() as video:
+                return self.clips(video)
+        except UnreadableVideoError as error:
+            return error.reason
 
 
 def reading_of(
     info: CheckpointInfo,
     experiment: Experiment | None,
     *,
-    size: int | None,
-    num_frames: int | None,
+    size: int | None = None,
+    num_frames: int | None = None,
 ) -> Reading:
     """How a checkpoint's videos are read: as in evaluation, where its experiment says how.
 
@@ -102,18 +131,16 @@ def reading_of(
     reading = replace(reading, evaluation=one_view(reading.evaluation), size=size or reading.size)
     if num_frames is not None:
         reading = replace(reading, clip=_clip_of_length(reading.clip, num_frames))
-    cut_size = teacher_size(reading.views, reading.evaluation)
-    if (experiment is None and info.role == "teacher") or reading.size > cut_size:
-        return _cut_at_own_size(reading, reading.size / cut_size)
+    if (experiment is None and info.role == "teacher") or reading.size > reading.cut_size:
+        return _cut_at_own_size(reading)
     return reading
 
 
-def _cut_at_own_size(reading: Reading, factor: float) -> Reading:
-    """The same field of view, `factor` times as large, with nothing left to shrink."""
+def _cut_at_own_size(reading: Reading) -> Reading:
+    """The same field of view at the network's own size, with nothing left to shrink."""
     short_side = reading.evaluation.short_side or reading.views.short_side
-    evaluation = replace(
-        reading.evaluation, short_side=round(short_side * factor), size=reading.size
-    )
+    grown = round(short_side * (reading.size / reading.cut_size))
+    evaluation = replace(reading.evaluation, short_side=grown, size=reading.size)
     return replace(reading, evaluation=evaluation)
 
 

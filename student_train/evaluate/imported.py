@@ -1,4 +1,4 @@
-"""Measuring an imported network: what it does not say itself, and who says it instead."""
+"""Measuring an imported network: what it does not say itself, and what says it instead."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,10 +8,30 @@ from typing import Any
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import DataError, ExperimentError
 from reskd.common.experiment import Experiment
-from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import CheckpointInfo
-from reskd.common.video.eval_views import teacher_size
 from reskd.student_train.evaluate.clip_reader import Reading
+
+
+def experiment_of(folder: Path, info: CheckpointInfo, given: Experiment | None) -> Experiment:
+    """The experiment that says which videos and clips a checkpoint is measured on.
+
+    Args:
+        folder: The checkpoint, for messages.
+        info: What it says about itself.
+        given: The experiment to take where it has none.
+
+    Raises:
+        DataError: If there is neither.
+        ExperimentError: If its own is wrong.
+    """
+    experiment = info.parsed_experiment(source=str(folder)) or given
+    if experiment is None:
+        raise DataError(
+            f"{folder} was imported without an experiment, so nothing says which videos and clips "
+            "to measure it on. Say it with `reskd evaluate ... --experiment EXPERIMENT`; `reskd "
+            "predict` and `reskd extract-features` need none."
+        )
+    return experiment
 
 
 def with_class_names(
@@ -23,15 +43,16 @@ def with_class_names(
         DataError: If its classes are not those of the index.
     """
     own, wanted = info.classes, index.classes
-    nameless = classes_are_numbered(info)
+    # The names that importing gives where there are none.
+    nameless = own == tuple(f"class {number}" for number in range(len(own)))
     if own == wanted or (nameless and len(own) == len(wanted)):
         return replace(info, classes=wanted)
-    mend = "the index that it was trained on"
+    fix = "the index that it was trained on"
     if nameless:
-        mend = f"an index of {len(own)} classes in the order of its scores"
+        fix = f"an index of {len(own)} classes in the order of its scores"
     raise DataError(
         f"The {len(own)} classes of {run} ({', '.join(own[:4])}, …) are not the {len(wanted)} of "
-        f"the index {index_path} ({', '.join(wanted[:4])}, …). Name {mend} with --index."
+        f"the index {index_path} ({', '.join(wanted[:4])}, …). Name {fix} with --index."
     )
 
 
@@ -41,12 +62,11 @@ def check_size(reading: Reading, experiment: Experiment) -> None:
     Raises:
         ExperimentError: If it was, which no network is that was trained by the experiment.
     """
-    cut_size = teacher_size(reading.views, reading.evaluation)
-    if reading.size > cut_size:
+    if reading.size > reading.cut_size:
         raise ExperimentError(
             f"The network takes frames of {reading.size} px, the experiment {experiment.name!r} "
-            f"cuts frames of {cut_size} px, and small frames are not made large. If it is a "
-            "network for smaller ones, import it again with --size; else raise views.size and "
+            f"cuts frames of {reading.cut_size} px, and small frames are not made large. If it is "
+            "a network for smaller ones, import it again with --size; else raise views.size and "
             "views.short_side of the experiment."
         )
 
@@ -54,7 +74,7 @@ def check_size(reading: Reading, experiment: Experiment) -> None:
 def borrowed_facts(
     info: CheckpointInfo, experiment: Experiment, index: VideoIndex, index_path: Path
 ) -> dict[str, str]:
-    """For JSON; empty for a network that was trained here.
+    """What the network did not say itself, for JSON; empty for one that was trained here.
 
     Args:
         info: What the checkpoint says about itself.
@@ -84,32 +104,3 @@ def borrowed_texts(facts: Mapping[str, Any]) -> list[str]:
             f"{facts['class_names_from']}"
         )
     return texts
-
-
-def experiment_of(
-    folder: Path, info: CheckpointInfo, given: Experiment | None
-) -> Mapping[str, Any]:
-    """The experiment that says which videos and clips a checkpoint is measured on.
-
-    Args:
-        folder: The checkpoint, for the message.
-        info: What it says about itself.
-        given: The experiment to take where it carries none.
-
-    Raises:
-        DataError: If there is neither.
-    """
-    if info.experiment:
-        return info.experiment
-    if given is None:
-        raise DataError(
-            f"{folder} was imported without an experiment, so nothing says which videos and clips "
-            "to measure it on. Say it with `reskd evaluate ... --experiment EXPERIMENT`; `reskd "
-            "predict` and `reskd extract-features` need none."
-        )
-    return experiment_tree(given)
-
-
-def classes_are_numbered(info: CheckpointInfo) -> bool:
-    """Whether its classes bear the names that importing gives where nobody named them."""
-    return info.classes == tuple(f"class {number}" for number in range(len(info.classes)))

@@ -1,21 +1,21 @@
-"""Measure networks on a split: every test view answered, probabilities averaged per video."""
+"""Measure networks on a split: predict every test view, average the probabilities per video."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
 from reskd.common.experiment import Experiment, ModelSpec
-from reskd.common.experiment.load import experiment_tree, parse_experiment
+from reskd.common.experiment.load import parse_experiment
 from reskd.common.metrics import mean_average_precision, mean_class_accuracy, top_k
 from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint, read_checkpoint_info
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import Complexity, complexity
+from reskd.common.models.registry import Complexity
 from reskd.common.signals import StopRequest
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import num_views, protocol_text
@@ -27,14 +27,8 @@ from reskd.student_train.evaluate.imported import (
     experiment_of,
     with_class_names,
 )
-from reskd.student_train.evaluate.predictions import (
-    Predictions,
-    ScoreActivation,
-    Videos,
-    predict_videos,
-)
-
-Role = Literal["teacher", "student"]
+from reskd.student_train.evaluate.inference import Role, ScoreActivation, score_activation_of
+from reskd.student_train.evaluate.predictions import Predictions, Videos, predict_videos
 
 
 def measure(
@@ -69,12 +63,11 @@ def measure(
         Accuracies as fractions, counts, protocol and cost, for JSON; see `evaluate_runs`.
 
     Raises:
-        DataError: If the split is missing, or the network answers with something that is no number.
+        DataError: If the split is missing, or a prediction is not a number.
         ExperimentError: If the protocol is wrong, or the network takes no such clips.
         PreemptedError, KeyboardInterrupt: If a process was asked to stop.
     """
-    if protocol:
-        experiment = _with_protocol(experiment_tree(experiment), protocol, source=experiment.name)
+    experiment = _with_protocol(experiment, protocol, source=experiment.name)
     part = experiment.teacher if role == "teacher" else experiment.required_student()
     plan = _Plan.of(part.model, experiment, index, role=role, size=size, split=split)
     return plan.figures(plan.predictions(model, processes, stop))
@@ -82,7 +75,7 @@ def measure(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """One run measured: its figures, and the answers that they were made from."""
+    """One run measured: its figures, and the predictions that they were made from."""
 
     run: Path
     """Its folder, absolute."""
@@ -116,10 +109,10 @@ def evaluate_runs(
     """Measure the networks in run folders on the same videos, each at its own size.
 
     The class probabilities of all test views of a video are averaged (softmax; sigmoid where the
-    network was trained with training.labels.kind any_of). A video with several labels is answered
-    rightly if any of them is among the k highest; mean average precision asks for all of them.
-    A video that cannot be read counts as answered wrongly and as not found, with score 0 for every
-    class, and is reported; it never shortens the list.
+    network was trained with training.labels.kind any_of). A video with several labels is right
+    if any of them is among the k highest; mean average precision asks for all of them.
+    A video that cannot be read counts as wrong and as not found, with score 0 for every class, and
+    is reported; it never shortens the list.
 
     Args:
         runs: Checkpoint directories.
@@ -131,13 +124,13 @@ def evaluate_runs(
 
     Raises:
         DataError: If a checkpoint or the index is missing, their classes differ, a run has no
-            experiment and none is given, or a network answers with something that is no number.
+            experiment and none is given, or a prediction is not a number.
         ExperimentError: If an experiment or the protocol is wrong, or a network takes no such
             clips.
     """
     infos = {run: read_checkpoint_info(run) for run in runs}
     experiments = {
-        run: _with_protocol(experiment_of(run, info, given), protocol or {}, source=str(run))
+        run: _with_protocol(experiment_of(run, info, given), protocol, source=str(run))
         for run, info in infos.items()
     }
     data = experiments[runs[0]].data
@@ -192,17 +185,6 @@ def write_scores(out: Path, measured: Measured) -> None:
         classes=np.array(measured.index.classes),
     )
     atomic_write(out, buffer.getbuffer())
-
-
-def score_activation_of(experiment: Experiment, role: Role) -> ScoreActivation:
-    """How class scores become probabilities: as in the loss that the network was trained with.
-
-    A teacher that was not trained here (no teacher.training) is taken for a softmax classifier.
-    Where an imported student is measured by an experiment without one, the one network counts.
-    """
-    part = (experiment.student if role == "student" else None) or experiment.teacher
-    any_of = part.training is not None and part.training.labels.kind == "any_of"
-    return "sigmoid" if any_of else "softmax"
 
 
 def multi_hot(entries: Sequence[VideoEntry], num_classes: int) -> NDArray[np.bool_]:
@@ -261,12 +243,7 @@ class _Plan:
         entries = index.split(split)
         reading = Reading.of_experiment(experiment, size=size)
         check_size(reading, experiment)
-        cost = complexity(  # refuses clips that the network cannot take
-            model,
-            num_classes=len(index.classes),
-            num_frames=experiment.clip.num_frames,
-            size=reading.size,
-        )
+        cost = reading.cost(model, num_classes=len(index.classes))
         return cls(
             videos=Videos(index=index, entries=entries, data=experiment.data, reading=reading),
             split=split,
@@ -313,7 +290,11 @@ class _Plan:
 
 
 def _with_protocol(
-    tree: Mapping[str, Any], protocol: Mapping[str, Any], *, source: str
+    experiment: Experiment, protocol: Mapping[str, Any] | None, *, source: str
 ) -> Experiment:
-    evaluation = {**tree.get("evaluation", {}), **protocol}
-    return parse_experiment({**tree, "evaluation": evaluation}, source=source)
+    """The same with some fields of `evaluation` replaced, and checked anew."""
+    if not protocol:
+        return experiment
+    sections = {item.name: getattr(experiment, item.name) for item in fields(experiment)}
+    evaluation = {**asdict(experiment.evaluation), **protocol}
+    return parse_experiment({**sections, "evaluation": evaluation}, source=source)

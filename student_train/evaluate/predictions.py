@@ -1,14 +1,13 @@
-"""What a network says about the videos of a split: its probabilities, shared out over processes.
+"""Predictions for the videos of a split: probabilities, shared out over processes.
 
 The unit that is shared out is a batch, not a video. Which clips stand beside each other in a
 forward pass, and so every rounding in it, is the same however many processes there are: scores of
-several processes are those of one, bit for bit. No video is answered twice to fill a share up.
+several processes are those of one, bit for bit. No video is predicted twice to fill a share up.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,24 +17,19 @@ from torch import Tensor
 from reskd.common.console import progress, say
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
-from reskd.common.devices import plain_float32
-from reskd.common.errors import DataError
 from reskd.common.experiment import DataSpec
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.prefetch import ordered_map
 from reskd.common.signals import StopRequest
 from reskd.common.video.eval_views import num_views
-from reskd.common.video.preprocess import normalize
-from reskd.common.video.reader import UnreadableVideoError
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading
-
-ScoreActivation = Literal["softmax", "sigmoid"]
+from reskd.student_train.evaluate.inference import ScoreActivation, not_finite, probabilities
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Videos:
-    """The videos to answer; called with one of them, it cuts its views."""
+    """The videos to predict; called with one of them, it cuts its views."""
 
     index: VideoIndex
     entries: tuple[VideoEntry, ...]
@@ -44,14 +38,10 @@ class Videos:
 
     def __call__(self, entry: VideoEntry) -> Tensor | str:
         """(V, T, 3, s, s) uint8, or the reason why there is no clip."""
-        try:
-            with open_entry(self.index, entry, self.data) as video:
-                return self.reading.clips(video)
-        except UnreadableVideoError as error:
-            return error.reason
+        return self.reading.clips_or_reason(lambda: open_entry(self.index, entry, self.data))
 
     def shares(self, processes: ProcessGroup) -> list[range]:
-        """Positions in `entries` that this process answers, those of a batch together."""
+        """Positions in `entries` that this process predicts, those of a batch together."""
         evaluation = self.reading.evaluation
         step = max(1, evaluation.batch_size // num_views(evaluation))
         starts = range(0, len(self.entries), step)[processes.rank :: processes.world]
@@ -80,7 +70,7 @@ def predict_videos(
     processes: ProcessGroup,
     stop: StopRequest | None = None,
 ) -> Predictions:
-    """Answer every test view of every video and average the probabilities of a video's views.
+    """Predict every test view of every video and average the probabilities of a video's views.
 
     The model is in eval mode meanwhile and left in the mode it was in; torch's generators are not
     drawn from. Memory holds one score per video and class, besides the clips of a few videos.
@@ -89,7 +79,7 @@ def predict_videos(
     not asked hear of it at the end of their share.
 
     Raises:
-        DataError: If the network answers with something that is no number.
+        DataError: If a prediction is not a number.
         PreemptedError, KeyboardInterrupt: In all processes, if one was asked to stop.
     """
     stop = stop or StopRequest()
@@ -109,7 +99,7 @@ def predict_videos(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Share:
-    """What one process has answered."""
+    """What one process has predicted."""
 
     positions: NDArray[np.int64]
     scores_NK: NDArray[np.float32]
@@ -135,7 +125,6 @@ def _gathered(shares: Sequence[_Share], videos: Videos) -> Predictions:
     )
 
 
-@torch.inference_mode()
 def _own_predictions(
     model: Recognizer,
     videos: Videos,
@@ -145,7 +134,6 @@ def _own_predictions(
     stop: StopRequest,
 ) -> _Share:
     """Of all videos of this process; of some, where it is asked to stop."""
-    device = next(model.parameters()).device
     shares = videos.shares(processes)
     positions = np.array([number for share in shares for number in share], np.int64)
     row_of = {number: row for row, number in enumerate(positions.tolist())}
@@ -154,15 +142,11 @@ def _own_predictions(
     seconds, clips = 0.0, 0
     for frames, owners in _batches(videos, shares, failures, stop, shown=processes.is_first):
         start = time.perf_counter()
-        with plain_float32():
-            logits = model(normalize(frames.to(device))).logits_BK.float()
-        probabilities = (
-            logits.softmax(1) if score_activation == "softmax" else logits.sigmoid()
-        ).cpu()
+        scores_BK = probabilities(model, frames, score_activation)
         seconds += time.perf_counter() - start
         clips += len(owners)
         # In the order of the views, whatever the batches are.
-        np.add.at(sums_NK, [row_of[number] for number in owners], probabilities.numpy())
+        np.add.at(sums_NK, [row_of[number] for number in owners], scores_BK.numpy())
     return _Share(
         positions=positions,
         scores_NK=(sums_NK / num_views(videos.reading.evaluation)).astype(np.float32),
@@ -210,8 +194,7 @@ def _batches(
 def _require_numbers(scores_NK: NDArray[np.float32], entries: Sequence[VideoEntry]) -> None:
     strange = np.flatnonzero(~np.isfinite(scores_NK).all(axis=1))
     if len(strange):
-        raise DataError(
-            f"the network's answers to {len(strange)} of {len(entries)} videos are not numbers "
-            f"(nan), first of all to {entries[strange[0]].id}. Its training has diverged; take "
-            "another checkpoint, or train again with a lower learning rate"
+        raise not_finite(
+            f" for {len(strange)} of {len(entries)} videos",
+            f", first of all for {entries[strange[0]].id}",
         )

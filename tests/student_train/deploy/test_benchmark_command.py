@@ -18,8 +18,12 @@ from reskd.common.models.checkpoint import save_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, complexity
 from reskd.student_train.deploy import benchmark as measuring
-from reskd.student_train.deploy.benchmark import WARM_UP_PASSES, BenchmarkOptions, benchmark
-from reskd.student_train.deploy.benchmark_report import benchmark_text
+from reskd.student_train.deploy.benchmark import (
+    WARM_UP_PASSES,
+    BenchmarkOptions,
+    benchmark,
+    benchmark_text,
+)
 from reskd.student_train.deploy.peak_memory import device_name, peak_memory
 from tests.tiny_experiment import CPU, cut_off
 

@@ -175,7 +175,7 @@ def test_evaluate_shows_each_network_frames_of_its_own_size(
         shapes.append(tuple(frames.shape))
         return normalize(frames)
 
-    monkeypatch.setattr("reskd.student_train.evaluate.predictions.normalize", noting)
+    monkeypatch.setattr("reskd.student_train.evaluate.inference.normalize", noting)
     _evaluate(_checkpoint(tiny_experiment, tmp_path / "run", role=role))
     assert shapes == [(3, 3, 3, size, size)]
 
@@ -335,7 +335,7 @@ def test_no_forward_pass_has_more_clips_than_a_batch_and_no_video_is_decoded_twi
         return frames(reader, indices)
 
     frames = PyAVReader.frames
-    monkeypatch.setattr("reskd.student_train.evaluate.predictions.normalize", noting)
+    monkeypatch.setattr("reskd.student_train.evaluate.inference.normalize", noting)
     run = _checkpoint(tiny_experiment, tmp_path / "run")
     monkeypatch.setattr(PyAVReader, "frames", counting)
     _evaluate(run, clips=3, crops=3, batch_size=5)  # three videos of nine views
@@ -406,7 +406,7 @@ def test_network_that_answers_no_numbers_is_refused(tiny_experiment: Path, tmp_p
         classes=info.classes,
         experiment=info.experiment,
     )
-    with pytest.raises(DataError, match="answers to 3 of 3 videos are not numbers"):
+    with pytest.raises(DataError, match="predictions for 3 of 3 videos are not numbers"):
         _evaluate(run)
 
 

@@ -17,7 +17,7 @@ from reskd.common.errors import DataError, PreemptedError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.video.preprocess import normalize
 from reskd.student_train.distributed import ProcessGroup
-from reskd.student_train.evaluate import predictions as targets
+from reskd.student_train.evaluate import inference
 from reskd.student_train.evaluate.measure import evaluate_runs
 from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.run.log import read_events
@@ -80,7 +80,10 @@ def _second_is_asked_to_stop(cache: TinyCache, processes: ProcessGroup) -> list[
             os.kill(os.getpid(), signal.SIGTERM)
         return normalize(clips)
 
-    with patch.object(targets, "normalize", interrupted), pytest.raises(PreemptedError) as stopped:
+    with (
+        patch.object(inference, "normalize", interrupted),
+        pytest.raises(PreemptedError) as stopped,
+    ):
         _train(cache, "stopped", processes)
     processes.wait()
     events = read_events(cache.experiment.parent / "stopped", "validation")

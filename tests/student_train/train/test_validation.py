@@ -18,7 +18,7 @@ from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
 from reskd.common.models.registry import build_model
 from reskd.common.signals import stop_request
 from reskd.common.video.preprocess import normalize
-from reskd.student_train.evaluate import predictions as targets
+from reskd.student_train.evaluate import inference
 from reskd.student_train.evaluate.measure import measure
 from reskd.student_train.run.log import EVENTS_FILE, read_events, read_log
 from reskd.student_train.train import runs, validation
@@ -173,7 +173,7 @@ def test_signal_while_measuring_stops_at_once_and_the_run_ends_as_one_never_stop
     numbers: list[signal.Signals],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(targets, "normalize", _signal_in(nth, *numbers))
+        patch.setattr(inference, "normalize", _signal_in(nth, *numbers))
         with pytest.raises(PreemptedError, match=f"Stopped by {numbers[0].name}"):
             _train(tiny_cache, tmp_path / "run")
     assert len(read_events(tmp_path / "run")) == epochs
@@ -197,7 +197,7 @@ def test_measuring_that_is_asked_to_stop_opens_no_more_videos(
             batches.append(clips)
             return interrupted(clips)
 
-        patch.setattr(targets, "normalize", counted)
+        patch.setattr(inference, "normalize", counted)
         with pytest.raises(PreemptedError):
             measure(
                 *(model, experiment, index),
