@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reskd.common.dataset.importing.formats.folder import import_folder
-from reskd.common.dataset.index import read_index, write_index
+from reskd.common.dataset.importing.pipeline import import_folder
+from reskd.common.dataset.index import read_index
 from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import save_checkpoint
@@ -86,8 +86,7 @@ def make_tiny_experiment(
     """
     videos = make_tiny_videos(folder / "videos", videos_per_class=videos_per_class, classes=classes)
     # The fraction that rounds to one video whatever their number.
-    index = import_folder(videos, val_fraction=1 / videos_per_class, decoder="pyav")
-    write_index(folder / "index.jsonl", index)
+    import_folder(videos, folder / "index.jsonl", val_fraction=1 / videos_per_class, decoder="pyav")
     path = folder / "experiment.yaml"
     path.write_text(
         f"""name: tiny

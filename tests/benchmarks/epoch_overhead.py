@@ -32,8 +32,8 @@ import numpy as np
 import torch
 
 from reskd.common.console import emit, say
-from reskd.common.dataset.importing.formats.folder import import_folder
-from reskd.common.dataset.index import read_index, write_index
+from reskd.common.dataset.importing.pipeline import import_folder
+from reskd.common.dataset.index import read_index
 from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint
@@ -63,8 +63,7 @@ def make_experiment(folder: Path, *, teacher: str, num_videos: int, num_frames: 
     for number in range(num_videos):
         path = folder / "videos" / f"class-{number % 2}" / f"{number}.mp4"
         write_video(path, moving_texture(number, num_frames), fps=FPS)
-    index = import_folder(folder / "videos", val_fraction=0.0, decoder="auto")
-    write_index(folder / "index.jsonl", index)
+    import_folder(folder / "videos", folder / "index.jsonl", val_fraction=0.0)
     file = folder / "experiment.yaml"
     file.write_text(
         f"""name: epoch

@@ -10,10 +10,9 @@ from typing import Any
 
 from reskd.common.console import progress
 from reskd.common.dataset.check.child import Try
-from reskd.common.dataset.check.journal import CheckJournal, FileState, journal_file, state_of
 from reskd.common.dataset.check.pool import try_all
 from reskd.common.dataset.check.trial import Trial, try_video
-from reskd.common.dataset.check.verdicts import USABLE, VERDICTS, Finding
+from reskd.common.dataset.check.verdicts import USABLE, VERDICTS, VideoCheck
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.dataset.quarantine import (
     BadVideo,
@@ -23,6 +22,7 @@ from reskd.common.dataset.quarantine import (
 )
 from reskd.common.experiment import ClipSpec, DataSpec
 from reskd.common.signals import preemptible
+from reskd.common.storage.journal import Journal, journal_file, state_of
 from reskd.common.video.reader import Decoder, decoder_identity
 
 
@@ -49,7 +49,7 @@ class CheckReport:
 
     index: Path
     quarantine: Path
-    findings: Mapping[Path, Finding]
+    findings: Mapping[Path, VideoCheck]
     """By absolute path, in the order of the index."""
     num_quarantined: int
     """Videos on the list now, those of splits that were not checked included."""
@@ -93,7 +93,8 @@ def check_index(plan: CheckPlan, *, try_one: Try = try_video) -> CheckReport:
         )
         for entry in entries
     ]
-    with preemptible(), CheckJournal(journal_file(plan.index), _settings(plan)) as journal:
+    path = journal_file(plan.index, "check")
+    with preemptible(), Journal(path, VideoCheck, _header(plan)) as journal:
         found = _try_missing_ones(trials, journal, plan, try_one)
         findings = {trial.entry.id: found[trial.entry.id] for trial in trials}
         bad = _quarantined(plan.index, index, trials, findings)
@@ -108,10 +109,10 @@ def check_index(plan: CheckPlan, *, try_one: Try = try_video) -> CheckReport:
 
 
 def _try_missing_ones(
-    trials: Sequence[Trial], journal: CheckJournal, plan: CheckPlan, try_one: Try
-) -> dict[str, Finding]:
+    trials: Sequence[Trial], journal: Journal[VideoCheck], plan: CheckPlan, try_one: Try
+) -> dict[str, VideoCheck]:
     # Before it is tried: a file that changes meanwhile is not known by what it was.
-    states: dict[str, FileState] = {trial.entry.id: state_of(trial.path) for trial in trials}
+    states = {trial.entry.id: state_of(trial.path) for trial in trials}
     known = {id_: journal.known(id_, state) for id_, state in states.items()}
     found = {id_: finding for id_, finding in known.items() if finding is not None}
     left = [trial for trial in trials if trial.entry.id not in found]
@@ -129,7 +130,7 @@ def _try_missing_ones(
 
 
 def _quarantined(
-    path: Path, index: VideoIndex, trials: Sequence[Trial], findings: Mapping[str, Finding]
+    path: Path, index: VideoIndex, trials: Sequence[Trial], findings: Mapping[str, VideoCheck]
 ) -> list[BadVideo]:
     """The list after this check: what it found, and what was known of videos it left out."""
     listed = {video.id for video in index.videos}
@@ -150,9 +151,10 @@ def _quarantined(
     ]
 
 
-def _settings(plan: CheckPlan) -> dict[str, Any]:
+def _header(plan: CheckPlan) -> dict[str, Any]:
     """What a verdict depends on; the split and the number of processes do not matter to it."""
     return {
+        "format": "reskd-check/2",
         "index": sha256(plan.index.read_bytes()).hexdigest(),
         "clip": asdict(plan.clip),
         "decoder": [plan.decoder, decoder_identity(plan.decoder)],

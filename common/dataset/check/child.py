@@ -17,9 +17,9 @@ from threading import enumerate as threads
 from typing import Literal
 
 from reskd.common.dataset.check.trial import Alive, Trial
-from reskd.common.dataset.check.verdicts import Finding
+from reskd.common.dataset.check.verdicts import VideoCheck
 
-Try = Callable[[Trial, Alive], Finding]
+Try = Callable[[Trial, Alive], VideoCheck]
 """How a video is tried; a function of a module, so that the child finds it by name."""
 
 OWN_THREADS = frozenset({"MainThread", "parent watch"})
@@ -31,7 +31,7 @@ class Message:
     """What a child says."""
 
     kind: Literal["ready", "alive", "done"]
-    finding: Finding | None = None
+    finding: VideoCheck | None = None
     """With `done`."""
     retires: bool = False
     """With `done`: it ends now, because something of the last video is still at work in it."""
@@ -56,13 +56,13 @@ def serve(connection: "Connection[Message, Trial]", try_one: Try, log: Path) -> 
             os._exit(0)
 
 
-def _find(try_one: Try, trial: Trial, alive: Alive) -> Finding:
+def _find(try_one: Try, trial: Trial, alive: Alive) -> VideoCheck:
     try:
         return try_one(trial, alive)
     except MemoryError:
-        return Finding(verdict="crash", message="out of memory")
+        return VideoCheck(verdict="crash", message="out of memory")
     except BaseException as error:  # noqa: BLE001 - whatever a decoder does is a verdict
-        return Finding(verdict="crash", message=f"unexpected {type(error).__name__}: {error}")
+        return VideoCheck(verdict="crash", message=f"unexpected {type(error).__name__}: {error}")
 
 
 def _keep_apart(log: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from reskd.common.dataset.check.child import Message, Try, serve
 from reskd.common.dataset.check.trial import Trial
-from reskd.common.dataset.check.verdicts import Finding
+from reskd.common.dataset.check.verdicts import VideoCheck
 from reskd.common.errors import StoppedShortError
 
 START_SECONDS = 300.0
@@ -67,7 +67,7 @@ class _Child:
 
 def try_all(
     trials: Sequence[Trial], *, try_one: Try, jobs: int, seconds: float
-) -> Generator[tuple[Trial, Finding]]:
+) -> Generator[tuple[Trial, VideoCheck]]:
     """Try videos in processes that can be killed.
 
     Args:
@@ -111,7 +111,7 @@ class _Pool:
             log.touch()
             self.children.append(_Child(self._try_one, log))
 
-    def step(self) -> Iterator[tuple[Trial, Finding]]:
+    def step(self) -> Iterator[tuple[Trial, VideoCheck]]:
         """Wait until something happens, and answer to it."""
         now = time.monotonic()
         earliest = min(child.deadline for child in self.children)
@@ -122,7 +122,7 @@ class _Pool:
             elif child.deadline <= time.monotonic():
                 yield from self._give_up(child)
 
-    def _hear(self, child: _Child) -> Iterator[tuple[Trial, Finding]]:
+    def _hear(self, child: _Child) -> Iterator[tuple[Trial, VideoCheck]]:
         try:
             message = child.connection.recv()
         except Exception:  # noqa: BLE001 - its end, or bytes that are no message: both end it
@@ -150,18 +150,18 @@ class _Pool:
         else:
             self._remove(child)
 
-    def _give_up(self, child: _Child) -> Iterator[tuple[Trial, Finding]]:
+    def _give_up(self, child: _Child) -> Iterator[tuple[Trial, VideoCheck]]:
         if child.trial is None:
             raise _no_start(child, f"it was not ready within {START_SECONDS:g} s")
         message = (
             f"no sign of life within {self._seconds:g} s; the decoder was killed "
             "(--timeout allows more)"
         )
-        outcome = child.trial, Finding(verdict="hang", message=message)
+        outcome = child.trial, VideoCheck(verdict="hang", message=message)
         self._replace(child)
         yield outcome
 
-    def _bury(self, child: _Child) -> Iterator[tuple[Trial, Finding]]:
+    def _bury(self, child: _Child) -> Iterator[tuple[Trial, VideoCheck]]:
         """A child has died, or speaks no sense."""
         # One that closed its end and lives on would be waited for without end.
         child.process.join(timeout=1)
@@ -176,7 +176,7 @@ class _Pool:
             self._replace(child)
             return
         self._replace(child)
-        yield trial, Finding(verdict="crash", message=words)
+        yield trial, VideoCheck(verdict="crash", message=words)
 
     def _replace(self, child: _Child) -> None:
         self._remove(child)

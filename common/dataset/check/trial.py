@@ -14,7 +14,7 @@ import av.logging
 import numpy as np
 
 from reskd.common.dataset.check.verdicts import (
-    Finding,
+    VideoCheck,
     decoded,
     frames_needed,
     hint_of,
@@ -56,7 +56,7 @@ class Trial:
         return self.root / self.entry.path
 
 
-def try_video(trial: Trial, alive: Alive) -> Finding:
+def try_video(trial: Trial, alive: Alive) -> VideoCheck:
     """Decode the frames that a test clip would take, and the last one.
 
     Args:
@@ -96,7 +96,7 @@ def try_video(trial: Trial, alive: Alive) -> Finding:
                     alive()
     except UnreadableVideoError as error:
         if not frames and (problem := _absent(trial.path)):
-            return Finding(verdict="missing", message=problem)
+            return VideoCheck(verdict="missing", message=problem)
         return refusal(
             error,
             frames=frames,

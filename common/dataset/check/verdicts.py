@@ -27,7 +27,7 @@ MARKUP = (b"<!doctype", b"<html", b"<?xml")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class VideoCheck:
     """What was found about one video."""
 
     verdict: Verdict
@@ -42,7 +42,7 @@ def frames_needed(clip: ClipSpec) -> int:
     return clip.num_clips + clip.clip_len * clip.frame_interval - 1
 
 
-def refusal(error: UnreadableVideoError, *, frames: int, complaint: str, hint: str) -> Finding:
+def refusal(error: UnreadableVideoError, *, frames: int, complaint: str, hint: str) -> VideoCheck:
     """What an error of the reader means.
 
     Args:
@@ -57,12 +57,12 @@ def refusal(error: UnreadableVideoError, *, frames: int, complaint: str, hint: s
     elif isinstance(error, CutOffVideoError):
         verdict = "truncated"
     told = [hint, error.reason, complaint if complaint not in error.reason else ""]
-    return Finding(verdict=verdict, frames=frames, message="; ".join(filter(None, told)))
+    return VideoCheck(verdict=verdict, frames=frames, message="; ".join(filter(None, told)))
 
 
 def promise_broken(
     *, frames: int, indexed: int, shortfall: str | None, complaint: str
-) -> Finding | None:
+) -> VideoCheck | None:
     """Whether frames are missing that were promised; None if all are there.
 
     Args:
@@ -81,10 +81,10 @@ def promise_broken(
         )
     else:
         return None
-    return Finding(verdict="truncated", frames=frames, message=message)
+    return VideoCheck(verdict="truncated", frames=frames, message=message)
 
 
-def decoded(*, frames: int, needed: int, indexed: int, complaint: str) -> Finding:
+def decoded(*, frames: int, needed: int, indexed: int, complaint: str) -> VideoCheck:
     """The verdict on a video all of whose frames came out."""
     notes = [complaint]
     if not indexed:
@@ -93,7 +93,7 @@ def decoded(*, frames: int, needed: int, indexed: int, complaint: str) -> Findin
         notes.append(f"the index says {indexed} frames and the file has {frames}")
     if frames < needed:
         notes.insert(0, f"{frames} of the {needed} frames that a clip needs")
-    return Finding(
+    return VideoCheck(
         verdict="short" if frames < needed else "ok",
         frames=frames,
         message="; ".join(filter(None, notes)),

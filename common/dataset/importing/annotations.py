@@ -22,7 +22,7 @@ class Row:
     """One annotated video."""
 
     where: str
-    """Line and file, for messages."""
+    """Line and file, for messages; empty where the video itself is what was read."""
     id: str
     """Name in the index: the same wherever the videos lie and whatever their container is."""
     files: tuple[str, ...]

@@ -63,33 +63,25 @@ def folder(
     DIR/train, DIR/val and DIR/test are splits where they exist; then the classes are their
     sub-folders. Otherwise a share of each class becomes `val`, the same one every time.
     """
-    from reskd.common.console import emit, progress
-    from reskd.common.dataset.importing.formats.folder import build_index, scan_folder
-    from reskd.common.dataset.importing.probe_journal import ProbeJournal, journal_file
-    from reskd.common.dataset.importing.report import summary, table
-    from reskd.common.dataset.index import write_index
-    from reskd.common.video.reader import decoder_identity
+    from reskd.common.console import emit
+    from reskd.common.dataset.importing.pipeline import import_folder
+    from reskd.common.dataset.importing.report import summary, text_of
 
-    scan = scan_folder(directory, val_fraction=val_fraction)
-    with (
-        ProbeJournal(journal_file(out), decoder_identity(decoder)) as journal,
-        progress("opening", len(scan.videos), unit="videos") as advance,
-    ):
-        index = build_index(
-            scan,
-            decoder=decoder,
-            allow_unreadable=allow_unreadable,
-            workers=jobs,
-            journal=journal,
-            progress=lambda done, of: advance(),
-        )
-        write_index(out, index)
-        journal.remove()
-    skipped = [str(directory.absolute() / name) for name in scan.skipped]
-    text = f"{out}: {len(index.videos)} videos of {len(index.classes)} classes\n{table(index)}"
-    if skipped:
-        text += f"\nskipped {len(skipped)} files that are no videos, such as {skipped[0]}"
-    emit({**summary(out, index), "skipped": skipped}, as_json=as_json, text=text)
+    index, report = import_folder(
+        directory,
+        out,
+        val_fraction=val_fraction,
+        allow_unreadable=allow_unreadable,
+        decoder=decoder,
+        jobs=jobs,
+    )
+    skipped = [row.where for row in report.ignored]
+    notes = [f"skipped {len(skipped)} files that are no videos, such as {one}" for one in skipped]
+    emit(
+        {**summary(out, index), "skipped": skipped},
+        as_json=as_json,
+        text=text_of(out, index, notes[:1]),
+    )
 
 
 @import_.command("csv")

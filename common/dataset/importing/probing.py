@@ -1,25 +1,23 @@
 """Open every video once, in several threads, to learn its length; or count a folder's images.
 
-At the size of Kinetics this takes hours, so what was learnt may be kept in a journal: an import
-that was stopped goes on (see probe_journal.py).
+At the size of Kinetics this takes hours, so what was learnt is kept in a journal: an import that
+was stopped goes on. Videos that could not be read are not kept there: they are tried again.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from reskd.common.console import Advance
 from reskd.common.dataset.frames.folders import numbered_images
-from reskd.common.dataset.importing.probe_journal import FileState, ProbeJournal, state_of
+from reskd.common.storage.journal import FileState, Journal, state_of
 from reskd.common.video.reader import Decoder, UnreadableVideoError, open_video
-
-Progress = Callable[[int, int], None]
-"""Called with the videos done and the videos in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
+class VideoProbe:
     """What opening a video told."""
 
     num_frames: int = 0
@@ -32,32 +30,27 @@ def probe_all(
     *,
     decoder: Decoder,
     jobs: int | None,
-    progress: Progress | None,
-    journal: ProbeJournal | None = None,
-) -> dict[str, Probe]:
+    journal: Journal[VideoProbe],
+    advance: Advance,
+) -> dict[str, VideoProbe]:
     """Open every video and decode its last frame.
 
     Args:
-        paths: Files, or folders of numbered images, by any key.
+        paths: Files, or folders of numbered images, by any key; absolute.
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
-        progress: Told after each video, in this thread.
         journal: Where lengths learnt before are found, and those learnt now are kept.
+        advance: Told of each video, in this thread.
 
     Returns:
         By the keys of `paths`, in their order.
     """
-    probes: dict[str, Probe] = {}
-
-    def done(key: str, probe: Probe) -> None:
-        probes[key] = probe
-        if progress is not None:
-            progress(len(probes), len(paths))
-
+    probes: dict[str, VideoProbe] = {}
     for key, path in paths.items():
-        known = journal.known(path) if journal is not None else None
+        known = journal.known(os.fspath(path), state_of(path))
         if known is not None:
-            done(key, Probe(num_frames=known.num_frames, fps=known.fps))
+            probes[key] = known
+            advance()
     pool = ThreadPoolExecutor(jobs or os.cpu_count() or 1, thread_name_prefix="probe")
     try:
         waiting = {
@@ -67,24 +60,25 @@ def probe_all(
         }
         for job in as_completed(waiting):
             key, (probe, state) = waiting[job], job.result()
-            if journal is not None and probe.problem is None and state is not None:
-                journal.add(paths[key], state, num_frames=probe.num_frames, fps=probe.fps)
-            done(key, probe)
+            if probe.problem is None:
+                journal.add(os.fspath(paths[key]), state, probe)
+            probes[key] = probe
+            advance()
     finally:
         # Interrupted, the videos not yet begun are not opened any more.
         pool.shutdown(cancel_futures=True)
     return {key: probes[key] for key in paths}
 
 
-def _probe(path: Path, decoder: Decoder) -> tuple[Probe, FileState | None]:
+def _probe(path: Path, decoder: Decoder) -> tuple[VideoProbe, FileState]:
     # Before opening: a file that changes meanwhile is not known by what it was.
     state = state_of(path)
     try:
         if path.is_dir():
-            return Probe(num_frames=len(numbered_images(path))), state
+            return VideoProbe(num_frames=len(numbered_images(path))), state
         with open_video(path, decoder) as video:
             # Opening decodes the first frame; a file that ends early fails at the last.
             video.frames([video.num_frames - 1])
-            return Probe(num_frames=video.num_frames, fps=video.fps), state
+            return VideoProbe(num_frames=video.num_frames, fps=video.fps), state
     except UnreadableVideoError as error:
-        return Probe(problem=error.reason), state
+        return VideoProbe(problem=error.reason), state

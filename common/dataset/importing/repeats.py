@@ -20,6 +20,11 @@ class PlacedVideo:
     problem: str | None
     """Why it cannot be opened; None if it is there."""
 
+    @property
+    def name(self) -> str:
+        """Its id and, where a list names it, the line."""
+        return f"{self.id} ({self.row.where})" if self.row.where else self.id
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repeats:

@@ -1,4 +1,4 @@
-"""What an import found, and which of it stops the import."""
+"""What an import found, which of it stops the import, and how both are told."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,11 @@ from typing import Any
 
 from reskd.common.dataset.importing.annotations import Ignored
 from reskd.common.dataset.importing.labels import Labelled
+from reskd.common.dataset.importing.repeats import PlacedVideo
 from reskd.common.dataset.index import VideoIndex
+
+LISTED = 10
+"""Longest list of names in a message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,18 +41,20 @@ class ImportReport:
     empty_classes: dict[str, list[str]]
     """Classes without a video, by split."""
     missing: tuple[str, ...]
-    unreadable: tuple[str, ...]
     quarantined: tuple[str, ...]
     same: tuple[str, ...]
     """Videos named twice with the same labels."""
     contradicting: tuple[str, ...]
     overlapping: tuple[str, ...]
-    copies: tuple[str, ...]
-    other_lengths: tuple[str, ...]
-    """Folders with another number of images than the list says."""
     parts: tuple[str, ...]
     """Rows that are a part of a folder."""
     ignored: tuple[Ignored, ...]
+    copies: tuple[tuple[PlacedVideo, PlacedVideo], ...] = ()
+    """Files of equal bytes in two splits; known once their bytes are compared."""
+    unreadable: tuple[str, ...] = ()
+    """Known once the videos are opened, as are the next."""
+    other_lengths: tuple[str, ...] = ()
+    """Folders with another number of images than the list says."""
 
     def refusals(self, allowed: Allowed) -> list[str]:
         """What stops the import, each with its remedy; empty if nothing does."""
@@ -85,7 +91,7 @@ class ImportReport:
             "duplicates": list(self.same),
             "contradicting": list(self.contradicting),
             "in_two_splits": list(self.overlapping),
-            "copies_in_two_splits": list(self.copies),
+            "copies_in_two_splits": _copies(self),
             "other_lengths": list(self.other_lengths),
             "parts_of_folders": list(self.parts),
             "ignored": dict(reasons),
@@ -97,7 +103,7 @@ class ImportReport:
             "unreadable": self.unreadable,
             "in quarantine, not opened": self.quarantined,
             "named twice, counted once": self.same,
-            "copies of a video of another split": self.copies,
+            "copies of a video of another split": _copies(self),
             "folders with another number of images than listed": self.other_lengths,
         }
 
@@ -113,6 +119,85 @@ def empty_classes(labelled: Labelled) -> dict[str, list[str]]:
     }
 
 
+def folder_refusal(report: ImportReport, directory: Path, *, allow_unreadable: bool) -> str | None:
+    """What stops the import of a folder of class folders, with its remedy; None if nothing does.
+
+    Args:
+        report: As far as it is known.
+        directory: The folder.
+        allow_unreadable: Whether videos that cannot be read may stay, as failed ones.
+    """
+    if report.copies:
+        # Names say nothing here: many folders number the videos of each split from 1.
+        one, other = report.copies[0]
+        return (
+            f"the same video is in two splits (`{one.row.split}` and `{other.row.split}`): "
+            f"{one.id} and {other.id} have the same bytes. The measured accuracy would be "
+            "that of videos seen in training; remove one of the two"
+        )
+    lost = [*report.missing, *report.unreadable]
+    if lost and not allow_unreadable:
+        return (
+            f"{len(lost)} of {sum(report.expected.values())} videos in {directory} cannot be "
+            f"read:\n{listing(lost)}\nFix or remove them; or give --allow-unreadable, which keeps "
+            "them in the index as failed videos, so that they are counted and never silently "
+            "dropped"
+        )
+    return None
+
+
+def summary(path: Path, index: VideoIndex) -> dict[str, Any]:
+    """An index as an object for JSON."""
+    splits = {
+        split: {
+            "videos": len(index.split(split)),
+            "frames": sum(video.num_frames for video in index.split(split)),
+            "classes": classes,
+        }
+        for split, classes in _counts(index).items()
+    }
+    return {
+        "index": str(path.absolute()),
+        "root": str(index.root),
+        "classes": list(index.classes),
+        "splits": splits,
+        "unreadable": [str(index.path_of(video)) for video in index.videos if not video.num_frames],
+    }
+
+
+def text_of(path: Path, index: VideoIndex, notes: Iterable[str]) -> str:
+    """An index and what is to be said of its import, as text."""
+    count = f"{path}: {len(index.videos)} videos of {len(index.classes)} classes"
+    return "\n".join([count, table(index), *notes])
+
+
+def table(index: VideoIndex) -> str:
+    """An index as text: a line per class."""
+    counts = _counts(index)
+    unreadable = sum(video.num_frames == 0 for video in index.videos)
+    totals = [str(len(index.split(split))) for split in counts]
+    rows = [["class", *counts]]
+    rows += [[name, *(str(classes[name]) for classes in counts.values())] for name in index.classes]
+    rows += [["all videos", *totals]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    if unreadable:
+        lines.append(f"{unreadable} of them could not be read and will count as failed")
+    return "\n".join(lines)
+
+
+def names(items: Iterable[str]) -> str:
+    """Names in one line."""
+    return ", ".join(_shortened(items))
+
+
+def listing(lines: Iterable[str]) -> str:
+    """One name a line, indented."""
+    return "\n".join(f"  {line}" for line in _shortened(lines))
+
+
 def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
     lost = len(report.missing) + len(report.unreadable)
     if lost > allowed.missing:
@@ -121,7 +206,7 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
         yield (
             f"{len(report.missing)} videos are missing and {len(report.unreadable)} unreadable, "
             f"{allowed.missing} allowed:\n{listing([*report.missing, *report.unreadable])}\n"
-            f"Bring or mend them; or give --allow-missing {lost}, which keeps them in the index "
+            f"Add or fix them; or give --allow-missing {lost}, which keeps them in the index "
             "as failed videos, so that they are counted and never silently dropped"
         )
     if report.contradicting:
@@ -144,7 +229,7 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
     if report.copies and not allowed.copies:
         yield (
             f"{len(report.copies)} videos of one split have the same bytes as one of another:\n"
-            f"{listing(report.copies)}\nThe measured accuracy would be that of videos seen in "
+            f"{listing(_copies(report))}\nThe measured accuracy would be that of videos seen in "
             "training: take them out of one list, or give --allow-copies where the data set is "
             "published so"
         )
@@ -156,60 +241,17 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
         )
 
 
-LISTED = 10
-"""Longest list of names in a message."""
-
-
-def names(items: Iterable[str]) -> str:
-    """Names in one line."""
-    return ", ".join(_shortened(items))
-
-
-def listing(lines: Iterable[str]) -> str:
-    """One name a line, indented."""
-    return "\n".join(f"  {line}" for line in _shortened(lines))
+def _copies(report: ImportReport) -> list[str]:
+    return [
+        f"{one.id} (`{one.row.split}`) and {other.id} (`{other.row.split}`)"
+        for one, other in report.copies
+    ]
 
 
 def _shortened(items: Iterable[str]) -> list[str]:
     items = list(items)
     rest = len(items) - LISTED
     return items[:LISTED] + ([f"and {rest} more"] if rest > 0 else [])
-
-
-def summary(path: Path, index: VideoIndex) -> dict[str, Any]:
-    """An index as an object for JSON."""
-    splits = {
-        split: {
-            "videos": len(index.split(split)),
-            "frames": sum(video.num_frames for video in index.split(split)),
-            "classes": classes,
-        }
-        for split, classes in _counts(index).items()
-    }
-    return {
-        "index": str(path.absolute()),
-        "root": str(index.root),
-        "classes": list(index.classes),
-        "splits": splits,
-        "unreadable": [str(index.path_of(video)) for video in index.videos if not video.num_frames],
-    }
-
-
-def table(index: VideoIndex) -> str:
-    """An index as text: a line per class."""
-    counts = _counts(index)
-    unreadable = sum(video.num_frames == 0 for video in index.videos)
-    totals = [str(len(index.split(split))) for split in counts]
-    rows = [["class", *counts]]
-    rows += [[name, *(str(classes[name]) for classes in counts.values())] for name in index.classes]
-    rows += [["all videos", *totals]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
-    if unreadable:
-        lines.append(f"{unreadable} of them could not be read and will count as failed")
-    return "\n".join(lines)
 
 
 def _counts(index: VideoIndex) -> dict[str, dict[str, int]]:

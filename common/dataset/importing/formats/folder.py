@@ -1,82 +1,34 @@
-"""A folder of class folders becomes a video index.
+"""A folder of class folders, where the folders themselves are the annotations.
 
     DIR/run/a.mp4  DIR/run/deeper/b.mp4  DIR/jump/c.mp4     split by us
     DIR/train/run/a.mp4  DIR/val/run/b.mp4                  already split (train, val, test)
 
-Looking (`scan_folder`: names and sizes only) is apart from opening the videos (`build_index`).
-Nothing is written here, and nothing is left out silently: a file that is no video is listed, an
-unreadable video stops the import or stays in the index as one of 0 frames.
+Nothing is left out silently: a file whose suffix is not one of a video is listed.
 """
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from reskd.common.dataset.importing.copies import copies_across
-from reskd.common.dataset.importing.probe_journal import ProbeJournal
-from reskd.common.dataset.importing.probing import Progress, probe_all
-from reskd.common.dataset.importing.report import listing, names
+from reskd.common.dataset.importing.annotations import Annotations, Ignored, Row
+from reskd.common.dataset.importing.report import names
 from reskd.common.dataset.importing.video_tree import CONTAINERS, is_video
-from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.errors import DataError
-from reskd.common.video.reader import Decoder
 
 SPLITS = ("train", "val", "test")
 
-log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundVideo:
-    """A video file, not yet opened."""
-
-    id: str
-    """Path relative to the scanned folder, with forward slashes."""
-    class_name: str
-    split: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderScan:
-    """What lies in a folder, sorted by name."""
-
-    directory: Path
-    classes: tuple[str, ...]
-    videos: tuple[FoundVideo, ...]
-    skipped: tuple[str, ...]
-    """Files in class folders whose suffix is not one of a video, relative to `directory`."""
-
-
-def import_folder(
-    directory: Path,
-    *,
-    val_fraction: float,
-    decoder: Decoder = "auto",
-    allow_unreadable: bool = False,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> VideoIndex:
-    """Scan a folder and open every video in it: scan_folder, then build_index."""
-    scan = scan_folder(directory, val_fraction=val_fraction)
-    return build_index(
-        scan,
-        decoder=decoder,
-        allow_unreadable=allow_unreadable,
-        workers=workers,
-        progress=progress,
-    )
-
-
-def scan_folder(directory: Path, *, val_fraction: float) -> FolderScan:
+def read_folder(directory: Path, *, val_fraction: float) -> Annotations:
     """Find the videos of a folder, their classes and splits, without opening any.
 
     Args:
         directory: Folder of class folders, or of `train`, `val` and `test` holding class folders.
         val_fraction: Share of each class that becomes split `val`, in [0, 1), where the folder is
             not split. Which ones depends on their ids alone.
+
+    Returns:
+        Rows whose ids are paths relative to `directory`, in the order of split, class and id.
 
     Raises:
         DataError: If the folder's layout does not say which video has which class and split.
@@ -96,82 +48,28 @@ def scan_folder(directory: Path, *, val_fraction: float) -> FolderScan:
         for split, parent in parents.items()
         for folder in _class_folders(parent)
     }
-    videos = {key: [file for file in files if is_video(file.name)] for key, files in found.items()}
-    skipped = [file for files in found.values() for file in files if not is_video(file.name)]
-    _refuse_empty(directory, videos)
     by_class = {
-        key: sorted(file.relative_to(directory).as_posix() for file in files)
-        for key, files in videos.items()
+        key: sorted(file.relative_to(directory).as_posix() for file in files if is_video(file.name))
+        for key, files in found.items()
     }
+    _refuse_empty(directory, by_class)
     if split_folders:
         _refuse_untrained(by_class)
     else:
         by_class = _divide(by_class, val_fraction)
-    scan = FolderScan(
-        directory=directory,
-        classes=tuple(sorted({class_name for _, class_name in by_class})),
-        videos=tuple(
-            FoundVideo(id=id_, class_name=class_name, split=split)
+    skipped = [file for files in found.values() for file in files if not is_video(file.name)]
+    return Annotations(
+        rows=tuple(
+            Row(where="", id=id_, files=(id_,), labels=(class_name,), split=split)
             for (split, class_name), ids in sorted(by_class.items())
             for id_ in ids
         ),
-        skipped=tuple(sorted(file.relative_to(directory).as_posix() for file in skipped)),
-    )
-    _refuse_copies(scan)
-    return scan
-
-
-def build_index(
-    scan: FolderScan,
-    *,
-    decoder: Decoder = "auto",
-    allow_unreadable: bool = False,
-    workers: int | None = None,
-    journal: ProbeJournal | None = None,
-    progress: Progress | None = None,
-) -> VideoIndex:
-    """Open every video, and decode its last frame, to learn its length.
-
-    Args:
-        scan: What scan_folder found.
-        decoder: Who decodes.
-        allow_unreadable: Keep a video that cannot be read, with 0 frames and a warning in the log,
-            so that it counts as failed later.
-        workers: Threads; as many as processors when None.
-        journal: What an earlier import learnt, if it was stopped.
-        progress: Told after each video, in this thread.
-
-    Raises:
-        DataError: If videos are unreadable and that is not allowed.
-    """
-    paths = {video.id: scan.directory / video.id for video in scan.videos}
-    probes = probe_all(paths, decoder=decoder, jobs=workers, progress=progress, journal=journal)
-    problems = {id_: probes[id_].problem for id_ in paths if probes[id_].problem is not None}
-    if problems and not allow_unreadable:
-        raise DataError(
-            f"{len(problems)} of {len(paths)} videos in {scan.directory} cannot be read:\n"
-            + listing(f"{id_}: {problem}" for id_, problem in problems.items())
-            + "\nMend or remove them; or give --allow-unreadable, which keeps them in the index "
-            "as failed videos, so that they are counted and never silently dropped"
-        )
-    for id_, problem in problems.items():
-        log.warning("kept as unreadable: %s: %s", id_, problem)
-    label_of = {name: label for label, name in enumerate(scan.classes)}
-    videos = (
-        VideoEntry(
-            id=video.id,
-            path=video.id,
-            labels=(label_of[video.class_name],),
-            split=video.split,
-            num_frames=probes[video.id].num_frames,
-            fps=probes[video.id].fps,
-        )
-        for video in scan.videos
-    )
-    return VideoIndex(
-        classes=scan.classes,
-        root=scan.directory.absolute(),
-        videos=tuple(sorted(videos, key=lambda video: (video.split, video.id))),
+        numbered=False,
+        classes=tuple(sorted({class_name for _, class_name in by_class})),
+        ignored=tuple(
+            Ignored(where=str(file.absolute()), reason="no video")
+            for file in sorted(skipped, key=Path.as_posix)
+        ),
     )
 
 
@@ -212,8 +110,8 @@ def _class_folders(parent: Path) -> list[Path]:
     return folders
 
 
-def _refuse_empty(directory: Path, videos: Mapping[tuple[str, str], Sequence[Path]]) -> None:
-    empty = ["/".join(filter(None, key)) for key, files in videos.items() if not files]
+def _refuse_empty(directory: Path, by_class: Mapping[tuple[str, str], Sequence[str]]) -> None:
+    empty = ["/".join(filter(None, key)) for key, ids in by_class.items() if not ids]
     if empty:
         raise DataError(
             f"{len(empty)} class folders in {directory} hold no videos: {names(empty)}. Put "
@@ -249,21 +147,6 @@ def _divide(
         if num_val:
             divided["val", class_name] = sorted(drawn[:num_val])
     return divided
-
-
-def _refuse_copies(scan: FolderScan) -> None:
-    """Equal bytes in two splits: the test would measure what was trained on.
-
-    Names say nothing here: many folders number the videos of each split from 1.
-    """
-    split_of = {scan.directory / video.id: video.split for video in scan.videos}
-    for one, other in copies_across(split_of):
-        one_id, other_id = (path.relative_to(scan.directory).as_posix() for path in (one, other))
-        raise DataError(
-            f"the same video is in two splits (`{split_of[one]}` and `{split_of[other]}`): "
-            f"{one_id} and {other_id} have the same bytes. The measured accuracy would be "
-            "that of videos seen in training; remove one of the two"
-        )
 
 
 def _visible(folder: Path) -> Iterator[Path]:

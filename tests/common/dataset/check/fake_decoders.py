@@ -7,13 +7,13 @@ from pathlib import Path
 from threading import Event, Thread
 
 from reskd.common.dataset.check.trial import Alive, Trial
-from reskd.common.dataset.check.verdicts import Finding
+from reskd.common.dataset.check.verdicts import VideoCheck
 
 FOREVER = 600.0
 poisoned = False
 
 
-def misbehave(trial: Trial, alive: Alive) -> Finding:
+def misbehave(trial: Trial, alive: Alive) -> VideoCheck:
     """`crash_abort` aborts, `fine` does not; what was tried leaves a file TRIED/ID."""
     tried = trial.root / "tried"
     tried.mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ def misbehave(trial: Trial, alive: Alive) -> Finding:
         os.abort()
     if action is not None:
         action(alive)
-    return Finding(verdict="ok", frames=7)
+    return VideoCheck(verdict="ok", frames=7)
 
 
 def tries_of(root: Path, id_: str) -> list[int]:

@@ -19,13 +19,12 @@ import pytest
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.check.checking import CheckPlan, CheckReport, check_index
-from reskd.common.dataset.check.journal import CheckJournal, FileState, journal_file, state_of
 from reskd.common.dataset.check.pool import try_all
 from reskd.common.dataset.check.trial import Trial, sampled
 from reskd.common.dataset.check.verdicts import (
     MEANING,
     VERDICTS,
-    Finding,
+    VideoCheck,
     decoded,
     frames_needed,
     hint_of,
@@ -42,6 +41,7 @@ from reskd.common.dataset.quarantine import (
 )
 from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, DataSpec
+from reskd.common.storage.journal import journal_file
 from reskd.common.video.reader import UnreadableVideoError
 from tests import REPOSITORY
 from tests.common.dataset.check.fake_decoders import ACTIONS, misbehave, tries_of
@@ -84,7 +84,7 @@ def plan(index: Path, **changes: Any) -> CheckPlan:
     return replace(usual, **changes)
 
 
-def by_name(report: CheckReport) -> dict[str, Finding]:
+def by_name(report: CheckReport) -> dict[str, VideoCheck]:
     return {path.name: finding for path, finding in report.findings.items()}
 
 
@@ -152,7 +152,7 @@ def test_check_index_quarantines_what_cannot_be_used_and_keeps_other_splits(
         ("other.mp4", "corrupt"),
     ]
     assert report.num_quarantined == 2
-    assert not journal_file(index).exists()
+    assert not journal_file(index, "check").exists()
     assert tries_of(tmp_path, "other.mp4") == []
 
 
@@ -198,7 +198,7 @@ def test_check_that_is_stopped_leaves_no_process_and_goes_on(
     assert "Traceback" not in errors
     (child,) = tries_of(tmp_path, "hang.mp4")
     wait_for(lambda: not is_alive(child))
-    journal = journal_file(index)
+    journal = journal_file(index, "check")
     assert len(journal.read_text().splitlines()) == 3  # the header, a and b
     with journal.open("a") as file:
         file.write('{"frames": 7, "id": "hang.mp4", "mess')
@@ -212,8 +212,8 @@ def test_check_that_is_stopped_leaves_no_process_and_goes_on(
     assert not journal.exists()
 
 
-def tell_name(trial: Trial, alive: Callable[[], None]) -> Finding:
-    return Finding(verdict="ok", frames=7, message=trial.entry.id)
+def tell_name(trial: Trial, alive: Callable[[], None]) -> VideoCheck:
+    return VideoCheck(verdict="ok", frames=7, message=trial.entry.id)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -229,36 +229,6 @@ def is_alive(pid: int) -> bool:
         # What has ended and was not waited for counts as ended.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def test_journal_forgets_what_changed_since(tmp_path: Path) -> None:
-    video, path = tmp_path / "a.mp4", tmp_path / "journal"
-    video.write_bytes(b"one")
-    finding = Finding(verdict="hang", frames=3, message="caf\udce9")
-    with CheckJournal(path, {"index": "x"}) as journal:
-        journal.add("a.mp4", state_of(video), finding)
-        journal.add("gone.mp4", state_of(tmp_path / "gone.mp4"), finding)
-    with CheckJournal(path, {"index": "x"}) as journal:
-        assert journal.known("a.mp4", state_of(video)) == finding
-        assert journal.known("gone.mp4", FileState()) == finding
-        assert journal.known("b.mp4", state_of(video)) is None
-        video.write_bytes(b"another")
-        assert journal.known("a.mp4", state_of(video)) is None
-    with CheckJournal(path, {"index": "y"}) as journal:
-        assert journal.known("gone.mp4", FileState()) is None
-
-
-@pytest.mark.parametrize("line", [b"[]", b"{}", b'{"id": 1}', b"\xff", b'{"id": "a", "size": 1}'])
-def test_journal_passes_over_lines_that_are_not_its_own(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "journal"
-    with CheckJournal(path, {}) as journal:
-        journal.add("b", FileState(1, 2), Finding(verdict="ok"))
-    path.write_bytes(path.read_bytes() + line + b"\n" + b'{"torn')
-    with CheckJournal(path, {}) as journal:
-        assert journal.known("b", FileState(1, 2)) == Finding(verdict="ok")
-        journal.add("c", FileState(1, 2), Finding(verdict="ok"))
-    with CheckJournal(path, {}) as journal:
-        assert journal.known("c", FileState(1, 2)) == Finding(verdict="ok")
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +415,7 @@ def test_decoded_video_keeps_the_decoders_complaint() -> None:
     found = decoded(frames=3, needed=16, indexed=2, complaint=COMPLAINT)
     assert found.verdict == "short"
     assert found.message.startswith(f"3 of the 16 frames that a clip needs; {COMPLAINT}; the index")
-    assert decoded(frames=16, needed=16, indexed=16, complaint="") == Finding(
+    assert decoded(frames=16, needed=16, indexed=16, complaint="") == VideoCheck(
         verdict="ok", frames=16
     )
 

@@ -1,4 +1,4 @@
-"""Where annotated videos lie, which split a list is of, and the journal of opened ones."""
+"""Where annotated videos lie, and which split a list is of."""
 
 import os
 import unicodedata
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from reskd.common.dataset.importing.annotations import Row
-from reskd.common.dataset.importing.probe_journal import ProbeJournal, state_of
 from reskd.common.dataset.importing.sources import Source, parse_sources, parse_video_folders
 from reskd.common.dataset.importing.video_tree import VideoTree
 from reskd.common.errors import DataError
@@ -155,59 +154,3 @@ def test_absent_or_repeated_folders_are_refused(tmp_path: Path) -> None:
         parse_video_folders([str(tmp_path / "absent")])
     with pytest.raises(DataError, match="given twice for all splits"):
         parse_video_folders([str(tmp_path), str(tmp_path)])
-
-
-DECODER = {"av": "1"}
-
-
-def learn(journal: ProbeJournal, path: Path, num_frames: int) -> None:
-    state = state_of(path)
-    assert state is not None
-    journal.add(path, state, num_frames=num_frames, fps=12.5)
-
-
-def test_journal_goes_on_after_a_torn_line(tmp_path: Path) -> None:
-    videos = [tmp_path / name for name in ("a.mp4", "ü \udce4.mp4", "c.mp4")]
-    touch(tmp_path, *(video.name for video in videos))
-    path = tmp_path / "new" / "x.jsonl"
-    with ProbeJournal(path, DECODER) as journal:
-        learn(journal, videos[0], 8)
-        learn(journal, videos[1], 9)
-    path.write_bytes(path.read_bytes()[:-7])
-    with ProbeJournal(path, DECODER) as journal:
-        assert len(journal) == 1
-        assert journal.known(videos[1]) is None
-        learn(journal, videos[1], 9)
-    with ProbeJournal(path, DECODER) as journal:
-        found = [journal.known(video) for video in videos]
-        assert [known and (known.num_frames, known.fps) for known in found] == [
-            (8, 12.5),
-            (9, 12.5),
-            None,
-        ]
-        journal.remove()
-    assert not path.exists()
-
-
-def test_journal_forgets_a_file_that_changed_and_another_decoder(tmp_path: Path) -> None:
-    video, path = tmp_path / "a.mp4", tmp_path / "x.jsonl"
-    video.touch()
-    with ProbeJournal(path, DECODER) as journal:
-        learn(journal, video, 8)
-    video.write_text("longer")
-    with ProbeJournal(path, DECODER) as journal:
-        assert journal.known(video) is None
-        learn(journal, video, 8)
-    with ProbeJournal(path, {"av": "2"}) as journal:
-        assert len(journal) == 0
-        assert journal.known(video) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"no json", b'{"format": "resk', b"\n\n[]\n"])
-def test_journal_that_is_none_is_begun_anew(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(content)
-    with ProbeJournal(path, DECODER) as journal:
-        learn(journal, path.parent, 3)
-    with ProbeJournal(path, DECODER) as journal:
-        assert len(journal) == 1

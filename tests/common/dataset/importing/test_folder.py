@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from reskd.common.cli.main import main
-from reskd.common.dataset.importing.formats.folder import FolderScan, import_folder, scan_folder
-from reskd.common.dataset.index import VideoIndex, read_index
+from reskd.common.dataset.importing.annotations import Annotations
+from reskd.common.dataset.importing.formats.folder import read_folder
+from reskd.common.dataset.importing.pipeline import import_folder
+from reskd.common.dataset.index import read_index
 from reskd.common.errors import DataError
 from tests.video_files import numbered_frames, write_video
 
@@ -52,77 +54,78 @@ def real(tmp_path: Path, clip: Path) -> Path:
     return directory
 
 
-def ids(scan: FolderScan | VideoIndex, split: str) -> list[str]:
-    return [video.id for video in scan.videos if video.split == split]
+def ids(found: Annotations, split: str) -> list[str]:
+    return [row.id for row in found.rows if row.split == split]
 
 
-def test_scan_folder_of_class_folders_takes_names_as_classes(tree: Tree) -> None:
-    scan = scan_folder(tree("run/1.mp4", "run/deep/er/2.MKV", "läuft 日/ä b.webm"), val_fraction=0)
-    assert scan.classes == ("läuft 日", "run")
-    assert ids(scan, "train") == ["läuft 日/ä b.webm", "run/1.mp4", "run/deep/er/2.MKV"]
+def test_read_folder_of_class_folders_takes_names_as_classes(tree: Tree) -> None:
+    found = read_folder(tree("run/1.mp4", "run/deep/er/2.MKV", "läuft 日/ä b.webm"), val_fraction=0)
+    assert found.classes == ("läuft 日", "run")
+    assert ids(found, "train") == ["läuft 日/ä b.webm", "run/1.mp4", "run/deep/er/2.MKV"]
 
 
-def test_scan_folder_keeps_names_as_they_are_on_disk(tree: Tree) -> None:
+def test_read_folder_keeps_names_as_they_are_on_disk(tree: Tree) -> None:
     name = unicodedata.normalize("NFD", "lä/ü.mp4")
-    assert ids(scan_folder(tree(name), val_fraction=0), "train") == [name]
+    assert ids(read_folder(tree(name), val_fraction=0), "train") == [name]
 
 
-def test_scan_folder_with_other_files_lists_them_and_ignores_hidden_ones(tree: Tree) -> None:
+def test_read_folder_with_other_files_lists_them_and_ignores_hidden_ones(tree: Tree) -> None:
     directory = tree("a/1.mp4", "a/1.srt", "a/in/notes.txt", "a/.x.mp4", "a/.y/2.mp4", ".git/a.mp4")
-    scan = scan_folder(directory, val_fraction=0)
-    assert (len(scan.videos), scan.skipped) == (1, ("a/1.srt", "a/in/notes.txt"))
+    found = read_folder(directory, val_fraction=0)
+    assert len(found.rows) == 1
+    assert [row.where for row in found.ignored] == [
+        str(directory / name) for name in ("a/1.srt", "a/in/notes.txt")
+    ]
 
 
-def test_scan_folder_with_split_folders_keeps_the_splits(tree: Tree) -> None:
+def test_read_folder_with_split_folders_keeps_the_splits(tree: Tree) -> None:
     directory = tree("train/b/1.mp4", "train/a/2.mp4", "val/a/3.mp4", "test/b/4.mp4")
-    scan = scan_folder(directory, val_fraction=0.5)
-    assert scan.classes == ("a", "b")
-    assert [ids(scan, split) for split in ("train", "val", "test")] == [
+    found = read_folder(directory, val_fraction=0.5)
+    assert found.classes == ("a", "b")
+    assert [ids(found, split) for split in ("train", "val", "test")] == [
         ["train/a/2.mp4", "train/b/1.mp4"],
         ["val/a/3.mp4"],
         ["test/b/4.mp4"],
     ]
 
 
-def test_scan_folder_with_class_called_train_takes_it_as_class(tree: Tree) -> None:
-    scan = scan_folder(tree("train/1.mp4", "bus/2.mp4"), val_fraction=0)
-    assert scan.classes == ("bus", "train")
+def test_read_folder_with_class_called_train_takes_it_as_class(tree: Tree) -> None:
+    found = read_folder(tree("train/1.mp4", "bus/2.mp4"), val_fraction=0)
+    assert found.classes == ("bus", "train")
 
 
 @pytest.mark.parametrize(
     ("num_videos", "val_fraction", "num_val"),
     [(10, 0.2, 2), (10, 0.01, 1), (2, 0.2, 1), (2, 0.9, 1), (3, 0.99, 2), (7, 0.0, 0)],
 )
-def test_scan_folder_divides_each_class_and_keeps_both_sides(
+def test_read_folder_divides_each_class_and_keeps_both_sides(
     tree: Tree, num_videos: int, val_fraction: float, num_val: int
 ) -> None:
     names = [f"{name}/{number}.mp4" for name in "ab" for number in range(num_videos)]
-    scan = scan_folder(tree(*names), val_fraction=val_fraction)
+    found = read_folder(tree(*names), val_fraction=val_fraction)
     for name in "ab":
-        assert sum(id_.startswith(name) for id_ in ids(scan, "val")) == num_val
-        assert sum(id_.startswith(name) for id_ in ids(scan, "train")) == num_videos - num_val
+        assert sum(id_.startswith(name) for id_ in ids(found, "val")) == num_val
+        assert sum(id_.startswith(name) for id_ in ids(found, "train")) == num_videos - num_val
 
 
-def test_scan_folder_again_with_more_videos_moves_few(tree: Tree) -> None:
+def test_read_folder_again_with_more_videos_moves_few(tree: Tree) -> None:
     names = [f"a/{number}.mp4" for number in range(40)]
-    before = set(ids(scan_folder(tree(*names), val_fraction=0.25), "val"))
-    after = set(ids(scan_folder(tree("a/new.mp4"), val_fraction=0.25), "val"))
+    before = set(ids(read_folder(tree(*names), val_fraction=0.25), "val"))
+    after = set(ids(read_folder(tree("a/new.mp4"), val_fraction=0.25), "val"))
     assert len(before) == 10
     assert len(before - after) <= 1
 
 
-def test_scan_folder_of_copied_folder_divides_alike(tree: Tree, tmp_path: Path) -> None:
+def test_read_folder_of_copied_folder_divides_alike(tree: Tree, tmp_path: Path) -> None:
     directory = tree(*(f"a/{number}.mp4" for number in range(9)))
     copy = shutil.copytree(directory, tmp_path / "elsewhere")
-    assert scan_folder(copy, val_fraction=0.3).videos == (
-        scan_folder(directory, val_fraction=0.3).videos
-    )
+    assert read_folder(copy, val_fraction=0.3) == read_folder(directory, val_fraction=0.3)
 
 
 @pytest.mark.parametrize("val_fraction", [-0.1, 1.0, float("nan")])
-def test_scan_folder_with_share_out_of_range_says_so(tree: Tree, val_fraction: float) -> None:
+def test_read_folder_with_share_out_of_range_says_so(tree: Tree, val_fraction: float) -> None:
     with pytest.raises(ValueError, match=r"in \[0, 1\)"):
-        scan_folder(tree("a/1.mp4"), val_fraction=val_fraction)
+        read_folder(tree("a/1.mp4"), val_fraction=val_fraction)
 
 
 @pytest.mark.parametrize(
@@ -139,51 +142,55 @@ def test_scan_folder_with_share_out_of_range_says_so(tree: Tree, val_fraction: f
         (["train/1.mp4", "val/2.mp4"], "outside any class folder"),
     ],
 )
-def test_scan_folder_of_unclear_layout_says_what_to_do(
+def test_read_folder_of_unclear_layout_says_what_to_do(
     tree: Tree, names: list[str], problem: str
 ) -> None:
     with pytest.raises(DataError, match=problem):
-        scan_folder(tree(*names), val_fraction=0.2)
+        read_folder(tree(*names), val_fraction=0.2)
 
 
-def test_scan_folder_of_missing_folder_or_file_says_which(tree: Tree) -> None:
+def test_read_folder_of_missing_folder_or_file_says_which(tree: Tree) -> None:
     directory = tree("a/1.mp4")
     with pytest.raises(DataError, match="absent does not exist"):
-        scan_folder(directory / "absent", val_fraction=0)
+        read_folder(directory / "absent", val_fraction=0)
     with pytest.raises(DataError, match=r"1\.mp4 is a file"):
-        scan_folder(directory / "a" / "1.mp4", val_fraction=0)
+        read_folder(directory / "a" / "1.mp4", val_fraction=0)
 
 
-def test_scan_folder_with_equal_bytes_in_two_splits_names_both(tree: Tree) -> None:
+def test_import_folder_with_equal_bytes_in_two_splits_names_both(
+    tree: Tree, tmp_path: Path
+) -> None:
     directory = tree("train/a/1.mp4", "val/a/2.mp4")
     shutil.copy(directory / "train" / "a" / "1.mp4", directory / "val" / "a" / "copy.mp4")
     with pytest.raises(DataError, match=r"train/a/1\.mp4 and val/a/copy\.mp4 have the same bytes"):
-        scan_folder(directory, val_fraction=0)
+        import_folder(directory, tmp_path / "x.jsonl", val_fraction=0)
 
 
-def test_scan_folder_with_equal_names_and_sizes_in_two_splits_is_fine(tree: Tree) -> None:
+def test_import_folder_with_equal_names_and_sizes_in_two_splits_is_fine(
+    tree: Tree, tmp_path: Path
+) -> None:
     directory = tree("train/a/1.mp4", "val/a/1.mp4")
     (directory / "train" / "a" / "1.mp4").write_text("12345")
     (directory / "val" / "a" / "1.mp4").write_text("12346")
-    assert len(scan_folder(directory, val_fraction=0).videos) == 2
+    index, _ = import_folder(directory, tmp_path / "x.jsonl", val_fraction=0, allow_unreadable=True)
+    assert len(index.videos) == 2
 
 
-def test_import_folder_records_lengths_and_rates(real: Path) -> None:
-    told: list[tuple[int, int]] = []
-    index = import_folder(
-        real, val_fraction=0.3, workers=2, progress=lambda done, of: told.append((done, of))
-    )
+def test_import_folder_records_lengths_and_rates(real: Path, tmp_path: Path) -> None:
+    index, _ = import_folder(real, tmp_path / "x.jsonl", val_fraction=0.3, jobs=2)
+    assert read_index(tmp_path / "x.jsonl") == index
     assert {(video.num_frames, video.fps) for video in index.videos} == {(8, 12.0)}
     assert [video.labels for video in index.split("val")] == [(0,), (1,)]
     assert all(index.path_of(video).is_file() for video in index.videos)
-    assert told == [(done, 6) for done in range(1, 7)]
 
 
-def test_import_folder_with_unreadable_videos_lists_ten_and_the_count(real: Path) -> None:
+def test_import_folder_with_unreadable_videos_lists_ten_and_the_count(
+    real: Path, tmp_path: Path
+) -> None:
     for number in range(12):
         (real / "a b" / f"bad {number:02}.mp4").write_text(f"no video {number}")
     with pytest.raises(DataError) as caught:
-        import_folder(real, val_fraction=0.2)
+        import_folder(real, tmp_path / "x.jsonl", val_fraction=0.2)
     message = str(caught.value)
     assert message.startswith(f"12 of 18 videos in {real} cannot be read")
     assert message.count("Invalid data") == 10
@@ -191,18 +198,18 @@ def test_import_folder_with_unreadable_videos_lists_ten_and_the_count(real: Path
     assert "--allow-unreadable" in message
 
 
-def test_import_folder_of_cut_video_is_refused(real: Path, clip: Path) -> None:
+def test_import_folder_of_cut_video_is_refused(real: Path, clip: Path, tmp_path: Path) -> None:
     content = clip.read_bytes()
     (real / "a b" / "cut.mp4").write_bytes(content[: len(content) * 9 // 10])
     with pytest.raises(DataError, match=r"a b/cut\.mp4: .*cut off"):
-        import_folder(real, val_fraction=0.2)
+        import_folder(real, tmp_path / "x.jsonl", val_fraction=0.2)
 
 
 def test_import_folder_allowing_unreadable_keeps_them_with_no_frames(
-    real: Path, caplog: pytest.LogCaptureFixture
+    real: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (real / "a b" / "bad.mp4").write_text("no video")
-    index = import_folder(real, val_fraction=0.2, allow_unreadable=True)
+    index, _ = import_folder(real, tmp_path / "x.jsonl", val_fraction=0.2, allow_unreadable=True)
     assert [video.id for video in index.videos if video.num_frames == 0] == ["a b/bad.mp4"]
     assert "a b/bad.mp4: Invalid data" in caplog.text
 

@@ -9,7 +9,7 @@ import pytest
 from reskd.common.dataset.importing.class_list import read_class_list
 from reskd.common.dataset.importing.formats.mmaction_list import parse_list
 from reskd.common.dataset.importing.labels import LabelRules
-from reskd.common.dataset.importing.pipeline import plan_import
+from reskd.common.dataset.importing.plan import plan_import
 from reskd.common.dataset.importing.report import Allowed
 from reskd.common.dataset.importing.source_sets import read_sources
 from reskd.common.dataset.importing.sources import parse_video_folders
