@@ -94,6 +94,13 @@ def extraction(
     )
 
 
+def made(*arguments: Any, **options: Any) -> Extraction:
+    """The same, made."""
+    wanted = extraction(*arguments, **options)
+    extract_frames(wanted)
+    return wanted
+
+
 def from_video(index_file: Path, video_id: str) -> NDArray[np.uint8]:
     with open_video(read_index(index_file).root / video_id, "pyav") as video:
         return video.frames(range(video.num_frames))
@@ -122,7 +129,7 @@ def test_png_store_at_native_size_gives_the_exact_frames_of_the_videos(
 
 def test_folders_are_named_as_the_reference_names_them(index_file: Path) -> None:
     options = replace(PNG, fps=1.0)
-    extract_frames(extraction(index_file, "f", options, layout="folders"))
+    made(index_file, "f", options, layout="folders")
     folder = index_file.parent / "f"
     assert sorted(path.name for path in folder.iterdir()) == [
         "a.mp4",
@@ -140,8 +147,7 @@ def test_folders_are_named_as_the_reference_names_them(index_file: Path) -> None
 def test_jpg_store_at_four_per_second_keeps_near_pictures_of_the_right_frames(
     index_file: Path,
 ) -> None:
-    wanted = extraction(index_file, "frames.h5", JPG_4)
-    extract_frames(wanted)
+    wanted = made(index_file, "frames.h5", JPG_4)
     with open_kept(wanted.out, "b/a é.mp4") as video:
         assert (video.num_frames, video.fps) == (10, 4.0)
         frames = video.frames(range(10))
@@ -151,10 +157,8 @@ def test_jpg_store_at_four_per_second_keeps_near_pictures_of_the_right_frames(
 
 
 def test_short_side_makes_pictures_smaller_and_never_larger(index_file: Path) -> None:
-    small = extraction(index_file, "small.h5", replace(JPG_4, short_side=40))
-    large = extraction(index_file, "large.h5", replace(JPG_4, short_side=200))
-    extract_frames(small)
-    extract_frames(large)
+    small = made(index_file, "small.h5", replace(JPG_4, short_side=40))
+    large = made(index_file, "large.h5", replace(JPG_4, short_side=200))
     with open_kept(small.out, "a.mp4") as video:
         assert video.frames([0, 5]).shape == (2, 40, 48, 3)
         assert frame_numbers(video.frames([5])) == [15]
@@ -165,7 +169,7 @@ def test_short_side_makes_pictures_smaller_and_never_larger(index_file: Path) ->
 @pytest.fixture(scope="module")
 def store(index_template: Path) -> Path:
     """A packed png store of all frames in several files; never change it."""
-    extract_frames(extraction(index_template, "shared.h5", shard_frames=50))
+    made(index_template, "shared.h5", shard_frames=50)
     return index_template.parent / "shared.h5"
 
 
@@ -289,8 +293,7 @@ def test_video_that_the_store_lacks_names_the_command(store: Path, tmp_path: Pat
 
 
 def test_store_that_was_replaced_is_read_anew(index_file: Path) -> None:
-    wanted = extraction(index_file, "frames.h5")
-    extract_frames(wanted)
+    wanted = made(index_file, "frames.h5")
     before = store_identity(wanted.out, LENGTHS)
     wanted.out.unlink()
     extract_frames(replace(wanted, options=JPG_4))
@@ -300,10 +303,8 @@ def test_store_that_was_replaced_is_read_anew(index_file: Path) -> None:
 
 
 def test_identity_is_that_of_the_frames_not_of_the_files(store: Path, index_file: Path) -> None:
-    one = extraction(index_file, "one.h5")
-    folders = extraction(index_file, "f", layout="folders")
-    extract_frames(one)
-    extract_frames(folders)
+    one = made(index_file, "one.h5")
+    folders = made(index_file, "f", layout="folders")
     some = ["a.mp4", "b/c.mp4"]
     identity = store_identity(store, some)
     assert identity == store_identity(one.out, some) == store_identity(folders.out, some)
@@ -333,8 +334,7 @@ def test_unreadable_videos_stop_short_and_go_on_when_fixed(index_file: Path) -> 
 
     broken.write_bytes(sound.read_bytes())
     assert extract_frames(wanted)["failures"] == {}
-    undisturbed = extraction(index_file, "other.h5")
-    extract_frames(undisturbed)
+    undisturbed = made(index_file, "other.h5")
     assert wanted.out.read_bytes() == undisturbed.out.read_bytes()
 
 
@@ -350,8 +350,7 @@ def test_store_of_nothing_but_failures_is_a_store(index_file: Path, layout: Stor
 
 
 def test_video_without_a_rate_needs_all_its_frames(index_file: Path) -> None:
-    folders = extraction(index_file, "f", layout="folders")
-    extract_frames(folders)
+    folders = made(index_file, "f", layout="folders")
     index = read_index(index_file)
     entries = tuple(replace(entry, fps=0.0) for entry in index.videos)
     write_index(index_file.parent / "g.jsonl", replace(index, root=folders.out, videos=entries))
@@ -402,8 +401,7 @@ def test_folder_from_elsewhere_is_read_in_the_order_of_its_numbers(tmp_path: Pat
 
 
 def test_store_begun_or_made_in_another_way_is_not_touched(index_file: Path) -> None:
-    wanted = extraction(index_file, "frames.h5", JPG_4)
-    extract_frames(wanted)
+    wanted = made(index_file, "frames.h5", JPG_4)
     before = wanted.out.read_bytes()
     assert extract_frames(wanted)["videos_written"] == 0
     with pytest.raises(DataError, match=r"belongs to other frames: fps was 4\.0, now it is 2\.0"):
