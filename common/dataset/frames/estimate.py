@@ -81,9 +81,12 @@ def forecast_frames(extraction: Extraction) -> FrameForecast:
                 seconds += taken / count * expected[place]
             advance()
     if not weight:
-        raise DataError(
-            f"none of the {len(chosen)} videos probed can be read, {unreadable[0]} is the first"
+        fault = (
+            f"can be read, {unreadable[0]} is the first"
+            if unreadable
+            else "has frames as the index says; import the videos again"
         )
+        raise DataError(f"none of the {len(chosen)} videos probed {fault}")
     total, packed = sum(expected), extraction.layout == "packed"
     tables = total * ROW.itemsize + len(entries) * (VIDEO.itemsize + 64) if packed else 0
     return FrameForecast(

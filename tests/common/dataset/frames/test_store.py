@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from reskd.common.dataset.frames import encode, write, write_shard
 from reskd.common.dataset.frames.encode import KeptVideo
+from reskd.common.dataset.frames.estimate import forecast_frames
 from reskd.common.dataset.frames.extract import Extraction, extract_frames
 from reskd.common.dataset.frames.folders import open_image_folder
 from reskd.common.dataset.frames.image_io import decode_one, encode_images
@@ -361,6 +362,17 @@ def test_video_without_a_rate_needs_all_its_frames(index_file: Path) -> None:
     extract_frames(whole)
     with open_kept(whole.out, "a.mp4") as video:
         np.testing.assert_array_equal(video.frames(range(24)), from_video(index_file, "a.mp4"))
+
+
+def test_forecast_of_videos_without_frames_in_the_index_says_so(index_file: Path) -> None:
+    wanted = extraction(index_file, "frames.h5")
+    videos = tuple(replace(entry, num_frames=0) for entry in wanted.entries)
+    with pytest.raises(DataError, match="none of the 4 videos probed has frames as the index says"):
+        forecast_frames(replace(wanted, index=replace(wanted.index, videos=videos)))
+    for path in (wanted.index.path_of(entry) for entry in videos):
+        path.unlink()
+    with pytest.raises(DataError, match=r"none of the 4 .* can be read, a\.mp4 is the first"):
+        forecast_frames(wanted)
 
 
 @pytest.mark.parametrize(
