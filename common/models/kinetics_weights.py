@@ -30,7 +30,7 @@ def load_kinetics_weights(model: nn.Module, name: str, *, head: str) -> None:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # no network, a proxy's answer, a full disk, half a file
+    except Exception as error:  # no network, a proxy's page, a full disk, half a file
         raise ExperimentError(
             f"Cannot get the Kinetics-400 weights of {name}: {type(error).__name__}: {error}. "
             f"Download {weights.url} elsewhere and put {weights.url.rsplit('/', 1)[-1]} into "

@@ -28,7 +28,7 @@ class SlowOnlyBackbone(nn.Module):
 
     Args:
         frames: The 2D network. Its weights are taken over: repeated along time and divided by the
-            kernel's length, so that frames that do not move give the 2D network's answer.
+            kernel's length, so that frames that do not move give what the 2D network gives.
 
     Raises:
         ExperimentError: If it is not a plain ResNet.
@@ -49,6 +49,11 @@ class SlowOnlyBackbone(nn.Module):
     def forward(self, clips_BT3HW: Tensor) -> Tensor:
         features_BCThw: Tensor = self.model.forward_features(clips_BT3HW.transpose(1, 2))
         return features_BCThw.transpose(1, 2)
+
+
+def inflate_kernel(weight: Tensor, steps: int) -> Tensor:
+    """(out, in, h, w) repeated `steps` times in time and divided by them: (out, in, t, h, w)."""
+    return weight.unsqueeze(2).repeat(1, 1, steps, 1, 1) / steps
 
 
 def _inflate_children(parent: nn.Module, names: Iterable[str], path: str = "") -> None:
@@ -101,9 +106,7 @@ def _inflated_convolution(conv: nn.Conv2d, kernel_frames: int) -> nn.Conv3d:
         bias=False,
         device="meta",  # weights of its own would only be drawn to be thrown away
     )
-    flat = conv.weight.detach().contiguous()
-    volume = flat.unsqueeze(2).repeat(1, 1, kernel_frames, 1, 1) / kernel_frames
-    layer.weight = nn.Parameter(volume)
+    layer.weight = nn.Parameter(inflate_kernel(conv.weight.detach().contiguous(), kernel_frames))
     layer.bias = conv.bias
     return layer
 

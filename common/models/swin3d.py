@@ -13,9 +13,10 @@ SWIN3D: Final[dict[str, dict[str, Any]]] = {
     "swin3d_s": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24]},
     "swin3d_b": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]},
 }
-"""Sizes by name. All cut patches of 2 frames x 4 x 4 px and attend in windows of 8 x 7 x 7."""
+"""Sizes by name. All cut patches of 2 frames x 4 x 4 px."""
 
-_SHARED: Final[dict[str, Any]] = {"patch_size": [2, 4, 4], "window_size": [8, 7, 7]}
+WINDOW: Final = (8, 7, 7)
+"""Frames, rows, columns of an attention window, in patches."""
 
 
 class Swin3DBackbone(nn.Module):
@@ -46,9 +47,10 @@ class Swin3DBackbone(nn.Module):
             raise ExperimentError(
                 f"recognizer swin3d has the backbones {', '.join(SWIN3D)}; got {name!r}."
             )
+        shared = {"patch_size": [2, 4, 4], "window_size": list(WINDOW)}
         try:
             self.model = SwinTransformer3d(
-                **{**_SHARED, **SWIN3D[name], **args},
+                **{**shared, **SWIN3D[name], **args},
                 stochastic_depth_prob=drop_path,
                 num_classes=1,
             )

@@ -1,7 +1,5 @@
 """From a foreign file to a checkpoint directory: read, recognise, rename, check, write."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +29,7 @@ from reskd.common.models.importing.safe_file import read_tensors
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, meta_model
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, sync_folder
+from reskd.common.storage.atomic_write import atomic_folder
 
 _INSIDE, _HEAD = "backbone.model.", "classifier."
 _RKD_STUDENT_SIZE, _SIZE = 112, 224
@@ -89,7 +87,7 @@ def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     model = _filled(source.spec, state, len(classes), options)
-    info = _write_whole(folder, model, source, classes, options)
+    info = _write(folder, model, source, classes, options)
     return {
         "checkpoint": str(folder),
         "source": str(file.absolute()),
@@ -238,17 +236,15 @@ def _filled(
     return model
 
 
-def _write_whole(
+def _write(
     folder: Path,
     model: Recognizer,
     source: _Source,
     classes: tuple[str, ...],
     options: ImportOptions,
 ) -> CheckpointInfo:
-    """Write beside the folder and rename, so that it appears with all its files or not at all."""
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    try:
-        info = save_checkpoint(
+    with atomic_folder(folder) as partial:
+        return save_checkpoint(
             partial,
             model,
             role=source.part.role,
@@ -257,12 +253,6 @@ def _write_whole(
             classes=classes,
             experiment={} if options.experiment is None else experiment_tree(options.experiment),
         )
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
-    return info
 
 
 def _size(source: _Source, options: ImportOptions) -> int:
