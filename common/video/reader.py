@@ -34,6 +34,7 @@ __all__ = [
     "Decoder",
     "DecordReader",
     "FileReader",
+    "FrameReader",
     "PyAVReader",
     "UnreadableVideoError",
     "VideoReader",
@@ -80,32 +81,20 @@ class VideoReader(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-class FileReader:
-    """What the readers of video files share: the facts and the checks around decoding."""
+class FrameReader:
+    """What readers share: the facts of a video, and the checks around reading its frames."""
 
-    decoder: ClassVar[str]
+    decoder: str
+    """Who reads, for messages."""
+    limit: ClassVar[str]
+    """For messages: that there are {} frames, and what to do if more are asked for."""
 
-    def __init__(self, path: Path, facts: VideoFacts | None = None) -> None:
-        """Read the packets and the first frame; `facts` are those of an earlier reader."""
+    def __init__(self, path: Path, *, num_frames: int, height: int, width: int, fps: float) -> None:
         self.path = path
-        self.facts = facts or inspect(path, self.decoder)
-        """What the file holds."""
-
-    @property
-    def num_frames(self) -> int:
-        return self.facts.num_frames
-
-    @property
-    def height(self) -> int:
-        return self.facts.height
-
-    @property
-    def width(self) -> int:
-        return self.facts.width
-
-    @property
-    def fps(self) -> float:
-        return self.facts.fps
+        self.num_frames = num_frames
+        self.height = height
+        self.width = width
+        self.fps = fps
 
     def __enter__(self) -> Self:
         return self
@@ -122,10 +111,8 @@ class FileReader:
         if asked.min() < 0:
             raise ValueError(f"frame numbers start at 0, got {asked.min()}")
         if asked.max() >= self.num_frames:
-            raise self._unreadable(
-                f"frame {asked.max()} was asked for and the file has {self.num_frames} frames; "
-                "if it was replaced since it was imported, import it again"
-            )
+            limit = self.limit.format(self.num_frames)
+            raise self._unreadable(f"frame {asked.max()} was asked for and {limit}")
         wanted, place = np.unique(asked, return_inverse=True)
         decoded = self._decode([int(position) for position in wanted])
         if decoded.shape != (len(wanted), *shape):
@@ -141,6 +128,24 @@ class FileReader:
 
     def _unreadable(self, reason: str) -> UnreadableVideoError:
         return UnreadableVideoError(self.path, self.decoder, reason)
+
+
+class FileReader(FrameReader):
+    """A video file."""
+
+    limit = "the file has {} frames; if it was replaced since it was imported, import it again"
+
+    def __init__(self, path: Path, facts: VideoFacts | None = None) -> None:
+        """Read the packets and the first frame; `facts` are those of an earlier reader."""
+        self.facts = facts or inspect(path, self.decoder)
+        """What the file holds."""
+        super().__init__(
+            path,
+            num_frames=self.facts.num_frames,
+            height=self.facts.height,
+            width=self.facts.width,
+            fps=self.facts.fps,
+        )
 
 
 class _Damage:

@@ -68,16 +68,9 @@ class FolderStore:
 
     def video(self, facts: StoredFacts) -> ImageSequence:
         """A video as a reader."""
-        folder, suffix = self.path / facts.id, self.plan["image_format"]
-        return ImageSequence(
-            path=folder,
-            kind=KIND,
-            num_frames=facts.num_frames,
-            height=facts.height,
-            width=facts.width,
-            fps=facts.fps,
-            images=lambda numbers: _read(folder, [image_name(n, suffix) for n in numbers]),
-        )
+        suffix = self.plan["image_format"]
+        names = [image_name(number, suffix) for number in range(facts.num_frames)]
+        return _sequence(self.path / facts.id, names, facts)
 
 
 def open_image_folder(folder: Path) -> ImageSequence:
@@ -93,15 +86,8 @@ def open_image_folder(folder: Path) -> ImageSequence:
         height, width, _ = decode_one(first).shape
     except ValueError as error:
         raise UnreadableVideoError(folder, KIND, f"image {names[0]}: {error}") from None
-    return ImageSequence(
-        path=folder,
-        kind=KIND,
-        num_frames=len(names),
-        height=height,
-        width=width,
-        fps=0.0,
-        images=lambda numbers: _read(folder, [names[n] for n in numbers]),
-    )
+    facts = StoredFacts(id=folder.name, num_frames=len(names), height=height, width=width)
+    return _sequence(folder, names, facts)
 
 
 def numbered_images(folder: Path) -> list[str]:
@@ -135,6 +121,12 @@ def numbered_images(folder: Path) -> list[str]:
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - fast
+
+
+def _sequence(folder: Path, names: Sequence[str], facts: StoredFacts) -> ImageSequence:
+    return ImageSequence(
+        folder, KIND, facts, lambda numbers: _read(folder, [names[n] for n in numbers])
+    )
 
 
 def _read(folder: Path, names: Sequence[str]) -> Iterator[bytes]:

@@ -60,13 +60,7 @@ class PackedStore:
         except ValueError as error:
             raise UnreadableVideoError(shard.path, KIND, f"{facts.id}: {error}") from None
         return ImageSequence(
-            path=shard.path,
-            kind=KIND,
-            num_frames=facts.num_frames,
-            height=facts.height,
-            width=facts.width,
-            fps=facts.fps,
-            images=lambda numbers: shard.images(rows[list(numbers)]),
+            shard.path, KIND, facts, lambda numbers: shard.images(rows[list(numbers)])
         )
 
 

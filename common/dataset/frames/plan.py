@@ -5,7 +5,7 @@ work exactly as the first one did.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import floor
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -119,10 +119,7 @@ def plan_record(
     rows = [[entry.id, entry.path, entry.num_frames, entry.fps] for entry in entries]
     return {
         "format": FORMAT,
-        "fps": options.fps,
-        "image_format": options.image_format,
-        "quality": options.quality,
-        "short_side": options.short_side,
+        **asdict(options),
         "decoder": decoder,
         "split": split,
         "videos": len(entries),
