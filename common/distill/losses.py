@@ -1,7 +1,7 @@
-"""What a student learns from: its own outputs against the teacher's stored ones.
+"""What a network learns from: the teacher's stored outputs, and labels.
 
-Every loss takes tensors only and states its divisor. It runs in float32 whatever the type of stored
-targets and under autocast too, and in float64 where the student's outputs have that type.
+Every loss states its divisor. It runs in float32 whatever the type of stored targets and under
+autocast too, and those on stored outputs in float64 where the student's outputs have that type.
 """
 
 from collections import Counter
@@ -183,36 +183,6 @@ def top_k_logit_map_kl(
     return divergence * (temperature**2 / log_all.numel())
 
 
-def _precise(outputs: Tensor) -> Tensor:
-    return outputs if outputs.dtype == torch.float64 else outputs.float()
-
-
-def _require_positive(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-
-
-def _location_grid(student_BThwK: Tensor, stored: Tensor, *, num_classes: int) -> Grid:
-    """Grid of a stored map (B, T, h, w, ...), once it is known to fit the student's."""
-    student = tuple(student_BThwK.shape)
-    if stored.ndim != 5 or student != (*stored.shape[:2], *student[2:4], num_classes):
-        raise ValueError(
-            f"the student's logit map {student} and the stored one {tuple(stored.shape)} differ in "
-            "clips, frames or classes; was the cache written for another class list?"
-        )
-    return stored.shape[2], stored.shape[3]
-
-
-def _upsampled_scores(student_BThwK: Tensor, grid: Grid) -> Tensor:
-    """Class scores (B, T, cells, K) on the teacher's grid."""
-    own_grid = (student_BThwK.shape[2], student_BThwK.shape[3])
-    scores = _precise(student_BThwK).flatten(2, 3)
-    if own_grid == grid:
-        return scores
-    with torch.autocast(scores.device.type, enabled=False):  # it would multiply in bfloat16
-        return upsampling_matrix(own_grid, grid).to(scores) @ scores
-
-
 def label_loss(
     logits_BK: Tensor, labels: Tensor, spec: LabelSpec, class_weights_K: Tensor | None
 ) -> Tensor:
@@ -275,3 +245,33 @@ def class_weights(
             f"{num_classes} classes; give one for each, in the order of the index, or `balanced`."
         )
     return torch.tensor(spec.class_weights, dtype=torch.float32)
+
+
+def _precise(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+
+def _require_positive(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+
+
+def _location_grid(student_BThwK: Tensor, stored: Tensor, *, num_classes: int) -> Grid:
+    """Grid of a stored map (B, T, h, w, ...), once it is known to fit the student's."""
+    student = tuple(student_BThwK.shape)
+    if stored.ndim != 5 or student != (*stored.shape[:2], *student[2:4], num_classes):
+        raise ValueError(
+            f"the student's logit map {student} and the stored one {tuple(stored.shape)} differ in "
+            "clips, frames or classes; was the cache written for another class list?"
+        )
+    return stored.shape[2], stored.shape[3]
+
+
+def _upsampled_scores(student_BThwK: Tensor, grid: Grid) -> Tensor:
+    """Class scores (B, T, cells, K) on the teacher's grid."""
+    own_grid = (student_BThwK.shape[2], student_BThwK.shape[3])
+    scores = _precise(student_BThwK).flatten(2, 3)
+    if own_grid == grid:
+        return scores
+    with torch.autocast(scores.device.type, enabled=False):  # it would multiply in bfloat16
+        return upsampling_matrix(own_grid, grid).to(scores) @ scores

@@ -10,7 +10,7 @@ from reskd.common.experiment.values import STRICT, Positive, Share
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSpec:
-    """Test protocol: which views of a video are answered, and what is made of the answers.
+    """Test protocol: which views of a video are seen, and what is made of their scores.
 
     The probabilities of a video's clips x crops are averaged (common/video/eval_views.py).
     """
@@ -23,7 +23,7 @@ class EvaluationSpec:
     """Training measures itself after every so many epochs, on one clip x the centre crop, and as
     stated below at its end."""
     batch_size: Positive = 16
-    """Clips per forward pass; a video with more of them is answered in parts."""
+    """Clips per forward pass; a video with more of them is computed in parts."""
     clips: Positive = 1
     """Clips per video, spread over it; each has the frames that `clip` says."""
     twice: bool = False

@@ -16,7 +16,7 @@ class ModelSpec:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     recognizer: Literal["tsn", "tsm", "slowonly", "swin3d", "torchvision"] = "tsn"
-    """How frames become a clip's answer. `reskd models list` shows what there is."""
+    """How frames become a clip's class scores. `reskd models list` shows what there is."""
     backbone: str = "resnet50"
     """Name of a timm model; for swin3d and torchvision of a video model of torchvision."""
     backbone_args: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -30,7 +30,7 @@ class ModelSpec:
     """Dropout before the classifier."""
     drop_path: ProperFraction = 0.0
     """Chance to skip the last residual branch in training, growing linearly from 0 at the first.
-    A teacher that answers never skips any."""
+    A teacher that is cached or measured never skips any."""
 
     def __post_init__(self) -> None:
         if self.start is not None and self.pretrained:

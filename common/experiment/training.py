@@ -74,8 +74,8 @@ class LabelSpec:
     """`one_of`: softmax and cross entropy; of a video with several labels one is drawn anew in
     every epoch. `any_of`: a sigmoid and binary cross entropy for each class, all labels at once."""
     smoothing: ProperFraction = 0.0
-    """Share of the target that is spread evenly over all classes (of `any_of`: over both
-    answers)."""
+    """Share of the target that is spread evenly over all classes (of `any_of`: over yes
+    and no)."""
     class_weights: Literal["balanced"] | tuple[Above0, ...] | None = None
     """Weight of each class in the loss, in the order of the index; `balanced` is in inverse
     proportion to its training videos; null weighs all alike."""

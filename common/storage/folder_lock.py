@@ -13,7 +13,7 @@ from reskd.common.console import say
 from reskd.common.errors import StoppedShortError
 
 _WITHOUT_LOCKS: Final = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What network file systems answer that know no locks, or none on folders."""
+"""What network file systems report that know no locks, or none on folders."""
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """`reskd dataset check`: which videos decode, tried where they can do no harm.
 
 verdicts   what may be said of a video, and what evidence says it
-decoding   the trial of one video
+trial      the trial of one video
 child      a process that tries video after video and may die of any
 pool       several of them, watched: a hang or a crash is a verdict
-journal    verdicts so far, for a check that was stopped
 checking   an index from beginning to end, and the quarantine list
 cli        the command
 """

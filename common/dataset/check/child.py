@@ -38,7 +38,7 @@ class Message:
 
 
 def serve(connection: "Connection[Message, Trial]", try_one: Try, log: Path) -> None:
-    """Main function of the process: answer each trial, until the other end is closed."""
+    """Main function of the process: try each video it is given, until the other end is closed."""
     _keep_apart(log)
     Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
     connection.send(Message(kind="ready"))

@@ -42,7 +42,7 @@ class _Child:
         self.trial = trial
         self.num_tried += 1
         self.deadline = time.monotonic() + seconds
-        # That it has just died shows when its answer is waited for.
+        # That it has just died shows when its reply is waited for.
         with suppress(OSError):
             self.connection.send(trial)
 
@@ -112,7 +112,7 @@ class _Pool:
             self.children.append(_Child(self._try_one, log))
 
     def step(self) -> Iterator[tuple[Trial, VideoCheck]]:
-        """Wait until something happens, and answer to it."""
+        """Wait until something happens, and act on it."""
         now = time.monotonic()
         earliest = min(child.deadline for child in self.children)
         ready = wait([child.connection for child in self.children], max(0.0, earliest - now))

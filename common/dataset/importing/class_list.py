@@ -1,4 +1,9 @@
-"""A file of class names: one per line, or with their numbers in front, or labels.json of SSv2."""
+"""Files of class names.
+
+A data set's is taken in every form in which such lists circulate: one name per line, numbers in
+front, in quotes, labels.json of Something-Something V2. A checkpoint's has a name on each line,
+taken as it is.
+"""
 
 import re
 from pathlib import Path
@@ -13,7 +18,7 @@ HEADERS = {"id,name"}
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Read a class list.
+    """Read the class list of a data set.
 
     Raises:
         DataError: If it cannot be read or is no list of different names.
@@ -58,13 +63,8 @@ def parse_class_list(text: str, source: str) -> tuple[str, ...]:
     return names
 
 
-def _unquoted(name: str) -> str:
-    quoted = len(name) > 1 and name[0] == name[-1] == '"'
-    return name[1:-1].replace('""', '"') if quoted else name
-
-
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read the names.
+    """Read the class names of a checkpoint, one per line in the order of its scores.
 
     Raises:
         DataError: If the file cannot be read, is empty, or has an empty line before its end.
@@ -79,3 +79,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
             f"line {names.index('') + 1} of {path} is empty. Expected is one class name per line."
         )
     return tuple(names)
+
+
+def _unquoted(name: str) -> str:
+    quoted = len(name) > 1 and name[0] == name[-1] == '"'
+    return name[1:-1].replace('""', '"') if quoted else name

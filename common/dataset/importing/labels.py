@@ -132,7 +132,7 @@ def _unknown(row: Row, label: str, classes: Sequence[str]) -> DataError:
     like = f"; the nearest is {close[0]!r}" if close else ""
     return DataError(
         f"{row.where} has class {label!r}, which is not one of the {len(classes)} of the class "
-        f"list{like}. Mend one of the two, or give --only-classes to leave such rows out"
+        f"list{like}. Fix one of the two, or give --only-classes to leave such rows out"
     )
 
 

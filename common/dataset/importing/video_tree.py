@@ -1,4 +1,4 @@
-"""Where an annotated video lies: folders are listed once, not asked for every file.
+"""Which files are videos, and where an annotated one lies: folders are listed once, not per file.
 
 A suffix may differ from the annotation's (.mp4, .webm, .MKV): names are compared without it. A
 folder called like the video counts as the folder of its frames.
@@ -14,6 +14,36 @@ from typing import NamedTuple
 
 from reskd.common.dataset.frames.folders import IMAGE_SUFFIXES
 from reskd.common.dataset.importing.annotations import Row
+
+CONTAINERS = (
+    "3g2 3gp asf avi avif divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpe mpeg mpg mts mxf nut "
+    "ogm ogv qt rm rmvb ts vob webm wmv y4m"
+)
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in CONTAINERS.split())
+
+
+def is_video(name: str) -> bool:
+    """Whether a file's name has the suffix of a video."""
+    return suffix_of(name) in VIDEO_SUFFIXES
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name has the suffix of an image."""
+    return suffix_of(name) in IMAGE_SUFFIXES
+
+
+def video_stem(name: str) -> str:
+    """A name without its suffix, if that is one of a video; ids may hold dots of their own."""
+    return name[: -len(suffix_of(name))] if is_video(name) else name
+
+
+def suffix_of(name: str) -> str:
+    """The suffix in small letters, with its dot; empty if there is none.
+
+    Plain text instead of a Path: this is asked for every file of large data sets.
+    """
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > name.rfind("/") + 1 else ""
 
 
 class Place(NamedTuple):
@@ -138,34 +168,3 @@ class VideoTree:
 def _key(stem: str) -> str:
     # One name may be written with composed letters on disk and decomposed ones in the list.
     return unicodedata.normalize("NFC", stem)
-
-
-CONTAINERS = (
-    "3g2 3gp asf avi avif divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpe mpeg mpg mts mxf nut "
-    "ogm ogv qt rm rmvb ts vob webm wmv y4m"
-)
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in CONTAINERS.split())
-
-
-def is_video(name: str) -> bool:
-    """Whether a file's name has the suffix of a video."""
-    return suffix_of(name) in VIDEO_SUFFIXES
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name has the suffix of an image."""
-    return suffix_of(name) in IMAGE_SUFFIXES
-
-
-def video_stem(name: str) -> str:
-    """A name without its suffix, if that is one of a video; ids may hold dots of their own."""
-    return name[: -len(suffix_of(name))] if is_video(name) else name
-
-
-def suffix_of(name: str) -> str:
-    """The suffix in small letters, with its dot; empty if there is none.
-
-    Plain text instead of a Path: this is asked for every file of large data sets.
-    """
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > name.rfind("/") + 1 else ""

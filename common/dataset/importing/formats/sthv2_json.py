@@ -53,7 +53,7 @@ def parse_videos(text: str, source: str, *, split: str) -> Annotations:
         DataError: If an entry is wrong, with its number.
     """
     if not text.lstrip().startswith("["):
-        return _parse_answers(text, source, split)
+        return _parse_csv(text, source, split)
     rows: list[Row] = []
     ignored: list[Ignored] = []
     for number, entry in enumerate(json_value(text, source), start=1):
@@ -75,7 +75,7 @@ def is_labels(text: str) -> bool:
     return text.lstrip().startswith("{")
 
 
-def _parse_answers(text: str, source: str, split: str) -> Annotations:
+def _parse_csv(text: str, source: str, split: str) -> Annotations:
     rows = []
     for number, line in numbered_lines(text):
         id_, separator, template = line.partition(";")
