@@ -58,14 +58,19 @@ def preemptible() -> Iterator[None]:
 def stop_request() -> Iterator[StopRequest]:
     """Note the signals of schedulers and Ctrl-C inside the block.
 
-    For work that stops at a moment of its own. Main thread only.
+    For work that stops at a moment of its own. Main thread only. A Ctrl-C that is ignored stays so:
+    it is meant for what runs in the foreground of the terminal, not for a command that a script
+    has started with `&` there. What schedulers send is obeyed even then.
     """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
         request.note(number)
 
-    with _handled_by(note, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        numbers.append(signal.SIGINT)
+    with _handled_by(note, *numbers):
         yield request
 
 

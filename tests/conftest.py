@@ -1,12 +1,13 @@
-"""What every test may rely on: global generators as they were, and few threads."""
+"""What every test may rely on: global generators as they were, few threads, no waiting for disks."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["pytester", "tests.fixtures", "tests.gpu_marker"]
 
 torch.set_num_threads(1)  # tests are small; more threads only get in each other's way
 
@@ -20,3 +21,18 @@ def _global_generators_restored() -> Iterator[None]:
     yield
     torch.set_rng_state(torch_state)
     np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Only a power cut tells a synced file from another, and a tiny run syncs hundreds of them.
+
+    Tests of what is synced, and when, put a function of their own in its place.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _stays_in_memory)
+        yield
+
+
+def _stays_in_memory(descriptor: int) -> None:
+    os.fstat(descriptor)  # a closed file is refused, as it would be

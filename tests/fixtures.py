@@ -1,6 +1,8 @@
 """Fixtures of the tests of both stages: made once per session, copied for every test."""
 
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,15 @@ def tiny_cache(tiny_experiment: Path, tiny_cache_template: Path) -> TinyCache:
     """The same with a finished cache, also this test's alone."""
     cache = shutil.copytree(tiny_cache_template, tiny_experiment.parent / "cache")
     return TinyCache(tiny_experiment, cache)
+
+
+@pytest.fixture
+def ctrl_c_arrives() -> Iterator[None]:
+    """SIGINT interrupts this process and those it starts, also in tests run in the background.
+
+    A shell that starts a command with `&` in a script has it ignore SIGINT, and every process below
+    inherits that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

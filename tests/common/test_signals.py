@@ -8,6 +8,8 @@ import pytest
 from reskd.common.errors import PreemptedError
 from reskd.common.signals import preemptible, stop_request
 
+pytestmark = pytest.mark.usefixtures("ctrl_c_arrives")
+
 
 def handlers() -> list[object]:
     return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
@@ -82,3 +84,16 @@ def test_ctrl_c_after_another_signal_does_not_wait(first: signal.Signals) -> Non
         assert stop.made
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_that_is_ignored_stays_so_and_schedulers_are_still_obeyed() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in what a script starts with `&`
+    with stop_request() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.made
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.made
+        os.kill(os.getpid(), signal.SIGINT)
+    assert "Stopped by SIGTERM." in str(stop.error())
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

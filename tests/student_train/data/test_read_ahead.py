@@ -264,7 +264,7 @@ def test_slot_in_use_when_reading_is_left_waits_for_its_copies_too(
     assert [what for what, _, _ in events.log][:2] == ["recorded", "awaited"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_batches_copied_to_a_gpu_hold_what_the_store_holds(reader: WatchedReader) -> None:
     device = torch.device("cuda")
     ring = SlotRing(reader, NAMES, max_rows=3, slots=2, device=device)
