@@ -1,4 +1,4 @@
-"""What every test may rely on: global generators as they were, few threads, no waiting for disks."""
+"""What every test may rely on: few threads, no waiting for disks, generators as they were."""
 
 import os
 from collections.abc import Iterator

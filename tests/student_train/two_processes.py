@@ -1,6 +1,8 @@
 """Two processes of one training run, started for a test."""
 
+import os
 import pickle
+import socket
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
@@ -17,18 +19,20 @@ from tests.tiny_experiment import CPU
 
 WORLD = 2
 SECONDS = 120
+IMPORTS = ("reskd.student_train.train.runs", "torch.utils.tensorboard")
+"""What takes new processes far longer than a tiny run does."""
 
-Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 
 
-def in_one_group(work: Callable[[ProcessGroup], Answer]) -> list[Answer]:
-    """What two new processes answer that have joined one gloo group.
+def in_one_group(work: Callable[[ProcessGroup], Found]) -> list[Found]:
+    """What two new processes return that have joined one gloo group.
 
     Args:
         work: What each of them does; pickled, so a function of a module or a partial one.
 
     Returns:
-        The first process's answer and the second one's.
+        What the first process found and what the second one did.
 
     Raises:
         RuntimeError: As of `in_two_processes`.
@@ -37,79 +41,76 @@ def in_one_group(work: Callable[[ProcessGroup], Answer]) -> list[Answer]:
         return in_two_processes(partial(_as_member, work, (Path(folder) / "meet").as_uri()))
 
 
-def in_two_processes(work: Callable[[int], Answer]) -> list[Answer]:
-    """What two new processes answer that only know their rank.
+def in_two_processes(work: Callable[[int], Found]) -> list[Found]:
+    """What two new processes return that only know their rank.
 
-    Imports take them far longer than a tiny run does. So one fresh process, without the test
-    process's threads, imports what `work` needs and is then forked in two.
+    They are forked from a server of this test process that has done their imports and has none of
+    its threads.
 
     Args:
         work: What each of them does; pickled, so a function of a module or a partial one.
 
     Returns:
-        The first process's answer and the second one's.
+        What the first process found and what the second one did.
 
     Raises:
         RuntimeError: If one of them fails, exits with an error or takes longer than SECONDS.
     """
-    context = get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    origin = context.Process(target=_fork_in_two, args=(work, theirs))
-    origin.start()
-    theirs.close()
-    try:
-        # It gives up by itself, and earlier: killed, it would leave the two behind.
-        if not ours.poll(3 * SECONDS):
-            raise RuntimeError("The processes did not start.")
-        answers, ends = ours.recv()
-    except EOFError:
-        raise RuntimeError("The processes did not start; stderr says why.") from None
-    finally:
-        origin.kill()
-        origin.join()
-    if ends != [0] * WORLD:
-        raise RuntimeError(f"The processes ended with {ends}, not with 0; stderr says why.")
-    return [pickle.loads(answer) for answer in answers]
-
-
-def _fork_in_two(work: Callable[[int], Any], found: Connection) -> None:
-    """Send both pickled answers, and both exit codes."""
-    context = get_context("fork")
-    processes, answers = [], []
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*IMPORTS])
+    processes, pipes = [], []
     for rank in range(WORLD):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_answer, args=(work, rank, theirs), daemon=True)
+        process = context.Process(target=_send, args=(work, rank, theirs), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
-        answers.append(ours)
+        pipes.append(ours)
     try:
-        received = [_received(answer) for answer in answers]
+        received = [_received(pipe) for pipe in pipes]
         for process in processes:
             process.join(10)
     finally:
         for process in processes:
             process.kill()
             process.join()
-    found.send((received, [process.exitcode for process in processes]))
+    ends = [process.exitcode for process in processes]
+    if ends != [0] * WORLD:
+        raise RuntimeError(f"The processes ended with {ends}, not with 0; stderr says why.")
+    return [pickle.loads(found) for found in received]
 
 
-def _received(answer: Connection) -> bytes:
+def as_torchrun_does(rank: int, port: int) -> None:
+    """Tell a command by this process's environment which one of the two it is."""
+    os.environ.update(
+        WORLD_SIZE=str(WORLD), RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+
+
+def free_port() -> int:
+    """For the two to meet at."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def _received(pipe: Connection) -> bytes:
     """Nothing of a process that failed or hangs: its exit code tells."""
     try:
-        return answer.recv_bytes() if answer.poll(SECONDS) else b""
+        return pipe.recv_bytes() if pipe.poll(SECONDS) else b""
     except EOFError:
         return b""
 
 
-def _answer(work: Callable[[int], Any], rank: int, answer: Connection) -> None:
-    # Pickled here: a connection would send a tensor as a handle that dies with this process.
-    answer.send_bytes(pickle.dumps(work(rank)))
-
-
-def _as_member(work: Callable[[ProcessGroup], Answer], meet: str, rank: int) -> Answer:
+def _send(work: Callable[[int], Any], rank: int, pipe: Connection) -> None:
     torch.set_num_threads(1)
+    # Pickled here: a connection would send a tensor as a handle that dies with this process.
+    pipe.send_bytes(pickle.dumps(work(rank)))
+
+
+def _as_member(work: Callable[[ProcessGroup], Found], meet: str, rank: int) -> Found:
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=WORLD)
-    answer = work(ProcessGroup(CPU, rank=rank, world=WORLD))
+    found = work(ProcessGroup(CPU, rank=rank, world=WORLD))
     dist.destroy_process_group()
-    return answer
+    return found

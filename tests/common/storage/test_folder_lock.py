@@ -11,6 +11,7 @@ import pytest
 
 from reskd.common.errors import StoppedShortError
 from reskd.common.storage.folder_lock import locked
+from tests.processes import started
 
 HOLD = """
 import sys
@@ -35,10 +36,8 @@ def _hold(path: Path) -> None:
 
 def test_second_holder_is_refused_until_the_first_is_killed(path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(path)]
-    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert first.stdout is not None
-    assert first.stdin is not None
-    with first.stdout, first.stdin:
+    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
         with pytest.raises(StoppedShortError) as refused:
             _hold(path)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pytest
 from reskd.common.cli.main import main
 from reskd.common.experiment.load import load_experiment
 from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order
-from tests.student_train.two_processes import WORLD, in_two_processes
+from tests.student_train.two_processes import WORLD, as_torchrun_does, free_port, in_two_processes
 from tests.tiny_experiment import training_videos
 
 EPOCHS = 3
@@ -102,7 +101,7 @@ def ended(
             video.write_bytes(b"no video")
         bad[case.id] = [video.relative_to(experiment / "videos").as_posix() for video in broken]
     runs = [(folders[case.id], case.max_bad) for case in CASES]
-    codes = in_two_processes(partial(_codes, [_free_port() for _ in runs], runs))
+    codes = in_two_processes(partial(_codes, [free_port() for _ in runs], runs))
     return {
         case.id: Ended(
             codes=[own[number] for own in codes],
@@ -118,9 +117,7 @@ def _codes(ports: Sequence[int], runs: Sequence[tuple[Path, float]], rank: int) 
     """What torchrun starts: the same commands, told by the environment who it is."""
     codes = []
     for port, (folder, max_bad) in zip(ports, runs, strict=True):
-        os.environ.update(
-            WORLD_SIZE=str(WORLD), RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-        )
+        as_torchrun_does(rank, port)
         overrides = ["-o", f"student.training.epochs={EPOCHS}"]
         with (folder / f"{rank}.log").open("w") as log:
             sys.stdout.flush()
@@ -130,13 +127,6 @@ def _codes(ports: Sequence[int], runs: Sequence[tuple[Path, float]], rank: int) 
             options = ["--no-validate", "--device", "cpu", "--max-bad", str(max_bad)]
             codes.append(main([*given, "--run", str(folder / "run"), *options, *overrides]))
     return codes
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -3,11 +3,9 @@
 import csv
 import io
 import json
-import os
-import socket
 from contextlib import redirect_stdout
 from dataclasses import replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +19,7 @@ from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
 from reskd.common.models.registry import build_model
 from reskd.student_train.evaluate.measure import measure
+from tests.student_train.two_processes import as_torchrun_does, free_port, in_two_processes
 from tests.tiny_experiment import ALONE, cut_off, make_tiny_experiment
 
 AWKWARD = ('a "b", c', "<script>", "=1+1")
@@ -203,25 +202,13 @@ def test_network_in_memory_is_measured_by_the_protocol_that_is_asked_for(home: P
     assert found["views"] == 6
 
 
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def _rank(rank: int, port: int, arguments: list[str], folder: Path) -> None:
-    """What torchrun starts: the same command, told by its environment who it is."""
-    os.environ.update(
-        WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+def _code(port: int, arguments: list[str], folder: Path, rank: int) -> int:
+    """Of the command, told by its environment which process it is, as torchrun does."""
+    as_torchrun_does(rank, port)
     with (folder / f"{rank}.json").open("w") as out, redirect_stdout(out):
-        code = main([*arguments, "--scores", str(folder / f"{rank}.npz")])
-    os._exit(code)  # nothing of the parent's is to be tidied up here
+        return main([*arguments, "--scores", str(folder / f"{rank}.npz")])
 
 
-# Python 3.12 and later warn of any fork beside threads; torch has some.
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_two_processes_together_answer_what_one_answers_bit_for_bit(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,22 +218,12 @@ def test_two_processes_together_answer_what_one_answers_bit_for_bit(
     cut_off(broken)
     options = ["--split", "train", "--batch", "2", "--max-bad", "0.2"]  # five and four videos
     arguments = ["evaluate", str(home / "one"), *options, "--device", "cpu", "--json"]
-    context, port = get_context("fork"), _free_port()
-    processes = [
-        context.Process(target=_rank, args=(rank, port, arguments, tmp_path), daemon=True)
-        for rank in range(2)
-    ]
     try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(timeout=120)
+        codes = in_two_processes(partial(_code, free_port(), arguments, tmp_path))
         alone = _reskd(capsys, home / "one", *options, "--scores", tmp_path / "alone.npz")
     finally:
         broken.write_bytes(whole)
-        for process in processes:
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert codes == [0, 0]
     assert (tmp_path / "1.json").read_text() == ""  # only the first talks and writes
     assert not (tmp_path / "1.npz").exists()
     together = json.loads((tmp_path / "0.json").read_text())

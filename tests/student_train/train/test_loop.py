@@ -36,6 +36,7 @@ from reskd.student_train.train.loop import Training, train
 from reskd.student_train.train.stepper import Stepper
 from reskd.student_train.train.task import Task
 from reskd.teacher_cache.read.reader import CacheReader
+from tests.processes import started
 from tests.tiny_experiment import ALONE, TinyCache
 
 EPOCHS = 3
@@ -227,6 +228,7 @@ def test_train_killed_between_event_and_state_logs_that_epoch_once(
     never_stopped.assert_same_end(trainer, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("ctrl_c_arrives")
 def test_train_on_first_ctrl_c_finishes_the_step_and_on_second_stops_at_once(
     trainer: Trainer, never_stopped: NeverStopped, tmp_path: Path
 ) -> None:
@@ -393,16 +395,15 @@ def test_train_student_command_on_sigterm_ends_with_75_and_goes_on(
         given = ["train-student", str(tiny_cache.experiment), "--cache", str(tiny_cache.cache)]
         return [*given, "--run", str(tmp_path / run), "-o", "student.training.epochs=15"]
 
-    process = subprocess.Popen(
+    with started(
         [sys.executable, "-m", "reskd.common.cli.main", *arguments("run")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # as the tests: threads change roundings
         stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not read_events(tmp_path / "run") and process.poll() is None:
-        time.sleep(0.02)
-    process.terminate()
-    _, said = process.communicate(timeout=60)
+    ) as process:
+        while not read_events(tmp_path / "run") and process.poll() is None:
+            time.sleep(0.02)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert "Traceback" not in said
     assert 0 < len(read_events(tmp_path / "run")) < 15

@@ -30,7 +30,7 @@ Context = ForkContext | ForkServerContext | SpawnContext
 def _read_by_ranks(
     reader: CacheReader, order: list[int], world: int, context: Context
 ) -> list[dict[str, NDArray[np.generic]]]:
-    processes, targets = [], []
+    processes, pipes = [], []
     for rank in range(world):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(
@@ -39,12 +39,15 @@ def _read_by_ranks(
         process.start()
         theirs.close()
         processes.append(process)
-        targets.append(ours)
+        pipes.append(ours)
     try:
-        return [answer.recv() for answer in targets]
+        found = [pipe.recv() for pipe in pipes]
+        for process in processes:
+            process.join(60)
+        return found
     finally:
         for process in processes:
-            process.join(timeout=60)
+            process.kill()
 
 
 @pytest.mark.parametrize(
@@ -134,8 +137,11 @@ def test_workers_leave_signals_to_the_training_process(tiny_cache: TinyCache) ->
     # In a process of its own: the server of all workers is started once per process.
     process = get_context("spawn").Process(target=_read_on_after_signals, args=(tiny_cache,))
     process.start()
-    process.join(120)
-    assert process.exitcode == 0
+    try:
+        process.join(120)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 def _read_on_after_signals(cache: TinyCache) -> None:

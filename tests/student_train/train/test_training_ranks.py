@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from reskd.student_train.data.labels import Labels
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.teacher_cache.read.reader import CacheReader
+from tests.processes import started
+from tests.student_train.two_processes import as_torchrun_does, free_port, in_two_processes
 from tests.tiny_experiment import CPU, TinyCache
 
 WITHOUT_BATCHNORM = "student.model.backbone_args.norm_layer=layernorm2d"
@@ -81,45 +84,62 @@ def test_epoch_from_a_later_step_is_the_rest_of_the_epoch(tiny_cache: TinyCache)
     assert batches.planned_clips(3) == 6
 
 
-@pytest.mark.parametrize("batch_size", [4, 1], ids=["shared", "one-has-nothing"])
-def test_two_processes_come_to_the_losses_and_weights_of_one(
-    tiny_cache: TinyCache, tmp_path: Path, batch_size: int
-) -> None:
-    """With batch size 1 the second process has no clip at all."""
-
-    def arguments(run: str) -> list[str]:
-        options = (
-            WITHOUT_BATCHNORM,
-            f"student.training.batch_size={batch_size}",
-            "student.training.epochs=2",
-            "student.training.optimizer.name=sgd",
-            "student.model.dropout=0.0",
-        )
-        overrides = [word for option in options for word in ("-o", option)]
-        given = ["train-student", str(tiny_cache.experiment), "--cache", str(tiny_cache.cache)]
-        return [*given, "--run", str(tmp_path / run), "--no-validate", *overrides]
-
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    finished = subprocess.run(
-        [*launch, "-m", "--", "reskd.common.cli.main", *arguments("two")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+def _arguments(cache: TinyCache, run: Path, *, batch_size: int) -> list[str]:
+    options = (
+        WITHOUT_BATCHNORM,
+        f"student.training.batch_size={batch_size}",
+        "student.training.epochs=2",
+        "student.training.optimizer.name=sgd",
+        "student.model.dropout=0.0",
     )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("student trained") == 1
-    assert main(arguments("one")) == 0
-    one, two = (read_events(tmp_path / run) for run in ("one", "two"))
-    assert [event["clips"] for event in two] == [9, 9]
+    overrides = [word for option in options for word in ("-o", option)]
+    given = ["train-student", str(cache.experiment), "--cache", str(cache.cache)]
+    return [*given, "--run", str(run), "--no-validate", *overrides]
+
+
+def test_run_started_by_torchrun_comes_to_the_losses_and_weights_of_one_process(
+    tiny_cache: TinyCache, tmp_path: Path
+) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    given = _arguments(tiny_cache, tmp_path / "two", batch_size=4)
+    with started(
+        [*launch, "-m", "--", "reskd.common.cli.main", *given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        told, said = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    assert told.count("student trained") == 1
+    assert main(_arguments(tiny_cache, tmp_path / "one", batch_size=4)) == 0
+    _assert_same_end(tmp_path)
     starts = [read_events(tmp_path / run, "start") for run in ("one", "two")]
     assert [[start["processes"] for start in found] for found in starts] == [[1], [2]]
     command = ["torchrun", "--nproc-per-node", "2", "--no-python", "--", "reskd", "train-student"]
     assert starts[1][0]["command"][:7] == command
+
+
+def _codes(port: int, given: list[str], rank: int) -> int:
+    as_torchrun_does(rank, port)
+    return main(given)
+
+
+def test_process_that_never_has_a_clip_comes_to_the_losses_and_weights_of_one_process(
+    tiny_cache: TinyCache, tmp_path: Path
+) -> None:
+    given = _arguments(tiny_cache, tmp_path / "two", batch_size=1)
+    assert in_two_processes(partial(_codes, free_port(), given)) == [0, 0]
+    assert main(_arguments(tiny_cache, tmp_path / "one", batch_size=1)) == 0
+    _assert_same_end(tmp_path)
+
+
+def _assert_same_end(folder: Path) -> None:
+    """Of the runs `one` and `two`."""
+    one, two = (read_events(folder / run) for run in ("one", "two"))
+    assert [event["clips"] for event in two] == [9, 9]
     for name in ("loss", "cross_entropy", "feature_mse", "train_top1"):
         ours, theirs = ([event[name] for event in events] for events in (two, one))
         assert ours == pytest.approx(theirs, rel=1e-4), name
-    weights, expected = (load_file(tmp_path / run / WEIGHTS_FILE) for run in ("two", "one"))
+    weights, expected = (load_file(folder / run / WEIGHTS_FILE) for run in ("two", "one"))
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
 

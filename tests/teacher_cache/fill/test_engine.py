@@ -29,6 +29,7 @@ from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import CachePlan, plan_cache
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.verify import verify_cache
+from tests.processes import started
 from tests.teacher_cache.handling import OPTIONS, tree_of
 from tests.tiny_experiment import (
     TinyCache,
@@ -113,17 +114,15 @@ def test_kill_in_the_middle_then_the_same_command_ends_with_equal_bytes(
         "cache-teacher",
         str(tiny_cache.experiment),
     ]
-    process = subprocess.Popen(
-        [*command, "--cache", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if (folder / "cache.json").exists() and len(list(folder.glob("commits/*.json"))) >= (
-            after_commits
-        ):
-            process.kill()
-        time.sleep(0.001)
-    process.wait()
+    command += ["--cache", str(folder)]
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if (folder / "cache.json").exists() and len(list(folder.glob("commits/*.json"))) >= (
+                after_commits
+            ):
+                process.kill()
+            time.sleep(0.001)
     assert process.returncode == -signal.SIGKILL
     finished = read_commits(folder, 1, 9)
     make_tiny_cache(tiny_cache.experiment, folder)

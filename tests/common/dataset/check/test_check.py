@@ -45,6 +45,7 @@ from reskd.common.storage.journal import journal_file
 from reskd.common.video.reader import UnreadableVideoError
 from tests import REPOSITORY
 from tests.common.dataset.check.fake_decoders import ACTIONS, misbehave, tries_of
+from tests.processes import started
 from tests.video_files import numbered_frames, shared_data, write_sound, write_video
 
 CLIP = ClipSpec(num_clips=4)
@@ -172,6 +173,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.usefixtures("ctrl_c_arrives")
 @pytest.mark.parametrize(
     ("number", "exit_code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)],
@@ -181,23 +183,18 @@ def test_check_that_is_stopped_leaves_no_process_and_goes_on(
 ) -> None:
     index = make_index(tmp_path, ["a.mp4", "b.mp4", "hang.mp4", "z.mp4"])
     command = [sys.executable, "-c", INTERRUPTED, "dataset", "check", os.fspath(index)]
-    running = subprocess.Popen(
-        [*command, "--jobs", "1", "--frames", "4"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=REPOSITORY,
-    )
-    wait_for(lambda: bool(tries_of(tmp_path, "hang.mp4")))
-    if number == signal.SIGKILL:
-        running.kill()
-    else:  # to the whole group, as a terminal and some schedulers do
-        os.killpg(running.pid, number)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == exit_code, errors
-    assert "Traceback" not in errors
-    (child,) = tries_of(tmp_path, "hang.mp4")
-    wait_for(lambda: not is_alive(child))
+    command += ["--jobs", "1", "--frames", "4"]
+    with started(command, stderr=subprocess.PIPE, cwd=REPOSITORY) as running:
+        wait_for(lambda: bool(tries_of(tmp_path, "hang.mp4")))
+        if number == signal.SIGKILL:
+            running.kill()
+        else:  # to the whole group, as a terminal and some schedulers do
+            os.killpg(running.pid, number)
+        _, errors = running.communicate(timeout=60)
+        assert running.returncode == exit_code, errors
+        assert "Traceback" not in errors
+        (child,) = tries_of(tmp_path, "hang.mp4")
+        wait_for(lambda: not is_alive(child))
     journal = journal_file(index, "check")
     assert len(journal.read_text().splitlines()) == 3  # the header, a and b
     with journal.open("a") as file:
