@@ -88,12 +88,11 @@ def test_ctrl_c_after_another_signal_does_not_wait(first: signal.Signals) -> Non
 
 def test_ctrl_c_that_is_ignored_stays_so_and_schedulers_are_still_obeyed() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in what a script starts with `&`
+    made = []
     with stop_request() as stop:
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-        assert not stop.made
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.made
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            made.append(stop.made)
+    assert made == [False, False, True, True]
     assert "Stopped by SIGTERM." in str(stop.error())
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
