@@ -1,4 +1,4 @@
-"""What is taken for what: the matrix of classes and answers, and how each class fares.
+"""What is taken for what: the matrix of classes and predictions, and how each class fares.
 
 Pure functions of class scores and labels; names and shapes are those of common/metrics.py.
 """
@@ -6,6 +6,7 @@ Pure functions of class scores and labels; names and shapes are those of common/
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reskd.common.metrics import average_precisions, correct_predictions
@@ -16,20 +17,27 @@ def confusion(
     targets_NK: NDArray[np.bool_],
     predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """Videos by class (row) and answer (column), (K, K + 1); the last column: could not be read.
+    """Videos by class (row) and prediction (column), (K, K + 1); the last one: could not be read.
 
-    A video of several labels is counted in the row of each of them, on the diagonal if its answer
-    is any of them, so that diagonal over row is the accuracy that `mean_class_accuracy` averages.
+    A video of several labels is counted in the row of each of them, on the diagonal if its
+    prediction is any of them, so that diagonal over row is the accuracy that `mean_class_accuracy`
+    averages.
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)
     classes = scores_NK.shape[1]
     video, label = np.nonzero(targets_NK)
-    wrong = np.where(predicted_N, scores_NK.argmax(axis=1), classes)[video]
-    table = np.zeros((classes, classes + 1), np.int64)
-    np.add.at(table, (label, np.where(right_N[video], label, wrong)), 1)
+    taken_for = np.where(predicted_N, scores_NK.argmax(axis=1), classes)[video]
+    square = multiclass_confusion_matrix(
+        torch.from_numpy(np.where(right_N[video], label, taken_for)),
+        torch.from_numpy(label),
+        num_classes=classes + 1,
+    )
+    table: NDArray[np.int64] = square.numpy()[:classes]
     return table
 
 
@@ -40,7 +48,7 @@ class ClassFigures:
     videos: int
     right: int
     average_precision: float
-    """nan without videos, and where no video of any class was answered."""
+    """nan without videos, and where no video of any class could be read."""
     wrong_prediction: int | None
     """Class that its videos are most often taken for; the first of equals; None if for none."""
     wrong_count: int
@@ -48,7 +56,7 @@ class ClassFigures:
 
     @property
     def accuracy(self) -> float:
-        """Share of its videos that are answered rightly; nan without videos."""
+        """Share of its videos that are predicted rightly; nan without videos."""
         return self.right / self.videos if self.videos else float("nan")
 
 

@@ -5,7 +5,7 @@ Pure functions of class scores and labels; names and shapes are those of common/
 A bootstrap draws as many videos as there are, with replacement, measures again, and repeats; the
 interval spans the middle 95 % of what was measured (percentile bootstrap). It says how much of a
 figure is owed to which videos happened to be in the split. It knows nothing of another training
-seed, which often moves a student more.
+seed, which often changes a student more.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reskd.common.metrics import correct_predictions, mean_average_precision, top_k_hits
@@ -22,9 +23,9 @@ RESAMPLES: Final = 2000
 CONFIDENCE: Final = 0.95
 CALIBRATION_BINS: Final = 15
 MAP_NUMBERS: Final = 1_000_000_000
-"""Mean average precision sorts every class: of so many scores in all resamples at most ..."""
+"""Most scores that all resamples of mean average precision sort together ..."""
 MAP_LEAST_RESAMPLES: Final = 200
-"""... but so often at least. 20 000 videos of 400 classes: 200 resamples, seconds."""
+"""... but there are at least so many. 20 000 videos of 400 classes: 200 resamples, seconds."""
 _CHUNK_NUMBERS: Final = 4_000_000
 """Numbers that are in memory together, as counts of resamples."""
 
@@ -50,7 +51,7 @@ def accuracy_intervals(
     """Intervals of top1, top5, mean_class_accuracy and mean_average_precision.
 
     Videos are drawn together with all of their labels. A class that no drawn video has is left out
-    of the means of that draw; a draw without an answered video has no mean average precision.
+    of the means of that draw; a draw without a predicted video has no mean average precision.
 
     Mean average precision is special in two ways. There are fewer draws where N x K is large
     (`map_resamples`). And a video that is drawn twice stands beside itself, which makes precision
@@ -130,30 +131,36 @@ def calibration_error(
     *,
     bins: int = CALIBRATION_BINS,
 ) -> float:
-    """Expected calibration error: how far the probability of an answer is from how often it holds.
+    """Expected calibration error: how far a prediction's probability is from how often it is right.
 
-    Answers are put into bins of equal width by their probability; the gaps between mean probability
-    and share of right answers are averaged with the bins' sizes as weights. Videos that could not
-    be read have no answer and are left out. Bins are closed below; the last one holds 1 as well.
+    Predictions are put into bins of equal width by their probability; the gaps between mean
+    probability and share of right ones are averaged with the bins' sizes as weights. Videos that
+    could not be read have no prediction and are left out. Bins are closed below; the last one holds
+    1 as well.
 
     Returns:
-        A share in [0, 1]; nan where no video was answered.
+        A share in [0, 1]; nan where no video could be read.
 
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
 
-    Source: Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017, arXiv:1706.04599, section 2. Equals
-    torchmetrics' multiclass_calibration_error(norm="l1"), which knows one label per video and
-    gives answers of probability 1 a bin of their own.
+    Source: Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017, arXiv:1706.04599, section 2. The bins
+    are torchmetrics'. Its multiclass form knows one label per video, so the binary one is asked
+    whether predictions are right.
     """
+    # A second's work, for results only: training measures itself without it.
+    from torchmetrics.functional.classification import binary_calibration_error
+
     right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)[predicted_N]
     if not len(right_N):
         return float("nan")
     stated_N = scores_NK.max(axis=1)[predicted_N].astype(np.float64)
-    edges = np.linspace(0, 1, bins + 1)
-    bin_N = np.clip(np.searchsorted(edges, stated_N, side="right") - 1, 0, bins - 1)
-    gaps = np.bincount(bin_N, weights=stated_N - right_N, minlength=bins)
-    return float(np.abs(gaps).sum() / len(right_N))
+    # torchmetrics gives 1 a bin of its own, and takes anything above it (a mean may round there)
+    # as a sign that all are logits.
+    stated_N = np.minimum(stated_N, np.nextafter(1, 0))
+    return binary_calibration_error(
+        torch.from_numpy(stated_N), torch.from_numpy(right_N.astype(np.int64)), n_bins=bins
+    ).item()
 
 
 def agreements(
@@ -162,7 +169,10 @@ def agreements(
     teacher_NK: NDArray[np.floating],
     teacher_predicted_N: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether two networks give a video the same answer, right or wrong, (N,); no answer agrees."""
+    """Whether two networks take a video for the same class, right or wrong, (N,).
+
+    Where either could not read it they do not agree.
+    """
     same_N: NDArray[np.bool_] = scores_NK.argmax(axis=1) == teacher_NK.argmax(axis=1)
     return same_N & predicted_N & teacher_predicted_N
 
@@ -198,7 +208,7 @@ class _ResampledPrecision:
         return np.where(counts_NR.any(axis=0), mean_R, np.nan)
 
     def _class_area(self, label: int, counts_NR: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Sum of the precisions at the drawn videos of a class that were answered."""
+        """Sum of the precisions at the drawn and predicted videos of a class."""
         column_N = self._scores_NK[:, label]
         order_N = np.argsort(-column_N, kind="stable")
         own_N = self._targets_NK[order_N, label]

@@ -21,7 +21,7 @@ from reskd.common.metrics import (
     top_k,
 )
 
-# Video 0 is answered rightly, 1 in second place, 2 (of two labels) by one of them, 3 in last place.
+# Video 0 is right, 1 in second place, 2 (of two labels) by one of them, 3 in last place.
 SCORES = np.array(
     [[0.6, 0.2, 0.1, 0.1], [0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]],
     dtype=np.float32,
@@ -55,10 +55,10 @@ def test_top_k_of_known_scores_matches_hand_values(k: int, expected: float) -> N
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_top_k_never_counts_an_unanswered_video(k: int) -> None:
-    answered = np.array([False, True, True, True])
+def test_top_k_never_counts_an_unread_video(k: int) -> None:
+    predicted = np.array([False, True, True, True])
     with_all = top_k(SCORES, multi_hot(LABELS), k=k, predicted_N=everyone(SCORES))
-    without = top_k(SCORES, multi_hot(LABELS), k=k, predicted_N=answered)
+    without = top_k(SCORES, multi_hot(LABELS), k=k, predicted_N=predicted)
     assert without == with_all - 1 / 4
 
 
@@ -80,23 +80,23 @@ def test_mean_class_accuracy_of_known_scores_matches_hand_values() -> None:
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_class_that_is_answered_but_never_right_counts_only_if_asked() -> None:
+def test_class_that_is_predicted_but_never_right_counts_only_if_asked() -> None:
     scores = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
     targets = multi_hot([[0], [0], [1], [0]])
-    answered = everyone(scores)
-    usual = mean_class_accuracy(scores, targets, predicted_N=answered)
-    reference = mean_class_accuracy(scores, targets, predicted_N=answered, count_predicted=True)
+    predicted = everyone(scores)
+    usual = mean_class_accuracy(scores, targets, predicted_N=predicted)
+    reference = mean_class_accuracy(scores, targets, predicted_N=predicted, count_predicted=True)
     assert usual == pytest.approx((2 / 3 + 1) / 2)
     assert reference == pytest.approx((2 / 3 + 1 + 0) / 3)  # class 3 is in neither
 
 
-def test_unanswered_video_is_wrong_in_its_class_and_names_no_other() -> None:
+def test_unread_video_is_wrong_in_its_class_and_names_no_other() -> None:
     scores = np.eye(3, dtype=np.float32)[[2, 0, 1]]
     targets = multi_hot([[1], [0], [1]], 3)
-    answered = np.array([False, True, True])
+    predicted = np.array([False, True, True])
     for count_predicted in (False, True):
         found = mean_class_accuracy(
-            scores, targets, predicted_N=answered, count_predicted=count_predicted
+            scores, targets, predicted_N=predicted, count_predicted=count_predicted
         )
         assert found == (1 + 1 / 2) / 2
 
@@ -106,13 +106,13 @@ def test_mean_class_accuracy_of_single_labels_equals_confusion_matrix_and_torchm
     seed: int,
 ) -> None:
     scores, targets = random_case(seed, labels=1)
-    answers, labels = scores.argmax(axis=1), targets.argmax(axis=1)
+    predictions, labels = scores.argmax(axis=1), targets.argmax(axis=1)
     classes = scores.shape[1]
     confusion = np.zeros((classes, classes))
-    for label, answer in zip(labels, answers, strict=True):
-        confusion[label, answer] += 1
+    for label, prediction in zip(labels, predictions, strict=True):
+        confusion[label, prediction] += 1
     occurring = sorted(set(labels.tolist()))
-    named = sorted(set(labels.tolist()) | set(answers.tolist()))
+    named = sorted(set(labels.tolist()) | set(predictions.tolist()))
     recall = [confusion[k, k] / max(1, confusion[k].sum()) for k in range(classes)]
     usual = mean_class_accuracy(scores, targets, predicted_N=everyone(scores))
     reference = mean_class_accuracy(
@@ -121,7 +121,10 @@ def test_mean_class_accuracy_of_single_labels_equals_confusion_matrix_and_torchm
     assert usual == pytest.approx(np.mean([recall[k] for k in occurring]))
     assert reference == pytest.approx(np.mean([recall[k] for k in named]))
     theirs = multiclass_accuracy(
-        torch.from_numpy(answers), torch.from_numpy(labels), num_classes=classes, average="macro"
+        torch.from_numpy(predictions),
+        torch.from_numpy(labels),
+        num_classes=classes,
+        average="macro",
     )
     assert reference == pytest.approx(theirs.item(), abs=1e-6)
 
@@ -143,25 +146,25 @@ def test_videos_of_equal_score_pass_the_threshold_together() -> None:
         assert found == 0.5
 
 
-def test_video_without_an_answer_is_never_found_whatever_its_scores_say() -> None:
+def test_unread_video_is_never_found_whatever_its_scores_say() -> None:
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]])
     targets = multi_hot([[0], [1], [0], [1]], 2)
-    answered = np.array([True, True, False, True])
+    predicted = np.array([True, True, False, True])
     # Class 0: one of its two videos is found, first of all; class 1: 0.8, then 0.5.
     expected = (1 / 2 + 1) / 2
     for said in (0.0, 0.6, 1.0):
         scores[2] = said
-        assert mean_average_precision(scores, targets, predicted_N=answered) == expected
+        assert mean_average_precision(scores, targets, predicted_N=predicted) == expected
 
 
-def test_class_of_which_no_video_was_answered_counts_as_nought() -> None:
+def test_class_of_which_no_video_was_read_counts_as_zero() -> None:
     scores = np.array([[0.9, 0.1], [0.0, 0.0]])
     targets = multi_hot([[0], [1]], 2)
     values = average_precisions(scores, targets, predicted_N=np.array([True, False]))
     assert values.tolist() == [1.0, 0.0]
 
 
-def test_network_that_answered_nothing_has_no_average_precision() -> None:
+def test_network_that_was_shown_nothing_has_no_average_precision() -> None:
     # All scores equal, it would else get the share of each class in the videos.
     scores, targets, nobody = np.zeros((3, 3)), multi_hot([[0], [1], [2]], 3), np.zeros(3, np.bool_)
     assert math.isnan(mean_average_precision(scores, targets, predicted_N=nobody))
@@ -193,11 +196,11 @@ def test_no_class_with_videos_gives_nan() -> None:
 @settings(deadline=None)
 def test_mean_average_precision_equals_every_threshold_tried(seed: int, missing: int) -> None:
     scores, targets = random_case(seed)
-    answered = np.arange(len(scores)) >= missing
-    found = mean_average_precision(scores, targets, predicted_N=answered)
+    predicted = np.arange(len(scores)) >= missing
+    found = mean_average_precision(scores, targets, predicted_N=predicted)
     values = []
     for k in range(scores.shape[1]):
-        column, own = scores[answered, k].tolist(), targets[answered, k].tolist()
+        column, own = scores[predicted, k].tolist(), targets[predicted, k].tolist()
         area, recall_before, videos = 0.0, 0.0, int(targets[:, k].sum())
         for threshold in sorted(set(column), reverse=True):
             passed = [mine for score, mine in zip(column, own, strict=True) if score >= threshold]
@@ -207,7 +210,7 @@ def test_mean_average_precision_equals_every_threshold_tried(seed: int, missing:
                 recall_before = recall
         if videos:
             values.append(area)
-    if answered.any():
+    if predicted.any():
         assert found == pytest.approx(sum(values) / len(values), abs=1e-12)
     else:
         assert math.isnan(found)
@@ -226,21 +229,21 @@ def test_average_precision_equals_torchmetrics_where_classes_occur(seed: int) ->
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_average_precision_with_videos_unanswered_is_that_of_the_others_by_their_share(
+def test_average_precision_with_videos_unread_is_that_of_the_others_by_their_share(
     seed: int,
 ) -> None:
     scores, targets = random_case(seed)
     scores, targets = np.concatenate([scores, scores]), np.concatenate([targets, targets])
-    answered = np.arange(len(scores)) >= len(scores) // 2
+    predicted = np.arange(len(scores)) >= len(scores) // 2
     targets[:, ~targets.any(axis=0)] = True
     theirs = multilabel_average_precision(
-        torch.from_numpy(scores[answered]),
-        torch.from_numpy(targets[answered]).long(),
+        torch.from_numpy(scores[predicted]),
+        torch.from_numpy(targets[predicted]).long(),
         num_labels=scores.shape[1],
         average="none",
     )
     assert theirs is not None
-    found = average_precisions(scores, targets, predicted_N=answered)
+    found = average_precisions(scores, targets, predicted_N=predicted)
     np.testing.assert_allclose(found, theirs.numpy() / 2, atol=1e-6)
 
 
@@ -252,7 +255,7 @@ def test_scores_outside_the_range_of_probabilities_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "targets", "answered"),
+    ("scores", "targets", "predicted"),
     [
         ((3, 4), (3, 5), (3,)),
         ((3, 4), (2, 4), (3,)),
@@ -261,14 +264,14 @@ def test_scores_outside_the_range_of_probabilities_keep_their_order() -> None:
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(
-    scores: tuple[int, ...], targets: tuple[int, ...], answered: tuple[int, ...]
+    scores: tuple[int, ...], targets: tuple[int, ...], predicted: tuple[int, ...]
 ) -> None:
     with pytest.raises(ValueError, match="got shapes"):
         top_k(
             np.zeros(scores),
             np.zeros(targets, dtype=np.bool_),
             k=1,
-            predicted_N=np.ones(answered, dtype=np.bool_),
+            predicted_N=np.ones(predicted, dtype=np.bool_),
         )
 
 
