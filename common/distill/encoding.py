@@ -1,4 +1,4 @@
-"""From the teacher's answer to the rows of a store, and back.
+"""From the teacher's outputs to the rows of a store, and back.
 
 How far a stored number may be from the one that was encoded (u = 2^-11, half a step of float16):
 
@@ -41,7 +41,7 @@ _HALF_STEP: Final = 2.0**-11  # of a normal float16, relative
 _HALF_SMALLEST: Final = 2.0**-25  # half the distance of subnormal float16 numbers, absolute
 
 
-def encode(plan: TargetPlan, answer: TeacherOutput | None, clips_VT3HW: Tensor) -> dict[str, Row]:
+def encode(plan: TargetPlan, output: TeacherOutput | None, clips_VT3HW: Tensor) -> dict[str, Row]:
     """What the store keeps of the views of one video, apart from their parameters.
 
     Only planned arrays are computed, so a plan cut down to some arrays costs no more than these.
@@ -49,7 +49,7 @@ def encode(plan: TargetPlan, answer: TeacherOutput | None, clips_VT3HW: Tensor) 
 
     Args:
         plan: Which arrays.
-        answer: The teacher's answer to these views; None if the plan asks it nothing.
+        output: The teacher's, for these views; None if no planned array needs it.
         clips_VT3HW: The views as the teacher saw them, uint8 on the CPU.
 
     Returns:
@@ -61,14 +61,14 @@ def encode(plan: TargetPlan, answer: TeacherOutput | None, clips_VT3HW: Tensor) 
     planned = {array.name: array for array in plan.arrays}
     rows: dict[str, Row] = {}
     if planned.keys() - {"frames", "views"}:
-        assert answer is not None, f"the plan needs the teacher's answer for {list(planned)}"
+        assert output is not None, f"the plan needs the teacher's output for {list(planned)}"
         if "logits" in planned:
-            rows["logits"] = _as_float16(answer.logits_BK, "logits")
+            rows["logits"] = _as_float16(output.logits_BK, "logits")
         if planned.keys() & {"features", "feature_scale", "feature_residual"}:
-            rows |= _encode_features(plan, planned, answer.features_BTChw)
+            rows |= _encode_features(plan, planned, output.features_BTChw)
         if any(name.startswith("logit_map") for name in planned):
-            assert answer.logit_map_BThwK is not None, "make the Teacher with logit_map=True"
-            rows |= _encode_logit_map(planned, answer.logit_map_BThwK)
+            assert output.logit_map_BThwK is not None, "make the Teacher with logit_map=True"
+            rows |= _encode_logit_map(planned, output.logit_map_BThwK)
     if "frames" in planned:
         rows["frames"] = shrink(clips_VT3HW, plan.student_size).numpy()
     return {name: rows[name] for name in planned if name != "views"}

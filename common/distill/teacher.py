@@ -1,4 +1,4 @@
-"""The teacher's forward pass: stored views in, what it says about them out."""
+"""The teacher's forward pass: clips in, class scores and feature maps out."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
@@ -17,7 +17,7 @@ BATCH_GROUP: Final = 8
 
 
 class TeacherOutput(NamedTuple):
-    """What the teacher says about a batch of clips: float32, on the teacher's device."""
+    """Outputs for a batch of clips: float32, on the teacher's device."""
 
     features_BTChw: Tensor
     """Last feature map of every frame, (B, T, C, h, w)."""
@@ -27,7 +27,7 @@ class TeacherOutput(NamedTuple):
     """Class scores of every location, (B, T, h, w, K); None if they were not asked for."""
 
     def single(self, clip: int) -> "TeacherOutput":
-        """What was said about one clip, as a batch of one."""
+        """The outputs for one clip, as a batch of one."""
         own = slice(clip, clip + 1)
         scores = self.logit_map_BThwK
         return TeacherOutput(
@@ -37,35 +37,35 @@ class TeacherOutput(NamedTuple):
         )
 
 
-def joined(answers: Sequence[TeacherOutput]) -> TeacherOutput:
-    """Answers to several batches as one."""
-    features, logits, scores = zip(*answers, strict=True)
+def joined(outputs: Sequence[TeacherOutput]) -> TeacherOutput:
+    """The outputs for several batches as one."""
+    features, logits, scores = zip(*outputs, strict=True)
     return TeacherOutput(
         torch.cat(features), torch.cat(logits), None if scores[0] is None else torch.cat(scores)
     )
 
 
 class Teacher:
-    """A frozen recognizer. Dropout and drop path are off, and no answer leaves a trace in it.
+    """A frozen recognizer. Dropout and drop path are off, and no forward pass changes it.
 
     Mode `eval` uses the stored BatchNorm statistics: deterministic, each clip by itself, and what
     the teacher's reported accuracy refers to.
 
     Mode `batch` uses the statistics of the clips handed over together, and leaves the stored ones
-    as they are. A clip's answer then depends on the clips beside it, so callers hand over recorded
-    groups of BATCH_GROUP clips, and the same group again when an answer is to be repeated.
+    as they are. The outputs for a clip then depend on the clips beside it, so callers hand over
+    recorded groups of BATCH_GROUP clips, and the same group again to repeat an output.
 
     Args:
         model: The recognizer; it is moved, frozen and from now on the teacher's own.
         device: Where it runs.
         mode: Which statistics BatchNorm layers use.
-        logit_map: Whether answers carry the class scores of every location.
+        logit_map: Whether outputs carry the class scores of every location.
 
     Raises:
         ExperimentError: If mode is `batch` and the model has no BatchNorm layer.
 
     Source: the published recipe (ResKD, arXiv:2209.12797) leaves BatchNorm in train mode while the
-    teacher answers, so its targets come from the statistics of each device's own batch of 8 clips.
+    teacher runs, so its targets come from the statistics of each device's own batch of 8 clips.
     Unlike there, stored statistics do not move here, so the order of groups is without effect.
     """
 
@@ -78,6 +78,7 @@ class Teacher:
         logit_map: bool = False,
     ) -> None:
         self.device = device
+        self.mode = mode
         self.model = model.to(device).eval().requires_grad_(requires_grad=False)
         self._logit_map = logit_map
         if mode == "batch":

@@ -15,12 +15,12 @@ from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
 from reskd.teacher_cache.estimate.hours import (
     BreakEven,
     Hours,
+    MeasuredSpeed,
     break_even,
     disk_bytes,
     predict_hours,
 )
-from reskd.teacher_cache.estimate.measure_speed import Probe, probe
-from reskd.teacher_cache.estimate.probe_parts import CannotProbeError
+from reskd.teacher_cache.estimate.measure_speed import CannotMeasureError, measure_speed
 from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR, missing_units, open_or_create
 from reskd.teacher_cache.format.identity import cache_identity
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE
@@ -43,7 +43,7 @@ class Forecast:
     """For a person."""
     threads: int
     """Videos decoded ahead."""
-    measured: Probe | None
+    measured: MeasuredSpeed | None
     """None if nothing was measured."""
     why_not: str | None
     """Reason if nothing was measured."""
@@ -68,7 +68,7 @@ class Forecast:
         disk_bytes: bytes after the codec, estimated; of the codec `none` the exact bytes.
         disk, free_bytes, fits: the disk, what is free there, whether 1.2 times the bytes are.
         device, device_name, threads: what was measured on.
-        probe: what was measured (`Probe`), in seconds and bytes; null if nothing was.
+        probe: what was measured (`MeasuredSpeed`), in seconds and bytes; null if nothing was.
         no_probe_because: the reason then.
         hours: start, decode, teacher, write; wall = start + the largest of the other three.
         break_even: see `BreakEven`; ratio is online_hours over cached_hours.
@@ -101,7 +101,7 @@ def forecast_cache(
     epochs: int | None = None,
     students: int = 1,
     measure: bool = True,
-    part_seconds: float = 4.0,
+    seconds: float = 10.0,
 ) -> Forecast:
     """Predict what `cache-teacher` will cost here; leaves nothing on the disk.
 
@@ -115,8 +115,8 @@ def forecast_cache(
         threads: Videos decoded ahead.
         epochs: Of a student, for the comparison; None takes the experiment's.
         students: How many will learn from the cache.
-        measure: Whether to run the probe.
-        part_seconds: See `probe`.
+        measure: Whether to measure speeds.
+        seconds: For how long, see `measure_speed`.
 
     Raises:
         CacheError: If the folder holds something that `cache-teacher` would refuse.
@@ -135,18 +135,18 @@ def forecast_cache(
             "`import-checkpoint` puts one there"
         )
     else:
-        say(f"measuring on some videos for about {3 * part_seconds:.0f} s")
+        say(f"measuring on some videos for about {seconds:.0f} s")
         try:
-            measured = probe(
+            measured = measure_speed(
                 experiment,
                 index,
                 plan,
                 parent=disk,
                 device=device,
                 threads=threads,
-                part_seconds=part_seconds,
+                seconds=seconds,
             )
-        except CannotProbeError as error:
+        except CannotMeasureError as error:
             why_not = str(error)
     hours = pays = None
     if measured is not None:

@@ -1,10 +1,37 @@
-"""From what a probe measured to hours, and to the epoch from which a cache pays: arithmetic."""
+"""From measured speeds to hours, and to the epoch from which a cache pays: arithmetic."""
 
 from dataclasses import dataclass
 from math import ceil
 
-from reskd.teacher_cache.estimate.measure_speed import Probe
 from reskd.teacher_cache.format.plan import Work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredSpeed:
+    """What was measured on this machine, see measure_speed.py."""
+
+    start_seconds: float
+    """Once per run: loading the teacher, hashing the index, making an empty cache."""
+    decode_seconds_per_video: float
+    """Decode a video and cut all its views; the time between two videos, however many threads."""
+    teacher_seconds_per_clip: float
+    """Teacher, encoding and checksums, in the running pipeline."""
+    forward_seconds_per_clip: float
+    """Of these the teacher's alone: what it would cost beside a student."""
+    view_seconds: float
+    """Decode a video for one view only; the time between two videos."""
+    write_bytes_per_second: float
+    """Hashed, written and synced."""
+    stored_fraction: dict[str, float]
+    """By array: bytes on disk over planned bytes; 1 without a codec."""
+    videos_probed: int
+    """Different videos that were decoded."""
+    views_probed: int
+    """Views per video shown to the teacher; less than planned where it is very slow."""
+    unreadable: dict[str, str]
+    """Videos that were passed over, by id, with the reason."""
+    seconds: float
+    """Time the measurement took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +53,7 @@ class Hours:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakEven:
-    """A cache against a teacher that answers in every step of every epoch of every student."""
+    """A cache against a teacher that runs in every step of every epoch of every student."""
 
     epochs: int
     students: int
@@ -43,7 +70,7 @@ class BreakEven:
         return self.online_hours / self.cached_hours
 
 
-def predict_hours(work: Work, measured: Probe, *, gate_videos: int = 0) -> Hours:
+def predict_hours(work: Work, measured: MeasuredSpeed, *, gate_videos: int = 0) -> Hours:
     """Hours of some work at the speeds that were measured.
 
     Args:
@@ -62,8 +89,8 @@ def predict_hours(work: Work, measured: Probe, *, gate_videos: int = 0) -> Hours
     )
 
 
-def disk_bytes(work: Work, measured: Probe) -> int:
-    """Bytes on the disk: exact without a codec, else estimated from the rows that were probed."""
+def disk_bytes(work: Work, measured: MeasuredSpeed) -> int:
+    """Bytes on the disk: exact without a codec, else estimated from the rows that were written."""
     return round(
         sum(
             size * measured.stored_fraction.get(name, 1.0)
@@ -87,7 +114,7 @@ def break_even(
         epochs: Of each student.
         students: How many learn from the same teacher.
         videos: N; an epoch shows one view of each.
-        online_seconds: Per video and epoch without a cache: decode one view, ask the teacher.
+        online_seconds: Per video and epoch without a cache: decode one view, run the teacher.
         cache_seconds: Making the cache, once.
         epoch_seconds: Per video and epoch with the cache: decode one view; 0 with stored frames.
     """

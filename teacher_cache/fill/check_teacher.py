@@ -9,7 +9,9 @@ from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
 from reskd.common.rng import keyed_generator
-from reskd.teacher_cache.fill.compute import Request, compute_outputs, run_in_groups
+from reskd.teacher_cache.fill.compute import compute_outputs
+from reskd.teacher_cache.fill.cut import ClipSource, CutTask
+from reskd.teacher_cache.fill.meters import FillMeters
 
 
 def check_accuracy(
@@ -17,9 +19,9 @@ def check_accuracy(
 ) -> float | None:
     """Measure the teacher on labelled videos, through the very path that fills the cache.
 
-    View 0 of `teacher.gate_videos` videos is drawn, decoded, cut and answered; a wrong class order,
-    wrong normalisation or wrong weights show here. The videos are of data.val_split where the
-    index has it, else of the split to be cached.
+    View 0 of `teacher.gate_videos` videos is drawn, decoded, cut and classified; a wrong class
+    order, wrong normalisation or wrong weights show here. The videos are of data.val_split where
+    the index has it, else of the split to be cached.
 
     Returns:
         Top-1 accuracy; None if the experiment states none. Unreadable videos are left out: they
@@ -37,30 +39,20 @@ def check_accuracy(
     order = keyed_generator(experiment.views.seed, "gate").permutation(len(videos))
     entries = [videos[number] for number in order[: experiment.teacher.gate_videos]]
     logits = ArraySpec(name="logits", row_shape=(len(index.classes),), dtype="float16")
-    request = Request(
-        experiment=experiment,
-        index=index,
-        plan=TargetPlan(arrays=(logits,), teacher_grid=(1, 1), feature_grid=(1, 1), student_size=1),
-        views=range(1),
-        known_failures={},
-        threads=threads,
-    )
-    answers = (
-        run_in_groups(request, entries, teacher, range(len(entries)))
-        if experiment.teacher.mode == "batch"
-        else compute_outputs(request, entries, teacher)
-    )
+    plan = TargetPlan(arrays=(logits,), teacher_grid=(1, 1), feature_grid=(1, 1), student_size=1)
+    source = ClipSource(experiment=experiment, index=index, threads=threads)
+    tasks = [CutTask(place, entry, range(1)) for place, entry in enumerate(entries)]
     hits = [
-        int(np.argmax(answer.rows["logits"][0])) in entries[answer.place].labels
-        for answer in answers
-        if answer.failure is None
+        int(np.argmax(output.rows["logits"][0])) in entries[output.place].labels
+        for output in compute_outputs(source, plan, tasks, teacher, FillMeters())
+        if output.failure is None
     ]
     top1 = sum(hits) / max(1, len(hits))
     say(f"teacher: top-1 {top1:.3f} on {len(hits)} videos of split {split}, stated: {least:.3f}")
     if top1 < least:
         raise DataError(
-            f"The teacher in {experiment.teacher.checkpoint} answers {top1:.3f} of {len(hits)} "
-            f"videos of split {split!r} rightly; the experiment states at least {least:.3f} "
+            f"The teacher in {experiment.teacher.checkpoint} classifies {top1:.3f} of {len(hits)} "
+            f"videos of split {split!r} correctly; the experiment states at least {least:.3f} "
             "(teacher.least_top1). Check its weights, the order of its classes and the frames it "
             "was trained on, or lower the stated accuracy. Nothing was cached."
         )

@@ -1,47 +1,24 @@
-"""One unit: decode every video once, cut all its views, ask the teacher, encode its answers."""
+"""From clips to rows: run the teacher on the cut views of some videos and encode its outputs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from reskd.common.dataset.index import VideoEntry, VideoIndex
-from reskd.common.dataset.open import open_entry
 from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.distill.encoding import encode
 from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherOutput, joined
-from reskd.common.experiment import Experiment
-from reskd.common.prefetch import ordered_map
 from reskd.common.rng import keyed_generator
-from reskd.common.video.clips import cut_clips
-from reskd.common.video.reader import UnreadableVideoError
-from reskd.common.video.views import ViewParams, draw_view, failed_row
+from reskd.common.video.views import failed_row
+from reskd.teacher_cache.fill.cut import ClipSource, CutTask, CutVideo, cut_videos
+from reskd.teacher_cache.fill.meters import FillMeters
 
 CLIPS_PER_FORWARD = 8
 """Clips the teacher sees at once. Fixed, so that a unit's bytes never depend on settings."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What is wanted of some videos."""
-
-    experiment: Experiment
-    """Says how clips are drawn, cut and decoded."""
-    index: VideoIndex
-    """Knows the files."""
-    plan: TargetPlan
-    """Arrays to make."""
-    views: range
-    """Views of every video."""
-    replay: Mapping[int, NDArray[np.int32]] | None = None
-    """Per place the stored rows (views, T + 8) of array `views`; None draws the views."""
-    known_failures: Mapping[int, str]
-    """Places that are not tried again, with the reason."""
-    threads: int
-    """Videos decoded ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,66 +33,81 @@ class VideoOutput:
     """Reason if the video could not be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class CutVideo:
-    """The views of one video, or why there are none."""
+def teacher_outputs(
+    teacher: Teacher, clips_VT3HW: Sequence[Tensor], meters: FillMeters
+) -> Iterator[TeacherOutput]:
+    """Run the teacher on a group of videos: one in mode eval, in mode batch up to BATCH_GROUP.
 
-    place: int
-    params: tuple[ViewParams, ...]
-    clips_VT3HW: Tensor
-    failure: str | None = None
+    In mode eval it sees the views of a video together, in mode batch the same view of all videos.
+
+    Args:
+        teacher: Its mode decides.
+        clips_VT3HW: Clips of every video, equally many.
+        meters: Clips and time are added to them.
+
+    Yields:
+        The outputs (V, ...) for each video.
+    """
+    if teacher.mode == "batch":
+        clips_BVT3HW = torch.stack(list(clips_VT3HW))
+        by_view = [
+            _predict(teacher, clips_BVT3HW[:, view], meters)
+            for view in range(clips_BVT3HW.shape[1])
+        ]
+        for place in range(len(clips_VT3HW)):
+            yield joined([output.single(place) for output in by_view])
+    else:
+        for clips in clips_VT3HW:
+            parts = clips.split(CLIPS_PER_FORWARD)
+            yield joined([_predict(teacher, part, meters) for part in parts])
 
 
 def compute_outputs(
-    request: Request, entries: Sequence[VideoEntry], teacher: Teacher | None
+    source: ClipSource,
+    plan: TargetPlan,
+    tasks: Iterable[CutTask],
+    teacher: Teacher | None,
+    meters: FillMeters,
 ) -> Iterator[VideoOutput]:
-    """Answers to the views of some videos, in order. The teacher sees each video's views together.
+    """Rows of some videos: decoding runs ahead, the teacher runs in the calling thread.
 
-    Decoding runs ahead in threads; the teacher runs in the calling thread.
+    A teacher in mode batch sees readable videos in the groups of `batch_groups`, in order.
 
     Args:
-        request: What is wanted.
-        entries: The videos.
-        teacher: In mode eval; None if no planned array needs it.
+        source: Where the videos are.
+        plan: Arrays to make.
+        tasks: The videos, with the same views of each.
+        teacher: None if no planned array needs it.
+        meters: What is done is added to them.
     """
-    for video in cut_videos(request, entries, range(len(entries))):
-        if video.failure is not None:
-            yield _failed(request, video)
-            continue
-        answer = None
-        if teacher is not None:
-            parts = [teacher.predict(clips) for clips in video.clips_VT3HW.split(CLIPS_PER_FORWARD)]
-            answer = joined(parts)
-        yield _encoded(request, video, answer)
-
-
-def run_in_groups(
-    request: Request, entries: Sequence[VideoEntry], teacher: Teacher, order: Sequence[int]
-) -> Iterator[VideoOutput]:
-    """Answers of a teacher in mode batch: view by view, BATCH_GROUP videos at a time.
-
-    The groups are those of `batch_groups` over the readable places of `order`.
-
-    Args:
-        request: What is wanted.
-        entries: The videos.
-        teacher: In mode batch.
-        order: Their places, in the order in which groups are filled.
-    """
-    first: list[CutVideo] = []
+    size = BATCH_GROUP if teacher is not None and teacher.mode == "batch" else 1
+    fillers: list[CutVideo] = []
     group: list[CutVideo] = []
-    for video in cut_videos(request, entries, order):
-        if video.failure is not None:
-            yield _failed(request, video)
+    for video in _timed(cut_videos(source, tasks), meters):
+        problem = video.failure or next(iter(video.misfits.values()), None)
+        if problem is not None:
+            yield failed_output(source, plan, video.task, problem)
             continue
         group.append(video)
-        if len(group) == BATCH_GROUP:
-            first = first or group
-            yield from _group_answers(request, teacher, group, len(group))
+        if len(group) == size:
+            if size > 1:
+                fillers = fillers or group
+            yield from _encoded(plan, group, teacher, meters, wanted=size)
             group = []
     if group:
-        fillers = first[: BATCH_GROUP - len(group)]
-        yield from _group_answers(request, teacher, [*group, *fillers], len(group))
+        filled = [*group, *fillers[: size - len(group)]]
+        yield from _encoded(plan, filled, teacher, meters, wanted=len(group))
+
+
+def failed_output(source: ClipSource, plan: TargetPlan, task: CutTask, reason: str) -> VideoOutput:
+    """Rows that are never read: zeros, and the mark that says so."""
+    views = len(task.views)
+    rows: dict[str, Row] = {
+        array.name: np.zeros((views, *array.row_shape), array.dtype) for array in plan.arrays
+    }
+    mark = failed_row(source.experiment.clip.num_frames)
+    rows["views"] = np.repeat(mark[np.newaxis], views, axis=0)
+    return VideoOutput(task.place, rows, reason)
 
 
 def group_order(seed: int, unit: int, num_videos: int) -> list[int]:
@@ -127,7 +119,7 @@ def group_order(seed: int, unit: int, num_videos: int) -> list[int]:
 def batch_groups(readable: Sequence[int]) -> list[list[int]]:
     """Cut readable videos into groups of BATCH_GROUP.
 
-    The last one is filled up with the first videos, whose answers in it are not kept; only where
+    The last one is filled up with the first videos, whose outputs in it are not kept; only where
     there are fewer than BATCH_GROUP in all is it smaller.
     """
     groups = [
@@ -139,67 +131,43 @@ def batch_groups(readable: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def cut_videos(
-    request: Request, entries: Sequence[VideoEntry], order: Sequence[int]
-) -> Iterator[CutVideo]:
-    """Decode each video once, the union of the frames of its views, and cut the views from it."""
-
-    def cut(place: int) -> CutVideo:
-        if place in request.known_failures:
-            return CutVideo(place, (), torch.empty(0), request.known_failures[place])
-        try:
-            return _cut_video(request, place, entries[place])
-        except UnreadableVideoError as error:
-            return CutVideo(place, (), torch.empty(0), error.reason)
-
-    return ordered_map(cut, order, threads=request.threads)
+def _timed(videos: Iterator[CutVideo], meters: FillMeters) -> Iterator[CutVideo]:
+    while True:
+        start = time.perf_counter()
+        video = next(videos, None)
+        meters.wait_seconds += time.perf_counter() - start
+        if video is None:
+            return
+        meters.decode_seconds += video.seconds
+        yield video
 
 
-def _cut_video(request: Request, place: int, entry: VideoEntry) -> CutVideo:
-    experiment = request.experiment
-    with open_entry(request.index, entry, experiment.data) as video:
-        if request.replay is not None:
-            params = tuple(ViewParams.from_row(row) for row in request.replay[place])
-        else:
-            params = tuple(
-                draw_view(
-                    clip=experiment.clip,
-                    views=experiment.views,
-                    video_id=entry.id,
-                    view=view,
-                    num_frames=video.num_frames,
-                    height=video.height,
-                    width=video.width,
-                )
-                for view in request.views
-            )
-        return CutVideo(place, params, cut_clips(video, params, size=experiment.views.size))
+def _predict(teacher: Teacher, clips_BT3HW: Tensor, meters: FillMeters) -> TeacherOutput:
+    start = time.perf_counter()
+    output = teacher.predict(clips_BT3HW)
+    if teacher.device.type == "cuda":  # or encoding, which waits for the device, would pay for it
+        torch.cuda.synchronize(teacher.device)
+    meters.forward_seconds += time.perf_counter() - start
+    meters.clips += len(clips_BT3HW)
+    return output
 
 
-def _group_answers(
-    request: Request, teacher: Teacher, group: list[CutVideo], wanted: int
+def _encoded(
+    plan: TargetPlan,
+    group: Sequence[CutVideo],
+    teacher: Teacher | None,
+    meters: FillMeters,
+    *,
+    wanted: int,
 ) -> Iterator[VideoOutput]:
-    """Answers for the first `wanted` videos of a group; the others are there for company."""
-    clips_BVT3HW = torch.stack([video.clips_VT3HW for video in group])
-    by_view = [teacher.predict(clips_BVT3HW[:, view]) for view in range(clips_BVT3HW.shape[1])]
-    for place, video in enumerate(group[:wanted]):
-        views = [answer.single(place) for answer in by_view]
-        yield _encoded(request, video, joined(views))
-
-
-def _encoded(request: Request, video: CutVideo, answer: TeacherOutput | None) -> VideoOutput:
-    rows = encode(request.plan, answer, video.clips_VT3HW)
-    rows["views"] = np.stack([params.to_row() for params in video.params])
-    return VideoOutput(video.place, rows, None)
-
-
-def _failed(request: Request, video: CutVideo) -> VideoOutput:
-    """Rows that are never read: zeros, and the mark that says so."""
-    views = len(request.views)
-    rows: dict[str, Row] = {
-        array.name: np.zeros((views, *array.row_shape), array.dtype)
-        for array in request.plan.arrays
-    }
-    mark = failed_row(request.experiment.clip.num_frames)
-    rows["views"] = np.repeat(mark[np.newaxis], views, axis=0)
-    return VideoOutput(video.place, rows, video.failure)
+    """Rows of the first `wanted` videos of a group; the others only fill it up."""
+    outputs: Iterable[TeacherOutput | None] = (
+        repeat(None)
+        if teacher is None
+        else teacher_outputs(teacher, [video.clips_VT3HW for video in group], meters)
+    )
+    for video, output in zip(group[:wanted], outputs, strict=False):
+        rows = encode(plan, output, video.clips_VT3HW)
+        rows["views"] = np.stack([params.to_row() for params in video.params.values()])
+        meters.videos += 1
+        yield VideoOutput(video.task.place, rows, None)

@@ -2,13 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from reskd.common.console import progress, say
 from reskd.common.dataset.index import read_index
@@ -20,14 +18,15 @@ from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.check_teacher import check_accuracy
 from reskd.teacher_cache.fill.compute import (
-    Request,
     VideoOutput,
     batch_groups,
     compute_outputs,
+    failed_output,
     group_order,
-    run_in_groups,
 )
+from reskd.teacher_cache.fill.cut import CutTask
 from reskd.teacher_cache.fill.job import Job, RunOptions, teacher_for
+from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
 from reskd.teacher_cache.format.commits import failures, read_commit, read_commits
 from reskd.teacher_cache.format.identity import Identity, cache_identity, first_difference
@@ -61,9 +60,9 @@ def run_cache_teacher(
         experiment, index, split=plan.split, weights_sha256=checkpoint.weights_sha256
     )
     if not folder.exists() or not any(folder.iterdir()):
-        # Before anything is made: a mended teacher must find the same folder free.
-        judged = Teacher(model, options.device, mode=experiment.teacher.mode)
-        check_accuracy(experiment, index, judged, split=plan.split, threads=options.threads)
+        # Before anything is made: the same folder must be free for a fixed teacher.
+        plain = Teacher(model, options.device, mode=experiment.teacher.mode)
+        check_accuracy(experiment, index, plain, split=plan.split, threads=options.threads)
     manifest = open_or_create(folder, identity, plan)
     teacher = teacher_for(experiment, model, manifest, options.device)
     entries = index.split(plan.split)
@@ -160,30 +159,64 @@ def fill(
         f"{todo} videos x {len(generation.view_range)} views to do"
     )
     failed = failures(read_commits(job.folder, generation.number, layout.num_units).values())
+    meters = FillMeters()
+    finished = layout.num_videos - todo
+    try:
+        with progress("caching", layout.num_videos, unit="videos", done=finished) as advance:
+
+            def on_video(video: int, failure: str | None) -> None:
+                if failure is not None:
+                    failed[video] = failure
+                    _check_failures(failed, video, job)
+                advance()
+
+            fill_units(job, manifest, generation, units, teacher, meters=meters, on_video=on_video)
+    finally:
+        _record(job, generation, meters)
+    return len(units)
+
+
+def fill_units(
+    job: Job,
+    manifest: Manifest,
+    generation: Generation,
+    units: Iterable[int],
+    teacher: Teacher,
+    *,
+    meters: FillMeters,
+    on_video: Callable[[int, str | None], None] = lambda video, failure: None,
+) -> None:
+    """Compute and commit units without checks or messages: `fill` less everything around it.
+
+    Args:
+        job: What, where and how.
+        manifest: Of the cache.
+        generation: The run.
+        units: In order; the next is asked for when the one before it was handed to the writer.
+        teacher: Runs in the calling thread, beside threads that decode and one that writes.
+        meters: Count what is done.
+        on_video: Called after each video with its number and, if it was unreadable, the reason.
+            What it raises ends the run; units handed over before are committed.
+    """
     start = time.perf_counter()
-    writer = BackgroundWriter(job.folder, manifest)
     try:
         with (
             _reader_of_views(job, generation) as reader,
-            progress(
-                "caching", layout.num_videos, unit="videos", done=layout.num_videos - todo
-            ) as advance,
-            writer,
+            BackgroundWriter(job.folder, manifest, meters) as writer,
         ):
             for unit in units:
+                videos = manifest.layout.videos_of(unit)
                 buffers, bad = UnitBuffers(manifest, generation, unit), {}
-                first = layout.videos_of(unit).start
-                for answer in _answers(job, manifest, generation, unit, teacher, reader):
-                    if answer.failure is not None:
-                        bad[first + answer.place] = answer.failure
-                        _check_failures(failed | bad, first + answer.place, job)
-                    buffers.put(answer.place, answer.rows)
-                    advance()
-                writer.submit(buffers, bad, _groups(job, layout.videos_of(unit), unit, bad))
-                failed |= bad
+                for output in _outputs(job, manifest, generation, unit, teacher, reader, meters):
+                    video = videos.start + output.place
+                    if output.failure is not None:
+                        bad[video] = output.failure
+                    buffers.put(output.place, output.rows)
+                    on_video(video, output.failure)
+                writer.submit(buffers, bad, _groups(job, videos, unit, bad))
+                meters.seconds = time.perf_counter() - start
     finally:
-        _record(job, generation, writer, time.perf_counter() - start)
-    return len(units)
+        meters.seconds = time.perf_counter() - start
 
 
 def _reader_of_views(
@@ -195,57 +228,42 @@ def _reader_of_views(
     return CacheReader(job.folder)
 
 
-def _answers(
+def _outputs(
     job: Job,
     manifest: Manifest,
     generation: Generation,
     unit: int,
     teacher: Teacher,
     reader: CacheReader | None,
+    meters: FillMeters,
 ) -> Iterator[VideoOutput]:
-    videos = manifest.layout.videos_of(unit)
-    known = {
-        video - videos.start: reason
-        for video, reason in _earlier_failures(job.folder, generation, unit).items()
-    }
+    """Rows of all videos of a unit, those that earlier runs could not read first."""
+    videos, views = manifest.layout.videos_of(unit), generation.view_range
     plan = manifest.plan_of(generation)
-    names = {array.name for array in plan.arrays}
-    request = Request(
-        experiment=job.experiment,
-        index=job.index,
-        plan=plan,
-        views=generation.view_range,
-        replay=None if reader is None else _stored_views(reader, videos, known),
-        known_failures=known,
-        threads=job.options.threads,
-    )
-    entries = job.entries[videos.start : videos.stop]
-    if names <= FROM_VIDEO_ALONE:
-        return compute_outputs(request, entries, None)
+    known = _earlier_failures(job.folder, generation, unit)
+
+    def task(place: int) -> CutTask:
+        video = videos[place]
+        stored = None
+        if reader is not None and video not in known:
+            empty = reader.empty("views", len(views))
+            stored = reader.gather("views", views, [video] * len(views), empty)
+        return CutTask(place, job.entries[video], views, stored)
+
+    for video, reason in known.items():
+        yield failed_output(job.source, plan, task(video - videos.start), reason)
+    order: Sequence[int] = range(len(videos))
     if job.grouped:
         order = group_order(job.experiment.views.seed, unit, len(videos))
-        return run_in_groups(request, entries, teacher, order)
-    return compute_outputs(request, entries, teacher)
+    tasks = (task(place) for place in order if videos[place] not in known)
+    needed = None if {array.name for array in plan.arrays} <= FROM_VIDEO_ALONE else teacher
+    yield from compute_outputs(job.source, plan, tasks, needed, meters)
 
 
 def _earlier_failures(folder: Path, generation: Generation, unit: int) -> dict[int, str]:
     """Videos of a unit that earlier runs could not read: what is marked once stays marked."""
     earlier = (read_commit(folder, number, unit) for number in range(1, generation.number))
     return failures(commit for commit in earlier if commit is not None)
-
-
-def _stored_views(
-    reader: CacheReader, videos: range, known: dict[int, str]
-) -> dict[int, NDArray[np.int32]]:
-    """Stored parameters of all views, by place: they are the truth, the seed only a label."""
-    views = range(reader.manifest.layout.num_views)
-    return {
-        place: reader.gather(
-            "views", views, [video] * len(views), reader.empty("views", len(views))
-        )
-        for place, video in enumerate(videos)
-        if place not in known
-    }
 
 
 def _groups(job: Job, videos: range, unit: int, failed: dict[int, str]) -> list[list[int]]:
@@ -266,30 +284,19 @@ def _check_failures(failed: dict[int, str], latest: int, job: Job) -> None:
     )
     raise StoppedShortError(
         f"{len(failed)} of {len(job.entries)} videos are unreadable, more than the "
-        f"{job.options.max_bad:.2%} that --max-bad allows:\n{shown}\nMend or remove these files "
+        f"{job.options.max_bad:.2%} that --max-bad allows:\n{shown}\nFix or remove these files "
         "and import the folder again, or allow more with --max-bad; finished units are kept."
     )
 
 
-def _record(job: Job, generation: Generation, writer: BackgroundWriter, seconds: float) -> None:
-    rate = writer.bytes / writer.write_seconds / 1e6 if writer.write_seconds else 0.0
+def _record(job: Job, generation: Generation, meters: FillMeters) -> None:
+    rate = meters.bytes / meters.write_seconds / 1e6 if meters.write_seconds else 0.0
     say(
-        f"{writer.units} units, {writer.bytes / 1e6:.1f} MB in {seconds:.1f} s; written at "
-        f"{rate:.0f} MB/s beside the teacher, which waited {writer.stall_seconds:.2f} s for it"
+        f"{meters.units} units, {meters.bytes / 1e6:.1f} MB in {meters.seconds:.1f} s; written at "
+        f"{rate:.0f} MB/s beside the teacher, which waited {meters.stall_seconds:.2f} s for it"
     )
-    append_run(
-        job.folder,
-        job.experiment,
-        {
-            "generation": generation.number,
-            "units": writer.units,
-            "bytes": writer.bytes,
-            "seconds": seconds,
-            "write_seconds": writer.write_seconds,
-            "stall_seconds": writer.stall_seconds,
-            "device": str(job.options.device),
-        },
-    )
+    facts = {"generation": generation.number, **asdict(meters), "device": str(job.options.device)}
+    append_run(job.folder, job.experiment, facts)
 
 
 def summary(folder: Path, manifest: Manifest, units_written: int) -> dict[str, Any]:

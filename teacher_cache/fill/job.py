@@ -11,6 +11,7 @@ from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
+from reskd.teacher_cache.fill.cut import ClipSource
 from reskd.teacher_cache.format.identity import cache_identity, first_difference
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
 
@@ -39,6 +40,13 @@ class Job:
     """Videos of the cached split."""
     folder: Path
     options: RunOptions
+
+    @property
+    def source(self) -> ClipSource:
+        """Where its clips come from."""
+        return ClipSource(
+            experiment=self.experiment, index=self.index, threads=self.options.threads
+        )
 
     @property
     def grouped(self) -> bool:
@@ -94,6 +102,6 @@ def require_identity(
 def teacher_for(
     experiment: Experiment, model: Recognizer, manifest: Manifest, device: torch.device
 ) -> Teacher:
-    """The teacher that answers all that a cache holds."""
+    """The teacher with all outputs that a cache holds."""
     logit_map = any(array.name.startswith("logit_map") for array in manifest.arrays)
     return Teacher(model, device, mode=experiment.teacher.mode, logit_map=logit_map)

@@ -14,6 +14,7 @@ from typing import Self
 from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_write, sync_folder
 from reskd.common.storage.folder_lock import locked
+from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.format.commits import Commit, StoredObject, write_commit
 from reskd.teacher_cache.format.identity import Identity
 from reskd.teacher_cache.format.layout import Layout
@@ -62,7 +63,7 @@ def write_metadata(folder: Path, manifest: Manifest) -> Manifest:
     """Write every zarr.json that a manifest's arrays ask for, then cache.json with their hashes.
 
     Files that are already right are left alone. Stopped in between, cache.json still describes the
-    cache as it was; the same call mends the rest.
+    cache as it was; the same call fixes the rest.
 
     Returns:
         The manifest with the hashes, as it was written.
@@ -169,20 +170,13 @@ class BackgroundWriter:
     """Writes a unit in a thread while the next one is computed; one at a time.
 
     Used as a context: leaving it waits for the last unit, and raises what its writing raised.
+    What it writes and the times it takes are added to `meters`.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._folder, self._manifest = folder, manifest
+    def __init__(self, folder: Path, manifest: Manifest, meters: FillMeters) -> None:
+        self._folder, self._manifest, self._meters = folder, manifest, meters
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="unit-writer")
         self._pending: Future[Commit] | None = None
-        self.stall_seconds = 0.0
-        """Time the caller has waited for writing."""
-        self.write_seconds = 0.0
-        """Time spent writing, most of it beside the caller's work."""
-        self.bytes = 0
-        """Written and committed."""
-        self.units = 0
-        """Written and committed."""
 
     def submit(
         self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]] = ()
@@ -196,9 +190,9 @@ class BackgroundWriter:
     ) -> Commit:
         start = time.perf_counter()
         commit = write_unit(self._folder, self._manifest, buffers, failed, groups)
-        self.write_seconds += time.perf_counter() - start
-        self.bytes += sum(stored.bytes for stored in commit.objects.values())
-        self.units += 1
+        self._meters.write_seconds += time.perf_counter() - start
+        self._meters.bytes += sum(stored.bytes for stored in commit.objects.values())
+        self._meters.units += 1
         return commit
 
     def _settle(self) -> None:
@@ -208,7 +202,7 @@ class BackgroundWriter:
             try:
                 pending.result()
             finally:
-                self.stall_seconds += time.perf_counter() - start
+                self._meters.stall_seconds += time.perf_counter() - start
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """Prove that a cache says what its teacher says: run the teacher again on some random rows.
 
-A row is compared array by array (comparison.py). Frames and view parameters must be equal; floats
+A row is compared array by array (tolerance.py). Frames and view parameters must be equal; floats
 may differ by twice the larger of two things: what two live runs differ by, measured first on a few
 of the rows at two batch sizes (in mode batch: on a group in two orders), and what the number type
 on disk may add.
@@ -27,10 +27,11 @@ from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
 from reskd.common.rng import keyed_generator
 from reskd.common.video.preprocess import shrink
+from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
 from reskd.teacher_cache.format.layout import object_key
 from reskd.teacher_cache.read.reader import CacheReader
-from reskd.teacher_cache.verify.replay import Address, Company, CutVideo, Replay
+from reskd.teacher_cache.verify.replay import Address, ClipGroup, Replay
 from reskd.teacher_cache.verify.tolerance import (
     FACTOR,
     differences,
@@ -108,22 +109,22 @@ def verify_semantic(
     videos = [video for video in reader.usable_videos if layout.locate(video)[0] not in damaged]
     rows = draw_rows(layout.num_views, videos, draw)
     needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
-    replay = Replay(
-        experiment=experiment,
-        index=job.index,
-        entries=job.entries,
-        reader=reader,
-        teacher=teacher_for(experiment, model, reader.manifest, device) if needs_teacher else None,
-        threads=threads,
-    )
+    teacher = teacher_for(experiment, model, reader.manifest, device) if needs_teacher else None
+    check = _Check(Replay(job=job, reader=reader, teacher=teacher))
     say(f"{len(rows)} of {len(videos) * layout.num_views} rows drawn with seed {draw.seed}")
-    check = _Check(replay)
     check.run(rows)
     return replace(
         report,
         findings=(*report.findings, *check.findings),
         semantic=check.sample(draw, drawn=len(rows), rows_in_all=len(videos) * layout.num_views),
     )
+
+
+def _why_not_cut(cut: CutVideo, view: int) -> str:
+    """Why a view has no clip."""
+    if cut.failure is not None:
+        return f"cannot be decoded any more: {cut.failure}"
+    return cut.misfits[view]
 
 
 @dataclass
@@ -152,17 +153,17 @@ class _Check:
 
     def run(self, rows: list[Address]) -> None:
         """Compare rows; what is wrong goes to `findings`."""
-        companies, lost = self._replay.companies(rows)
+        groups, lost = self._replay.clip_groups(rows)
         for row in lost:
             self._skip(row, "cannot be repeated: the record of its unit does not name its group")
         if self._replay.teacher is not None:
-            pairs = self._replay.twice(self._replay.teacher, companies)
+            pairs = self._replay.twice(self._replay.teacher, groups)
             self._live = live_differences(self._plan, pairs)
-        total = sum(len(company.rows) for company in companies)
+        total = sum(len(group.rows) for group in groups)
         with progress("comparing with the live teacher", total, unit="rows") as advance:
-            for company, cuts in self._replay.cut(companies):
-                self._compare(company, cuts)
-                advance(len(company.rows))
+            for group, cuts in self._replay.cut(groups):
+                self._compare(group, cuts)
+                advance(len(group.rows))
 
     def sample(self, draw: Draw, *, drawn: int, rows_in_all: int) -> Sample:
         """What was looked at, for the report."""
@@ -195,30 +196,28 @@ class _Check:
         judged_as = "logit_map_values" if name == "logit_map_ids" else name
         return self._live.get(judged_as, 0.0)
 
-    def _compare(self, company: Company, cuts: dict[int, CutVideo]) -> None:
+    def _compare(self, group: ClipGroup, cuts: dict[int, CutVideo]) -> None:
         teacher = self._replay.teacher
-        answers: Mapping[Address, TeacherOutput] = (
-            {} if teacher is None else self._replay.answers(teacher, company, cuts)
-        )
-        for row, names in company.rows.items():
+        outputs = {} if teacher is None else self._replay.outputs(teacher, group, cuts)
+        for row, names in group.rows.items():
             view, video = row
             cut = cuts[video]
             stored = {name: self._stored(name, row) for name in names}
             if "views" in stored and view in cut.drawn:
-                self._compare_views(row, stored["views"], cut.drawn[view])
-            if view in cut.problems:
-                self._skip(row, cut.problems[view])
+                self._compare_views(row, stored["views"], cut.drawn[view].to_row())
+            if view not in cut.params:
+                self._skip(row, _why_not_cut(cut, view))
                 continue
             if "frames" in stored:
-                self._compare_frames(row, stored["frames"], cut.clips[view])
+                self._compare_frames(row, stored["frames"], cut.clip(view))
             if stored.keys() <= FROM_VIDEO_ALONE:
                 self._seen.add(row)
-            elif row in answers:
+            elif row in outputs:
                 self._seen.add(row)
-                self._compare_floats(row, stored, answers[row])
+                self._compare_floats(row, stored, outputs[row])
             else:
-                other = next(one for one in company.videos if view in cuts[one].problems)
-                problem = cuts[other].problems[view]
+                other = next(one for one in group.videos if view not in cuts[one].params)
+                problem = _why_not_cut(cuts[other], view)
                 self._skip(row, f"cannot be repeated: video {other} of its group {problem}")
 
     def _stored(self, name: str, row: Address) -> Row:
@@ -247,10 +246,10 @@ class _Check:
             )
 
     def _compare_floats(
-        self, row: Address, stored: Mapping[str, Row], answer: TeacherOutput
+        self, row: Address, stored: Mapping[str, Row], output: TeacherOutput
     ) -> None:
-        errors = encode_errors(self._plan, answer)
-        for name, difference in differences(self._plan, stored, answer).items():
+        errors = encode_errors(self._plan, output)
+        for name, difference in differences(self._plan, stored, output).items():
             limit = FACTOR * max(self._live_difference(name), errors[name])
             met = self._extremes[name]
             met.encode_error = max(met.encode_error, errors[name])

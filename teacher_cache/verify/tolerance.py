@@ -1,7 +1,7 @@
 """One stored row against what a teacher says now, array by array; no files, no networks.
 
 Floats are judged by their relative L2 difference over the row, ||stored - live|| / ||live||, where
-live is the teacher's answer before it is encoded. Three arrays need a word more:
+live is the teacher's output before it is encoded. Three arrays need a word more:
 
 features as int8: compared are the numbers they stand for, since noise may move a step by one.
 logit_map_values and logit_map_rest: what live says of the stored classes, and of all others.
@@ -32,14 +32,14 @@ _LARGEST_STEP: Final = np.iinfo(np.int8).max
 
 
 def differences(
-    plan: TargetPlan, rows: Mapping[str, Row], answer: TeacherOutput
+    plan: TargetPlan, rows: Mapping[str, Row], output: TeacherOutput
 ) -> dict[str, float]:
-    """How far each stored array of a row is from a live answer to the same view.
+    """How far each stored array of a row is from a live output for the same view.
 
     Args:
         plan: All arrays of the cache.
         rows: Arrays of the row, each of its row_shape; those that need no teacher are passed over.
-        answer: Of this one clip, B = 1.
+        output: For this one clip, B = 1.
 
     Returns:
         Relative L2 difference by array; infinity where live says zero and the row does not, or
@@ -47,10 +47,10 @@ def differences(
     """
     ids = rows.get("logit_map_ids")
     unknown = False
-    if ids is not None and answer.logit_map_BThwK is not None:
-        last = answer.logit_map_BThwK.shape[-1] - 1
+    if ids is not None and output.logit_map_BThwK is not None:
+        last = output.logit_map_BThwK.shape[-1] - 1
         unknown, ids = bool(ids.max() > last), ids.clip(0, last)
-    live = live_numbers(plan, answer, ids)
+    live = live_numbers(plan, output, ids)
     found = {
         name: relative(_stored_numbers(name, rows, live), live[name])
         for name in rows
@@ -62,27 +62,27 @@ def differences(
 def live_differences(
     plan: TargetPlan, pairs: Iterable[tuple[TeacherOutput, TeacherOutput]]
 ) -> dict[str, float]:
-    """How far two live answers to one clip are apart: the largest over some clips, by array."""
+    """How far two live outputs for one clip are apart: the largest over some clips, by array."""
     largest: dict[str, float] = {}
     for one, other in pairs:
         ids = _best_ids(plan, one)
-        numbers, again = (live_numbers(plan, answer, ids) for answer in (one, other))
+        numbers, again = (live_numbers(plan, output, ids) for output in (one, other))
         for name, values in numbers.items():
             largest[name] = max(largest.get(name, 0.0), relative(again[name], values))
     return largest
 
 
-def encode_errors(plan: TargetPlan, answer: TeacherOutput) -> dict[str, float]:
-    """What encoding a live answer may change in each array, relative, see encoding.py.
+def encode_errors(plan: TargetPlan, output: TeacherOutput) -> dict[str, float]:
+    """What encoding a live output may change in each array, relative, see encoding.py.
 
-    Taken from the live answer, not from the stored row: a wrong row must not widen its own limit.
+    Taken from the live output, not from the stored row: a wrong row must not widen its own limit.
 
     Args:
         plan: All arrays of the cache.
-        answer: Of one clip, B = 1.
+        output: For one clip, B = 1.
     """
     asked = tuple(array for array in plan.arrays if array.name not in FROM_VIDEO_ALONE)
-    encoded = encode(replace(plan, arrays=asked), answer, torch.empty(0))
+    encoded = encode(replace(plan, arrays=asked), output, torch.empty(0))
     rows = {name: row[0] for name, row in encoded.items()}
     # Kept classes are judged by their scores, so they share the scores' bound.
     judged_as = {"logit_map_ids": "logit_map_values"}
@@ -90,26 +90,26 @@ def encode_errors(plan: TargetPlan, answer: TeacherOutput) -> dict[str, float]:
 
 
 def live_numbers(
-    plan: TargetPlan, answer: TeacherOutput, ids_Thwk: Row | None
+    plan: TargetPlan, output: TeacherOutput, ids_Thwk: Row | None
 ) -> dict[str, Numbers]:
-    """What an answer says about every float array of a plan, before any encoding.
+    """Every float array of a plan as an output has it, before any encoding.
 
     Args:
         plan: The arrays.
-        answer: Of one clip, B = 1.
+        output: For one clip, B = 1.
         ids_Thwk: Classes that a top-k map keeps; None if the plan has none.
     """
     names = {array.name for array in plan.arrays}
     numbers: dict[str, torch.Tensor] = {}
     if "logits" in names:
-        numbers["logits"] = answer.logits_BK[0]
+        numbers["logits"] = output.logits_BK[0]
     if "features" in names:
-        maps_BTChw, residual_B = project(answer.features_BTChw, plan.feature_grid)
+        maps_BTChw, residual_B = project(output.features_BTChw, plan.feature_grid)
         numbers["features"] = maps_BTChw[0]
         numbers["feature_residual"] = residual_B[0]
         numbers["feature_scale"] = maps_BTChw[0].abs().amax(dim=(0, 2, 3)) / _LARGEST_STEP
-    if answer.logit_map_BThwK is not None:
-        scores = answer.logit_map_BThwK[0].double()
+    if output.logit_map_BThwK is not None:
+        scores = output.logit_map_BThwK[0].double()
         numbers["logit_map"] = scores
         if ids_Thwk is not None:
             rest = next(array for array in plan.arrays if array.name == "logit_map_rest")
@@ -142,9 +142,9 @@ def _stored_numbers(name: str, rows: Mapping[str, Row], live: Mapping[str, Numbe
     return numbers
 
 
-def _best_ids(plan: TargetPlan, answer: TeacherOutput) -> Row | None:
+def _best_ids(plan: TargetPlan, output: TeacherOutput) -> Row | None:
     kept = [array.row_shape[-1] for array in plan.arrays if array.name == "logit_map_ids"]
-    if not kept or answer.logit_map_BThwK is None:
+    if not kept or output.logit_map_BThwK is None:
         return None
-    ids: Row = answer.logit_map_BThwK[0].topk(kept[0], dim=-1).indices.cpu().numpy()
+    ids: Row = output.logit_map_BThwK[0].topk(kept[0], dim=-1).indices.cpu().numpy()
     return ids

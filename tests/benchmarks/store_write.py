@@ -39,6 +39,7 @@ import numpy as np
 
 from reskd.common.console import emit
 from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
+from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, write_unit
 from reskd.teacher_cache.format.layout import Layout
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
@@ -57,10 +58,10 @@ UNIT_VIDEOS = 44
 """Makes units of 100 MB."""
 NUM_UNITS = 8
 ROUNDS = 5
-NUM_ANSWERS = 8
-"""Videos with answers of their own; a unit repeats them. More than a processor's cache holds."""
+NUM_OUTPUTS = 8
+"""Videos with rows of their own; a unit repeats them. More than a processor's cache holds."""
 
-Answer = Mapping[str, Row]
+VideoRows = Mapping[str, Row]
 
 
 def layout_of(*, units: int, unit_videos: int) -> Layout:
@@ -73,7 +74,7 @@ def layout_of(*, units: int, unit_videos: int) -> Layout:
     )
 
 
-def answers() -> list[Answer]:
+def made_up_rows() -> list[VideoRows]:
     """Made-up rows of some videos, per array (V, *row_shape)."""
     rng = np.random.default_rng(0)
     return [
@@ -83,7 +84,7 @@ def answers() -> list[Answer]:
             )
             for array in ARRAYS
         }
-        for _ in range(NUM_ANSWERS)
+        for _ in range(NUM_OUTPUTS)
     ]
 
 
@@ -94,7 +95,7 @@ def empty_cache(folder: Path, layout: Layout) -> Manifest:
     return read_manifest(folder)
 
 
-def filled(manifest: Manifest, unit: int, rows: list[Answer]) -> UnitBuffers:
+def filled(manifest: Manifest, unit: int, rows: list[VideoRows]) -> UnitBuffers:
     """A full unit."""
     buffers = UnitBuffers(manifest, manifest.generations[0], unit)
     for place in range(manifest.layout.unit_videos):
@@ -102,21 +103,21 @@ def filled(manifest: Manifest, unit: int, rows: list[Answer]) -> UnitBuffers:
     return buffers
 
 
-def write_ours(folder: Path, manifest: Manifest, rows: list[Answer]) -> dict[str, float]:
+def write_ours(folder: Path, manifest: Manifest, rows: list[VideoRows]) -> dict[str, float]:
     """Fill and write all units, one being filled while the one before is written.
 
     Returns:
         Shares of the time: `put_share` and `stall_share`.
     """
-    start, put_seconds = time.perf_counter(), 0.0
-    with BackgroundWriter(folder, manifest) as writer:
+    start, put_seconds, meters = time.perf_counter(), 0.0, FillMeters()
+    with BackgroundWriter(folder, manifest, meters) as writer:
         for unit in range(manifest.layout.num_units):
             before = time.perf_counter()
             buffers = filled(manifest, unit, rows)
             put_seconds += time.perf_counter() - before
             writer.submit(buffers, {})
     total = time.perf_counter() - start
-    return {"put_share": put_seconds / total, "stall_share": writer.stall_seconds / total}
+    return {"put_share": put_seconds / total, "stall_share": meters.stall_seconds / total}
 
 
 def write_full(folder: Path, manifest: Manifest, units: list[UnitBuffers]) -> None:
@@ -153,7 +154,7 @@ def compare(folder: Path, *, units: int, unit_videos: int, rounds: int) -> dict[
     Returns:
         The ratios and shares, and the megabytes per second of every contender.
     """
-    layout, rows = layout_of(units=units, unit_videos=unit_videos), answers()
+    layout, rows = layout_of(units=units, unit_videos=unit_videos), made_up_rows()
     manifest = empty_cache(folder / "first", layout)
     full = [filled(manifest, unit, rows) for unit in range(units)]
     shares: list[dict[str, float]] = []
@@ -199,7 +200,7 @@ def peak_units(folder: Path, *, units: int, unit_videos: int) -> float:
 
 def peak_here(folder: Path, units: int, unit_videos: int) -> float:
     """The same in this process, whose memory must not have been larger before."""
-    layout, rows = layout_of(units=units, unit_videos=unit_videos), answers()
+    layout, rows = layout_of(units=units, unit_videos=unit_videos), made_up_rows()
     manifest = empty_cache(folder, layout)
     before = _peak_bytes()
     write_ours(folder, manifest, rows)

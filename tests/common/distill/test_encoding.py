@@ -129,7 +129,7 @@ def test_encode_of_frames_asks_no_teacher() -> None:
     _, clips = answer_for(2)
     assert list(encode(only(plan_of(), "frames", "views"), None, clips)) == ["frames"]
     assert encode(only(plan_of(), "views"), None, clips) == {}
-    with pytest.raises(AssertionError, match="needs the teacher's answer"):
+    with pytest.raises(AssertionError, match="needs the teacher's output"):
         encode(only(plan_of(), "logits"), None, clips)
 
 

@@ -1,4 +1,4 @@
-"""A probe measures something, names what it passed over, and leaves nothing behind."""
+"""A measurement gives every speed, names what it passed over, and leaves nothing behind."""
 
 import os
 import signal
@@ -11,7 +11,6 @@ import pytest
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import DataError, PreemptedError
 from reskd.common.experiment.load import load_experiment
-from reskd.teacher_cache.estimate import measure_speed as probe_module
 from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import plan_cache
@@ -19,8 +18,12 @@ from tests.tiny_experiment import CPU, TinyCache, cut_off
 
 
 def forecast_of(
-    experiment_file: Path, overrides: Sequence[str] = (), folder: Path | None = None
+    experiment_file: Path,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    seconds: float = 30.0,
 ) -> Forecast:
+    """The videos are used up long before the time limit, unless it is set lower."""
     experiment = load_experiment(str(experiment_file), overrides)
     index = read_index(experiment.data.index)
     return forecast_cache(
@@ -30,7 +33,7 @@ def forecast_of(
         folder=folder or experiment_file.parent / "cache",
         device=CPU,
         threads=2,
-        part_seconds=0.02,
+        seconds=seconds,
     )
 
 
@@ -56,7 +59,7 @@ def training_videos(experiment_file: Path) -> dict[str, Path]:
         ),
     ],
 )
-def test_probe_measures_every_part_and_leaves_nothing(
+def test_measurement_gives_every_speed_and_leaves_nothing(
     tiny_experiment: Path, overrides: list[str]
 ) -> None:
     before = tree_of(tiny_experiment.parent)
@@ -82,26 +85,33 @@ def test_rows_without_a_codec_take_the_planned_bytes(tiny_experiment: Path) -> N
     assert facts["disk_bytes"] == facts["bytes"]
 
 
-def test_compressed_rows_are_estimated_from_those_probed(tiny_experiment: Path) -> None:
+def test_compressed_rows_are_estimated_from_those_written(tiny_experiment: Path) -> None:
     facts = forecast_of(tiny_experiment, ["targets.codec=zstd"]).as_dict()
     assert 0 < facts["disk_bytes"] < facts["bytes"]
 
 
-@pytest.mark.parametrize("part", ["decoding", "pipeline", "writing"])
-def test_probe_that_fails_leaves_nothing(
+@pytest.mark.parametrize(
+    "part",
+    [
+        "estimate.measure_speed.create_cache",
+        "fill.engine.compute_outputs",
+        "fill.writer.write_unit",
+    ],
+)
+def test_measurement_that_fails_leaves_nothing(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error")
 
     before = tree_of(tiny_experiment.parent)
-    monkeypatch.setattr(probe_module, part, fail)
+    monkeypatch.setattr(f"reskd.teacher_cache.{part}", fail)
     with pytest.raises(OSError, match="Input/output"):
         forecast_of(tiny_experiment)
     assert tree_of(tiny_experiment.parent) == before
 
 
-def test_unit_that_cannot_be_written_ends_the_probe_and_leaves_nothing(
+def test_unit_that_cannot_be_written_ends_the_measurement_and_leaves_nothing(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from reskd.teacher_cache.fill import writer
@@ -116,14 +126,14 @@ def test_unit_that_cannot_be_written_ends_the_probe_and_leaves_nothing(
     assert tree_of(tiny_experiment.parent) == before
 
 
-def test_sigterm_ends_the_probe_and_leaves_nothing(
+def test_sigterm_ends_the_measurement_and_leaves_nothing(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = tree_of(tiny_experiment.parent)
-    monkeypatch.setattr("reskd.teacher_cache.estimate.probe_parts.write_unit", stopped)
+    monkeypatch.setattr("reskd.teacher_cache.fill.engine.UnitBuffers.put", stopped)
     with pytest.raises(PreemptedError):
         forecast_of(tiny_experiment)
     assert tree_of(tiny_experiment.parent) == before
@@ -160,23 +170,29 @@ def test_folder_that_takes_no_file_gives_counts_and_the_reason(
     assert "nothing can be written" in str(forecast.why_not)
 
 
-def test_teacher_that_is_too_slow_is_shown_fewer_views(
-    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe_module, "LIMIT_SECONDS", 0.0)
-    measured = forecast_of(tiny_experiment).measured
+def test_teacher_that_is_too_slow_is_shown_fewer_views(tiny_experiment: Path) -> None:
+    measured = forecast_of(tiny_experiment, seconds=1e-6).measured
     assert measured is not None
     assert measured.views_probed == 1
+    assert measured.decode_seconds_per_video > 0
 
 
-def test_damaged_checkpoint_is_an_error_not_a_missing_probe(tiny_experiment: Path) -> None:
+def test_time_limit_ends_the_measurement_before_the_videos_are_used_up(
+    tiny_experiment: Path,
+) -> None:
+    measured = forecast_of(tiny_experiment, ["views.count=1"], seconds=1e-6).measured
+    assert measured is not None
+    assert measured.videos_probed < 9
+
+
+def test_damaged_checkpoint_is_an_error_not_a_missing_measurement(tiny_experiment: Path) -> None:
     folder = load_experiment(str(tiny_experiment)).teacher.checkpoint
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match="Cannot read the weights"):
         forecast_of(tiny_experiment)
 
 
-def test_unfinished_cache_is_not_touched_by_the_probe(tiny_cache: TinyCache) -> None:
+def test_unfinished_cache_is_not_touched_by_the_measurement(tiny_cache: TinyCache) -> None:
     (tiny_cache.cache / commit_key(1, 0)).unlink()
     before = tree_of(tiny_cache.cache.parent)
     forecast = forecast_of(tiny_cache.experiment, folder=tiny_cache.cache)

@@ -24,9 +24,9 @@ def test_teacher_below_its_stated_accuracy_ends_with_3_and_no_unit(
     cache = tiny_experiment.parent / "cache"
     assert main(["cache-teacher", str(tiny_experiment), "--cache", str(cache)]) == 3
     error = capsys.readouterr().err
-    assert "of 2 videos of split 'val' rightly" in error
+    assert "of 2 videos of split 'val' correctly" in error
     assert "least_top1" in error
-    assert not cache.exists()  # free for the teacher that will be mended
+    assert not cache.exists()  # free for the teacher that will be fixed
 
 
 def test_teacher_that_reaches_it_is_cached_and_not_measured_again_when_going_on(

@@ -147,7 +147,7 @@ def test_sigterm_ends_with_75_and_keeps_finished_units(
 
     def submit_then_stop(self: writer.BackgroundWriter, *arguments: Any) -> None:
         submit(self, *arguments)
-        if self.units == 2:  # the third one is being written
+        if self._meters.units == 2:  # the third one is being written
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(writer.BackgroundWriter, "submit", submit_then_stop)
@@ -218,7 +218,7 @@ def test_too_many_unreadable_videos_stop_before_their_unit_is_committed(
     assert unit > 0
     assert read_commit(folder, 1, unit - 1) is not None
     assert read_commit(folder, 1, unit) is None
-    bad.write_bytes(whole)  # mended: the same command goes on
+    bad.write_bytes(whole)  # fixed: the same command goes on
     make_tiny_cache(tiny_experiment, folder)
     assert CacheReader(folder).failed == {}
 

@@ -18,8 +18,7 @@ from reskd.teacher_cache.estimate.forecast import (
     forecast_table,
     shown_time,
 )
-from reskd.teacher_cache.estimate.hours import break_even, disk_bytes, predict_hours
-from reskd.teacher_cache.estimate.measure_speed import Probe
+from reskd.teacher_cache.estimate.hours import MeasuredSpeed, break_even, disk_bytes, predict_hours
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.extend import extend_cache
 from reskd.teacher_cache.fill.job import RunOptions
@@ -35,7 +34,7 @@ from reskd.teacher_cache.format.plan import (
 from tests.tiny_experiment import CPU, TinyCache, save_random_teacher
 
 OPTIONS = RunOptions(max_bad=0.0, threads=1, device=CPU, force=False)
-MEASURED = Probe(
+MEASURED = MeasuredSpeed(
     start_seconds=5.0,
     decode_seconds_per_video=0.2,
     teacher_seconds_per_clip=0.1,
@@ -259,7 +258,7 @@ def test_every_array_belongs_to_a_target(array: str, target: str) -> None:
 def test_command_prints_hours_and_break_even_from_the_measured_rates(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(forecast_module, "probe", lambda *_, **__: MEASURED)
+    monkeypatch.setattr(forecast_module, "measure_speed", lambda *_, **__: MEASURED)
     command = ("cache", "plan", tiny_experiment, "--device", "cpu", "--students", "2")
     facts = json_of(capsys, *command, "--epochs", "4")
     assert facts["hours"]["decode"] * 3600 == pytest.approx(9 * 0.2)
