@@ -3,8 +3,8 @@
     python -m tests.benchmarks.plan_time --json
 
 On the demo's videos, with a teacher of random weights: neither size nor time depends on what it has
-learnt. Forecast and run take turns, each run into a new folder, so that both see the same load of the
-machine; medians are reported. The videos are in the page cache for both.
+learnt. Forecast and run take turns, each run into a new folder, so that both see the same load of
+the machine; medians are reported. The videos are in the page cache for both.
 """
 
 import os
