@@ -1,13 +1,15 @@
 """The cards of the teacher caches that the measured runs learned from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from reskd.common.errors import CacheError
-from reskd.student_train.report.logs import TrainingLog
-from reskd.student_train.report.page import Content, Markup, card, joined, name, section, tag
+from reskd.student_train.report.page import render
+from reskd.student_train.report.records import TrainingLog
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE
 from reskd.teacher_cache.read.reader import CacheReader
 
@@ -16,10 +18,32 @@ from reskd.teacher_cache.read.reader import CacheReader
 class _Recorded:
     """One cache as the logs of runs name it."""
 
+    fingerprint: str
     runs: list[str] = field(default_factory=list)
     """Names of those that learned from it."""
     folders: list[str] = field(default_factory=list)
     """Where they read it; several if it was copied or moved in between."""
+    facts: list[tuple[str, str]] | None = None
+    """Its card, or None where it was not found."""
+    reasons: list[str] = field(default_factory=list)
+    """Why it was not found, of each folder."""
+
+    def look(self) -> None:
+        """Look for it where the runs read it."""
+        for folder in map(Path, self.folders):
+            try:
+                if not (folder / MANIFEST_FILE).exists():
+                    self.reasons.append(f"{folder} is gone")
+                    continue
+                reader = CacheReader(folder)
+            except (CacheError, OSError, ValueError) as error:
+                self.reasons.append(f"{folder} cannot be read: {error}".rstrip("."))
+                continue
+            found = reader.manifest.fingerprint
+            if found == self.fingerprint:
+                self.facts = _card(reader)
+                return
+            self.reasons.append(f"{folder} is another cache now, with fingerprint {found}")
 
 
 def caches_section(logs: Mapping[str, TrainingLog], given: Path | None) -> Markup | None:
@@ -35,21 +59,22 @@ def caches_section(logs: Mapping[str, TrainingLog], given: Path | None) -> Marku
     Raises:
         CacheError: If the given folder is no cache, or a damaged one.
     """
-    recorded = _recorded_caches(logs)
-    parts: list[Content] = []
-    shown = None
+    caches = _recorded_caches(logs)
+    foreign = None
     if given is not None:
         reader = CacheReader(given)
-        shown = reader.manifest.fingerprint
-        if recorded and shown not in recorded:
-            parts.append(
-                _told("No run here learned from ", name(str(given)), ", named with --cache.")
-            )
-        parts += _card_of(reader, recorded.get(shown))
-    for fingerprint, cache in recorded.items():
-        if fingerprint != shown:
-            parts += _card_or_reason(fingerprint, cache)
-    return section("cache", "Teacher cache", *parts) if parts else None
+        own = reader.manifest.fingerprint
+        if caches and own not in caches:
+            foreign = given
+        shown = caches.pop(own, _Recorded(own))
+        shown.facts = _card(reader)
+        caches = {own: shown, **caches}
+    if not caches:
+        return None
+    for cache in caches.values():
+        if cache.facts is None:
+            cache.look()
+    return render("cache.html", foreign=foreign, caches=caches.values())
 
 
 def check_cache(folder: Path) -> None:
@@ -69,50 +94,20 @@ def _recorded_caches(logs: Mapping[str, TrainingLog]) -> dict[str, _Recorded]:
         if start is None or start.learned_from != "cache":
             continue
         if start.cache is not None and start.fingerprint is not None:
-            cache = recorded.setdefault(start.fingerprint, _Recorded())
+            cache = recorded.setdefault(start.fingerprint, _Recorded(start.fingerprint))
             cache.runs.append(run)
             if start.cache not in cache.folders:
                 cache.folders.append(start.cache)
     return recorded
 
 
-def _card_or_reason(fingerprint: str, cache: _Recorded) -> list[Content]:
-    reasons = []
-    for folder in cache.folders:
-        found = _opened(Path(folder), fingerprint)
-        if isinstance(found, CacheReader):
-            return _card_of(found, cache)
-        reasons.append(found)
-    return [
-        _told(
-            *_names(cache.runs),
-            f" learned from the cache with fingerprint {fingerprint}. It is not shown: ",
-            name("; ".join(reasons)),
-            ". Where it has moved, name its new folder with --cache.",
-        )
-    ]
-
-
-def _opened(folder: Path, fingerprint: str) -> CacheReader | str:
-    """The cache with that fingerprint, or why it is not there."""
-    try:
-        if not (folder / MANIFEST_FILE).exists():
-            return f"{folder} is gone"
-        reader = CacheReader(folder)
-    except (CacheError, OSError, ValueError) as error:
-        return f"{folder} cannot be read: {error}".rstrip(".")
-    if reader.manifest.fingerprint != fingerprint:
-        return f"{folder} is another cache now, with fingerprint {reader.manifest.fingerprint}"
-    return reader
-
-
-def _card_of(reader: CacheReader, recorded: _Recorded | None) -> list[Content]:
-    """The card of a cache from its own records, and who learned from it."""
+def _card(reader: CacheReader) -> list[tuple[str, str]]:
+    """A cache from its own records."""
     manifest = reader.manifest
     layout, identity = manifest.layout, manifest.identity
     teacher, index = identity.get("teacher", {}), identity.get("index", {})
     model = teacher.get("model", {})
-    facts: list[tuple[str, str]] = [
+    return [
         ("folder", str(reader.folder.absolute())),
         ("fingerprint", manifest.fingerprint),
         (
@@ -129,16 +124,6 @@ def _card_of(reader: CacheReader, recorded: _Recorded | None) -> list[Content]:
         ("store", f"{layout.num_views} views, {layout.num_units} units, codec {manifest.codec}"),
         ("arrays", ", ".join(f"{array.name} {array.dtype}" for array in manifest.arrays)),
     ]
-    learned = [] if recorded is None else [_told(*_names(recorded.runs), " learned from it.")]
-    return [*learned, card(facts)]
-
-
-def _told(*words: Content) -> Markup:
-    return tag("p", *words)
-
-
-def _names(runs: Sequence[str]) -> list[Content]:
-    return [name(runs[0]), *(joined([", ", name(run)]) for run in runs[1:])]
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

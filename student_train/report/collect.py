@@ -7,16 +7,20 @@ from typing import Final
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.student_train.evaluate.results import RunResult
 from reskd.student_train.report.caches import caches_section
-from reskd.student_train.report.logs import training_logs
-from reskd.student_train.report.page import Content, Markup, name, page, section, tag
-from reskd.student_train.report.records import curves_section, repeat_section, unreadable_section
+from reskd.student_train.report.clips import clips_section
+from reskd.student_train.report.page import render
+from reskd.student_train.report.records import (
+    TrainingLog,
+    repeat_section,
+    training_section,
+    unreadable_section,
+)
 from reskd.student_train.report.sections import (
     classes_section,
     confusions_section,
     differences_section,
     results_section,
 )
-from reskd.student_train.report.sheets import CLIPS_PER_RUN, IMAGE_BYTES, contact_sheets
 
 PAGE_FILE: Final = "index.html"
 
@@ -41,48 +45,27 @@ def write_report(
     Raises:
         CacheError: If the cache is none.
     """
-    logs = training_logs(results)
-    parts: list[tuple[str, str, Markup | None]] = [
+    logs = {result.name: TrainingLog.of(result.measured.run) for result in results}
+    sections = [
         ("results", "Results", results_section(results)),
-        ("differences", "Differences", differences_section(results) if results[1:] else None),
-        ("training", "Training", curves_section(logs)),
+        ("differences", "Differences", differences_section(results)),
+        ("training", "Training", training_section(logs)),
         ("classes", "Worst classes", classes_section(results)),
         ("confusions", "Confusions", confusions_section(results)),
-        ("clips", "Wrong answers", _clips_section(results)),
+        ("clips", "Wrong predictions", clips_section(results)),
         ("unreadable", "Unreadable videos", unreadable_section(results)),
         ("cache", "Teacher cache", caches_section(logs, cache)),
         ("repeat", "Do it again", repeat_section(results, logs, command)),
     ]
     first = results[0].measured
-    lead = tag(
-        "p",
-        f"{len(results)} network{'s' if results[1:] else ''} on {first.figures['videos']} videos, "
-        f"{len(first.index.classes)} classes, of the experiment ",
-        name(first.experiment.name),
-        ".",
+    page = render(
+        "page.html",
+        experiment=first.experiment.name,
+        networks=len(results),
+        videos=first.figures["videos"],
+        classes=len(first.index.classes),
+        sections=[section for section in sections if section[2] is not None],
     )
-    shown = [(anchor, title, content) for anchor, title, content in parts if content is not None]
     path = folder / PAGE_FILE
-    atomic_write(path, page(f"Evaluation of {first.experiment.name}", lead, shown))
+    atomic_write(path, page.encode())
     return path
-
-
-def _clips_section(results: Sequence[RunResult]) -> Markup:
-    """Contact sheets of the students; of all runs where there is no student."""
-    students = [result for result in results if result.json["role"] == "student"]
-    teacher = next((result for result in results if result.json["role"] == "teacher"), None)
-    wanted = students or list(results)
-    room = IMAGE_BYTES // len(wanted)
-    parts: list[Content] = [
-        tag(
-            "p",
-            f"For each network up to {CLIPS_PER_RUN} videos that it answers wrongly, those it was "
-            "surest of first. Of one clip some frames are shown, as they were cut and as the "
-            "network sees them.",
-        )
-    ]
-    for result in wanted:
-        sheets = contact_sheets(result, teacher if students else None, room=room)
-        told = f"{sheets.shown} of {sheets.wrong} videos answered wrongly are shown."
-        parts += [tag("h3", name(result.name)), tag("p", told), sheets.content]
-    return section("clips", "Wrong answers", *parts)

@@ -1,17 +1,26 @@
-"""The sections of a report about where runs come from: curves, commands, versions."""
+"""The sections of a report about where runs come from: curves, commands, versions.
+
+A damaged or an old log says less; a report of what was measured is worth more than a log.
+"""
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
 
+from markupsafe import Markup
+
+from reskd.common.errors import DataError
 from reskd.common.experiment.load import experiment_yaml
-from reskd.student_train.evaluate.results import RunResult, number_text
-from reskd.student_train.report.figures import Series, curves
-from reskd.student_train.report.logs import Line, TrainingLog, number
-from reskd.student_train.report.page import Content, Markup, card, name, section, table, tag
-from reskd.student_train.run.log import START_EVENT
+from reskd.student_train.evaluate.results import RunResult
+from reskd.student_train.report.page import render
+from reskd.student_train.report.plots import Series, curves
+from reskd.student_train.run.log import EVENTS_FILE, START_EVENT, read_log
 from reskd.student_train.run.provenance import RunStart, installed_versions
 
+_MOST: Final = 1e15
+"""Larger figures are damage, and could not be drawn."""
 _UNREADABLE_SHOWN: Final = 50
 _CURVES: Final = (
     ("epoch", "cross_entropy", "training cross entropy", "nats"),
@@ -19,49 +28,77 @@ _CURVES: Final = (
     ("validation", "top1", "top-1 while training, on the validation split", "share"),
 )
 
+Line = Mapping[str, Any]
 
-def curves_section(logs: Mapping[str, TrainingLog]) -> Markup | None:
+
+@dataclass(frozen=True, slots=True)
+class TrainingLog:
+    """The log of one run."""
+
+    lines: Sequence[Line]
+    state: str
+    """Whether there was one, and whether it could be read."""
+
+    @classmethod
+    def of(cls, run: Path) -> Self:
+        """Of a run, or of the run whose best checkpoint this is."""
+        try:
+            for folder in (run, run.parent):
+                if (folder / EVENTS_FILE).is_file():
+                    return cls(read_log(folder), "read")
+        except (DataError, OSError):
+            return cls([], "damaged")
+        return cls([], "there is none")
+
+    def of_kind(self, event: str) -> list[Line]:
+        """Its lines of one kind, in order."""
+        return [line for line in self.lines if line["event"] == event]
+
+    @property
+    def start(self) -> RunStart | None:
+        """How the run was started last; None where that was not recorded, or cannot be read."""
+        starts = self.of_kind(START_EVENT)
+        return RunStart.of_line(starts[-1]) if starts else None
+
+    def points(self, event: str, key: str) -> list[tuple[float, float]]:
+        """(epochs done, figure) of the lines that have both."""
+        pairs = [(number(line, "epoch"), number(line, key)) for line in self.of_kind(event)]
+        return [(epoch + 1, y) for epoch, y in pairs if epoch is not None and y is not None]
+
+
+def number(line: Line, key: str) -> float | None:
+    """A figure of a line; None where there is none that can be drawn."""
+    value = line.get(key)
+    if isinstance(value, int | float) and abs(value) <= _MOST:  # false for nan
+        return float(value)
+    return None
+
+
+def training_section(logs: Mapping[str, TrainingLog]) -> Markup | None:
     """Training as the runs logged it; None where none has a log."""
-    figures = []
+    plots = []
     for event, key, title, unit in _CURVES:
-        series = []
-        for run, log in logs.items():
-            points = _points(log.of_kind(event), key)
-            if points:
-                series.append(Series(name=run, points=points))
+        points = {run: log.points(event, key) for run, log in logs.items()}
+        series = [Series(name=run, points=found) for run, found in points.items() if found]
         if series:
-            figures.append(curves(series, title=title, x_label="epoch", y_label=unit))
-    if not figures:
+            plots.append(curves(series, title=title, x_label="epoch", y_label=unit))
+    if not plots:
         return None
-    rows = [_curve_row(run, log) for run, log in logs.items()]
-    header = ["run", "epochs", "clips", "last cross entropy", "last training top-1", "log"]
-    return section(
-        "training",
-        "Training",
-        tag("div", *figures, class_="two"),
-        table("The ends of these curves", header, rows, label="Ends of the curves"),
-    )
+    ends = [(run, _end(log), log.state) for run, log in logs.items()]
+    return render("training.html", plots=plots, ends=ends)
 
 
-def _points(lines: Sequence[Line], key: str) -> list[tuple[float, float]]:
-    pairs = [(number(line, "epoch"), number(line, key)) for line in lines]
-    return [(epoch + 1, value) for epoch, value in pairs if epoch is not None and value is not None]
-
-
-def _curve_row(run: str, log: TrainingLog) -> list[Content | None]:
+def _end(log: TrainingLog) -> dict[str, Any] | None:
+    """Of the curves of a log; None without any."""
     lines = log.of_kind("epoch")
     if not lines:
-        return [name(run), None, None, None, None, log.state]
-    last = lines[-1]
-    clips = sum(number(line, "clips") or 0 for line in lines)
-    return [
-        name(run),
-        str(len(lines)),
-        f"{clips:,.0f}",
-        number_text(number(last, "cross_entropy")),
-        number_text(number(last, "train_top1")),
-        log.state,
-    ]
+        return None
+    return {
+        "epochs": len(lines),
+        "clips": sum(number(line, "clips") or 0 for line in lines),
+        "cross_entropy": number(lines[-1], "cross_entropy"),
+        "train_top1": number(lines[-1], "train_top1"),
+    }
 
 
 def unreadable_section(results: Sequence[RunResult]) -> Markup | None:
@@ -73,14 +110,8 @@ def unreadable_section(results: Sequence[RunResult]) -> Markup | None:
     }
     if not failures:
         return None
-    rows = [(name(video), reason) for video, reason in list(failures.items())[:_UNREADABLE_SHOWN]]
-    caption = f"{len(rows)} of {len(failures)} videos that could not be read"
-    return section(
-        "unreadable",
-        "Unreadable videos",
-        tag("p", "They count as answered wrongly by every run."),
-        table(caption, ["video", "reason"], rows, label="Unreadable videos"),
-    )
+    shown = list(failures.items())[:_UNREADABLE_SHOWN]
+    return render("unreadable.html", shown=shown, total=len(failures))
 
 
 def repeat_section(
@@ -89,12 +120,7 @@ def repeat_section(
     """What to type to measure and to train this again, what the networks are, what computed it."""
     first = results[0].measured
     versions = installed_versions()
-    parts: list[Content] = [
-        tag("h3", "This evaluation"),
-        _commands(command),
-        tag("p", "Video index: ", name(str(first.index_path)), "; digest of its split: "),
-        tag("pre", tag("code", first.index.digest(first.figures["split"])), tabindex=0),
-    ]
+    runs = []
     for result in results:
         info, log = result.measured.info, logs[result.name]
         facts = [
@@ -105,18 +131,24 @@ def repeat_section(
         start = log.start
         if start is not None:
             facts += _start_facts(start, log, versions)
-        parts += [
-            tag("h3", name(result.name)),
-            card(facts),
-            *_trained_with(start, info.role),
-            tag(
-                "details",
-                tag("summary", f"Experiment of {result.name}"),
-                tag("pre", tag("code", experiment_yaml(result.measured.experiment)), tabindex=0),
-            ),
-        ]
-    parts += [tag("h3", "Versions"), card(versions.items())]
-    return section("repeat", "Do it again", *parts)
+        runs.append(
+            {
+                "name": result.name,
+                "role": info.role,
+                "facts": facts,
+                "start": start,
+                "command": shlex.join(start.command) if start else "",
+                "experiment": experiment_yaml(result.measured.experiment),
+            }
+        )
+    return render(
+        "repeat.html",
+        command=shlex.join(command),
+        index=first.index_path,
+        digest=first.index.digest(first.figures["split"]),
+        runs=runs,
+        versions=versions,
+    )
 
 
 def _start_facts(
@@ -144,31 +176,3 @@ def _learned_from(start: RunStart) -> str:
     if start.learned_from == "live":
         return f"its teacher in every step, weights {start.teacher_sha256}{views}"
     return f"labels alone{views}"
-
-
-def _trained_with(start: RunStart | None, role: str) -> list[Content]:
-    """What to type to train a network again, as it was recorded or else in general."""
-    if start is not None and start.command:
-        return [
-            tag(
-                "p",
-                "Trained with this command, in ",
-                name(start.folder),
-                ". A finished run trains no more: to train it again, name another folder to write.",
-            ),
-            _commands(start.command),
-        ]
-    missing = "Its command was not recorded." if start is None else "Python code trained it."
-    return [
-        tag(
-            "p",
-            f"{missing} With its experiment, below, as experiment.yaml this trains one like it. A "
-            "student from a cache needs --cache as well, one from labels alone --no-distill; an "
-            "imported network was not trained here.",
-        ),
-        _commands(["reskd", f"train-{role}", "experiment.yaml", "--run", "RUN"]),
-    ]
-
-
-def _commands(words: Sequence[str]) -> Markup:
-    return tag("pre", tag("code", shlex.join(words)), tabindex=0)

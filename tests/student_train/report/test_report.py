@@ -19,11 +19,10 @@ from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import save_checkpoint
 from reskd.common.models.registry import build_model
 from reskd.student_train.report.caches import caches_section
-from reskd.student_train.report.figures import Series, accuracy_against_cost, curves
-from reskd.student_train.report.logs import TrainingLog, number
-from reskd.student_train.report.page import name, table, tag
+from reskd.student_train.report.page import render
+from reskd.student_train.report.plots import Plot, Series, accuracy_against_cost, curves
+from reskd.student_train.report.records import TrainingLog, number
 from reskd.student_train.report.sections import confused_pairs, shown_classes
-from reskd.student_train.report.style import STYLE
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.tiny_experiment import TinyCache, cut_off, make_tiny_cache, make_tiny_experiment
 
@@ -33,7 +32,7 @@ CLASSES = (*SHOWN, *(f"class {number}" for number in range(21)))
 """Three have videos; the others make the matrix wider than a phone."""
 FILE = "v\"1\" & <b>'2'.mp4"
 RUN = 'stu"dent <i>&'
-VOID = {"meta", "img", "br", "line", "circle", "path", "polyline"}
+VOID = {"meta", "img"}
 
 
 @pytest.fixture(scope="module")
@@ -152,16 +151,20 @@ def test_names_are_shown_as_they_are_and_do_nothing(report: Path) -> None:
 
 
 def test_page_loads_nothing_from_elsewhere(report: Path) -> None:
-    outline = _Outline(report.read_text())
+    text = report.read_text()
+    outline = _Outline(text)
     policies = [each for each in outline.all("meta") if "http-equiv" in each]
     assert policies[0]["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert not outline.all("link")
-    assert "url(" not in STYLE
-    assert "@import" not in STYLE
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
     sources = [str(image["src"]) for image in outline.all("img")]
     assert sources
     assert all(source.startswith("data:image/jpeg;base64,/9j/") for source in sources)
-    assert all(str(link["href"]).startswith("#") for link in outline.all("a"))
+    links = [each for _, each in outline.elements if "href" in each]
+    assert all(str(link["href"]).startswith("#") for link in links)
 
 
 def test_page_can_be_read_aloud_and_walked_by_keyboard(report: Path) -> None:
@@ -173,7 +176,8 @@ def test_page_can_be_read_aloud_and_walked_by_keyboard(report: Path) -> None:
     assert (first_link["class"], first_link["href"]) == ("skip", "#main")
     ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {str(link["href"])[1:] for link in outline.all("a")} <= set(ids)
+    links = [each for _, each in outline.elements if "href" in each]
+    assert {str(link["href"])[1:] for link in links} <= set(ids)
     assert len(outline.all("caption")) == len(outline.all("table"))
     assert {cell.get("scope") for cell in outline.all("th")} == {"col", "row"}
     assert all(image["alt"] for image in outline.all("img"))
@@ -182,6 +186,7 @@ def test_page_can_be_read_aloud_and_walked_by_keyboard(report: Path) -> None:
     regions = [each for each in outline.all("div") if each.get("class") == "wide"]
     assert regions
     assert all(each["tabindex"] == "0" and each["aria-label"] for each in regions)
+    assert f"Confusion matrix of {RUN}" in [each["aria-label"] for each in regions]
 
 
 def test_page_says_what_was_measured_and_how_to_repeat_it(report: Path) -> None:
@@ -196,7 +201,7 @@ def test_page_says_what_was_measured_and_how_to_repeat_it(report: Path) -> None:
     assert "backbone: test_resnet" in text
     assert re.search(r"torch2\.\d+", text)
     assert "damaged" in text  # the log of one run
-    shown = [int(found) for found in re.findall(r"(\d+) of \d+ videos answered wrongly", text)]
+    shown = [int(found) for found in re.findall(r"(\d+) of \d+ videos predicted wrongly", text)]
     assert len(shown) == 2  # of the students
     assert sum(shown) * 2 == len(_Outline(report.read_text()).all("img"))
 
@@ -285,7 +290,7 @@ def test_cache_named_with_the_option_is_compared_with_what_the_runs_recorded(
 def _text_of(logs: dict[str, TrainingLog], given: Path | None) -> str:
     section = caches_section(logs, given)
     assert section is not None
-    return "".join(_Outline(section.text).texts)
+    return "".join(_Outline(section).texts)
 
 
 @pytest.mark.parametrize("value", [None, "1", [], float("nan"), float("inf"), -(10**400), 1e16])
@@ -297,23 +302,18 @@ def test_figure_that_cannot_be_drawn_is_none(value: Any) -> None:
 def test_images_stop_at_their_limit(
     report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reskd.student_train.report.collect.IMAGE_BYTES", 0)
+    monkeypatch.setattr("reskd.student_train.report.clips.IMAGE_BYTES", 0)
     folder = report.parents[1]
     arguments = ["evaluate", str(folder / "other"), "--split", "train", "--device", "cpu"]
     assert main([*arguments, "--report", str(tmp_path), "--max-bad", "0.2"]) == 0
     outline = _Outline((tmp_path / "index.html").read_text())
     assert not outline.all("img")
-    assert re.search(r"0 of [1-8] videos answered wrongly", "".join(outline.texts))
+    assert re.search(r"0 of [1-8] videos predicted wrongly", "".join(outline.texts))
 
 
-def test_markup_escapes_texts_and_attributes_of_any_kind() -> None:
-    made = tag("p", name('<"&\x00\udcff'), title="\"'>", data_x=None, class_="y")
-    assert made.text == (
-        '<p title="&quot;&#x27;&gt;" class="y"><bdi>&lt;&quot;&amp;\ufffd\ufffd</bdi></p>'
-    )
-    assert tag("td", tag("b", "x")).text == "<td><b>x</b></td>"
-    rows = table("c", ["a", "b"], [("1", None)], label="l").text
-    assert '<th scope="row">1</th><td>-</td>' in rows
+def test_texts_that_are_no_text_are_escaped_and_replaced() -> None:
+    made = render("unreadable.html", shown=[('<"&\x00\udcff\ud800', "</td>")], total=1)
+    assert "<bdi>&lt;&#34;&amp;\ufffd\ufffd\ufffd</bdi></th><td>&lt;/td&gt;</td>" in made
 
 
 def test_matrix_of_many_classes_shows_those_of_the_worst_confusions() -> None:
@@ -327,27 +327,51 @@ def test_matrix_of_many_classes_shows_those_of_the_worst_confusions() -> None:
     assert shown_classes(confusion[:9, :10]) == list(range(9))
 
 
-@pytest.mark.parametrize("count", [1, 2, 9, 30])
-def test_figures_stay_within_their_drawing_and_tell_their_values(count: int) -> None:
-    points = [
-        Series(name=f"run <{number}>", points=[(0.01, number / 40)], interval=(0, number / 30))
-        for number in range(count)
+def _plots(names: list[str]) -> Iterator[Plot]:
+    """Points of one cost, lines, and lines of zeros that end where they begin."""
+    series = [
+        Series(name=name, points=[(0.01, number / 40)], interval=(0, number / 30))
+        for number, name in enumerate(names)
     ]
+    yield accuracy_against_cost(series, title="t", y_label="y")
     lines = [replace(one, points=[(1, 0.5), (3, 2.0 + number)], interval=None)
-             for number, one in enumerate(points)]  # fmt: skip
-    flat = [replace(one, points=[(1, 0.0)], interval=None) for one in points]
-    for drawn in (
-        accuracy_against_cost(points, title="t", y_label="y"),
-        curves(lines, title="t", x_label="x", y_label="y"),
-        curves(flat, title="t", x_label="x", y_label="y"),
-    ):
-        outline = _Outline(drawn.text)
-        [drawing] = outline.all("svg")
-        assert str(drawing["aria-label"]).count("run <") == count
-        assert "nan" not in drawn.text
-        for text in outline.all("text"):
-            assert 0 <= float(text["x"] or -1) <= 400
-            assert 0 <= float(text["y"] or -1) <= 290
+             for number, one in enumerate(series)]  # fmt: skip
+    yield curves(lines, title="t", x_label="x", y_label="y")
+    flat = [replace(one, points=[(1, 0.0)], interval=None) for one in series]
+    yield curves(flat, title="t", x_label="x", y_label="y")
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 30])
+def test_plots_stay_within_their_drawing_and_tell_their_values(count: int) -> None:
+    names = [f"run <{number}>" for number in range(count)]
+    for plot in _plots(names):
+        outline = _Outline(plot.drawing)
+        assert outline.open == []
+        assert [text for text in outline.texts if text in names] == names  # of the legend
+        assert plot.values.count("run <") == count
+        assert "nan" not in plot.drawing
+        placed = [each for each in outline.all("text") + outline.all("use") if "x" in each]
+        assert len(placed) >= 2 * count  # the names, and the marks of points or ends
+        for each in placed:
+            assert 0 <= float(each["x"] or -1) <= plot.width
+            assert 0 <= float(each["y"] or -1) <= plot.height
+
+
+def test_plots_are_equal_for_equal_figures_and_follow_the_colours_of_the_page() -> None:
+    assert [*_plots(["a", "b"])] == [*_plots(["a", "b"])]
+    for plot in _plots(["a", "b"]):
+        assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", plot.drawing)) <= {
+            *("none", "var(--s0)", "var(--s1)", "var(--paper)", "var(--edge)", "#000000"),
+        }
+
+
+def test_plots_show_names_of_any_script_and_markup_as_they_are() -> None:
+    long = "folder/" * 9 + "end"
+    for plot in _plots(["_a $x_1$ & <b>", "\u8dd1 \U0001f600", "bad \udcff\x00", "", long]):
+        texts = _Outline(plot.drawing).texts
+        assert {"_a $x_1$ & <b>", "\u8dd1 \U0001f600", "bad \ufffd\ufffd"} <= {*texts}
+        assert [text for text in texts if text.startswith("\u2026") and text.endswith("/end")]
+        assert long in plot.values
 
 
 @pytest.fixture(scope="module")
