@@ -14,6 +14,9 @@ from reskd.common.experiment.targets import TargetsSpec
 from reskd.common.experiment.training import LossSpec, TrainingSpec
 from reskd.common.experiment.values import STRICT, Fraction, Positive
 
+Role = Literal["teacher", "student"]
+"""Which network of an experiment."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherSpec:
@@ -96,7 +99,7 @@ class Experiment:
             )
         return self.student
 
-    def size_of(self, role: Literal["teacher", "student"]) -> int:
+    def size_of(self, role: Role) -> int:
         """Side of the frames that one of its networks sees, in pixels."""
         return self.views.size if role == "teacher" else self.required_student().size
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final
 
 import safetensors.torch
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import DataError
-from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import parse_experiment
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model
@@ -51,7 +51,7 @@ _LONGEST_HEADER: Final = 100_000_000
 class CheckpointInfo:
     """What a checkpoint says about itself, without its weights."""
 
-    role: Literal["teacher", "student"]
+    role: Role
     """Which part of the experiment it plays."""
     model: ModelSpec
     """How to build the network."""
@@ -91,7 +91,7 @@ def save_checkpoint(
     folder: Path,
     model: Recognizer,
     *,
-    role: Literal["teacher", "student"],
+    role: Role,
     spec: ModelSpec,
     size: int,
     classes: tuple[str, ...],

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from reskd.common.devices import plain_float32
 from reskd.common.errors import DataError
-from reskd.common.experiment import Experiment
+from reskd.common.experiment import Experiment, Role
 from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.common.video.preprocess import normalize
 
-Role = Literal["teacher", "student"]
 ScoreActivation = Literal["softmax", "sigmoid"]
 
 

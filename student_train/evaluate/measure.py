@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
-from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import parse_experiment
 from reskd.common.metrics import mean_average_precision, mean_class_accuracy, top_k
 from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint, read_checkpoint_info
@@ -27,7 +27,7 @@ from reskd.student_train.evaluate.imported import (
     experiment_of,
     with_class_names,
 )
-from reskd.student_train.evaluate.inference import Role, ScoreActivation, score_activation_of
+from reskd.student_train.evaluate.inference import ScoreActivation, score_activation_of
 from reskd.student_train.evaluate.predictions import Predictions, Videos, predict_videos
 
 

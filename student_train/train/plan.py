@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import ExperimentError
-from reskd.common.experiment import Experiment
+from reskd.common.experiment import Experiment, Role
 from reskd.common.models.registry import complexity
 from reskd.student_train.data.order import cut_batches
 
@@ -14,7 +14,7 @@ BACKWARD_FACTOR = 3
 
 def plan_training(
     experiment: Experiment,
-    role: Literal["teacher", "student"],
+    role: Role,
     *,
     teacher: Literal["cached", "live"] = "cached",
 ) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import Final
 
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.distill.arrays import ArraySpec, Grid
 from reskd.common.distill.targets import ARRAYS_OF_LOSS
-from reskd.common.experiment import Experiment, LossSpec, ModelSpec, TrainingSpec
+from reskd.common.experiment import Experiment, LossSpec, ModelSpec, Role, TrainingSpec
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import read_checkpoint_info
 from reskd.common.storage.records import digest
@@ -23,7 +23,7 @@ MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "channels_last")
 class Recipe:
     """Which network of the experiment is trained, on which frames, by which losses."""
 
-    role: Literal["teacher", "student"]
+    role: Role
     """Its part in the experiment."""
     experiment: Experiment
     """Resolved."""

@@ -1,6 +1,5 @@
 """What may be said of a video, and which evidence says it. Nothing is opened here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,17 +7,17 @@ from reskd.common.experiment import ClipSpec
 from reskd.common.video.facts import CutOffVideoError, NoVideoStreamError, UnreadableVideoError
 
 Verdict = Literal["ok", "short", "missing", "no_video", "truncated", "corrupt", "hang", "crash"]
+"""
+ok         every frame asked for was decoded
+short      it decodes and has fewer frames than the clip needs, so that some are repeated
+missing    there is no such file, or it may not be read
+no_video   the file holds no pictures
+truncated  the header, or the index, promises more frames than there are
+corrupt    not a video that can be decoded, or a frame of it is damaged
+hang       the decoder gave no sign of life in time and was killed
+crash      the decoder took its process with it, or failed in a way it should not
+"""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-MEANING: Mapping[Verdict, str] = {
-    "ok": "every frame asked for was decoded",
-    "short": "it decodes and has fewer frames than the clip needs, so that some are repeated",
-    "missing": "there is no such file, or it may not be read",
-    "no_video": "the file holds no pictures",
-    "truncated": "the header, or the index, promises more frames than there are",
-    "corrupt": "not a video that can be decoded, or a frame of it is damaged",
-    "hang": "the decoder gave no sign of life in time and was killed",
-    "crash": "the decoder took its process with it, or failed in a way it should not",
-}
 USABLE: frozenset[Verdict] = frozenset({"ok", "short"})
 """Such a video is not put into quarantine: a short one is sampled by the rules of sampling.py."""
 

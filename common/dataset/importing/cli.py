@@ -15,7 +15,7 @@ from reskd.common.dataset.importing.list_options import (
 )
 
 if TYPE_CHECKING:
-    from reskd.common.dataset.importing.formats.mmaction_list import Layout
+    from reskd.common.dataset.importing.formats.mmaction_list import ListLayout
     from reskd.common.video.reader import Decoder
 
 
@@ -108,7 +108,7 @@ def plain_csv(options: ListOptions, sources: tuple[str, ...]) -> None:
     help="Numbers of a line: labels; images and labels; first image, images and labels.",
 )
 @list_options
-def mmaction(options: ListOptions, sources: tuple[str, ...], layout: "Layout") -> None:
+def mmaction(options: ListOptions, sources: tuple[str, ...], layout: "ListLayout") -> None:
     """Lists of mmaction, TSN, SlowFast, AR-Net and AdaFocus, and mmaction's JSON lists.
 
     `video.mp4 label...` or `folder number_of_images label...`, between spaces, tabs or commas.

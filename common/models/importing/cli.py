@@ -1,11 +1,14 @@
 """`reskd import-checkpoint`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from reskd.common.cli.options import json_option, override_option
+
+if TYPE_CHECKING:
+    from reskd.common.experiment import Role
 
 
 @click.command("import-checkpoint")
@@ -59,7 +62,7 @@ def import_checkpoint(
     file: Path,
     folder: Path,
     model: str | None,
-    part: Literal["student", "teacher"] | None,
+    part: "Role | None",
     class_file: Path | None,
     size: int | None,
     init_classifier: bool,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reskd.common.errors import DataError
-from reskd.common.experiment import Experiment, ModelSpec
+from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import CheckpointInfo, save_checkpoint
 from reskd.common.models.importing.fit import fit, inflate
@@ -24,7 +24,7 @@ from reskd.common.models.importing.known_models import (
     short_name,
 )
 from reskd.common.models.importing.names import INDEX_SUFFIX
-from reskd.common.models.importing.parts import Part, Role, choose_part, usual_role
+from reskd.common.models.importing.parts import Part, choose_part, usual_role
 from reskd.common.models.importing.safe_file import read_tensors
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.recognizer import Recognizer

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reskd.common.errors import DataError
+from reskd.common.experiment import Role
 
-Role = Literal["teacher", "student"]
-Layout = Literal["rkd", "mmaction", "plain"]
+FileLayout = Literal["rkd", "mmaction", "plain"]
 
 _PATHS: Mapping[Role, str] = {
     "student": "backbone.low_res_path.",
@@ -32,7 +32,7 @@ _PLAIN_HEADS = ("head.fc.", "head.", "fc.", "classifier.1.", "classifier.")
 class Part:
     """One network of a file: the file's keys by what they are called without their prefix."""
 
-    layout: Layout
+    layout: FileLayout
     role: Role
     backbone: Mapping[str, str]
     """Name inside the backbone -> key in the file."""
@@ -91,7 +91,7 @@ def _rkd_part(keys: list[str], role: Role) -> Part:
 
 def _part(
     keys: list[str],
-    layout: Layout,
+    layout: FileLayout,
     role: Role,
     prefix: str,
     head: str,

@@ -31,7 +31,7 @@ from reskd.common.dataset.importing.annotations import (
 from reskd.common.dataset.importing.video_tree import is_video
 from reskd.common.errors import DataError
 
-Layout = Literal["auto", "videos", "frames", "frames-offset"]
+ListLayout = Literal["auto", "videos", "frames", "frames-offset"]
 NUMBERS_BEFORE_LABELS = {"videos": 0, "frames": 1, "frames-offset": 2}
 EXAMPLES = {
     "videos": "`path/video.mp4 label`",
@@ -48,7 +48,7 @@ class _Line:
     numbers: tuple[str, ...]
 
 
-def parse_list(text: str, source: str, *, split: str, layout: Layout = "auto") -> Annotations:
+def parse_list(text: str, source: str, *, split: str, layout: ListLayout = "auto") -> Annotations:
     """Read a list.
 
     Args:

@@ -12,7 +12,7 @@ from reskd.common.dataset.importing.formats.activitynet_json import parse_activi
 from reskd.common.dataset.importing.formats.fcvid import is_label_matrix, is_split_list, parse_fcvid
 from reskd.common.dataset.importing.formats.hmdb51 import class_and_fold, parse_hmdb51
 from reskd.common.dataset.importing.formats.kinetics_csv import parse_kinetics
-from reskd.common.dataset.importing.formats.mmaction_list import Layout, parse_list
+from reskd.common.dataset.importing.formats.mmaction_list import ListLayout, parse_list
 from reskd.common.dataset.importing.formats.plain_csv import parse_table
 from reskd.common.dataset.importing.formats.sthv2_json import parse_videos
 from reskd.common.dataset.importing.formats.ucf101 import parse_ucf101
@@ -26,7 +26,7 @@ class ListCase:
 
     id: str
     line: str
-    layout: Layout = "auto"
+    layout: ListLayout = "auto"
     name: str
     labels: tuple[str, ...]
     num_frames: int | None = None
@@ -106,7 +106,9 @@ def test_comment_lines_are_listed_as_ignored() -> None:
         ('[{"frame_dir": "a",\n "label"]', "auto", r"line 2 of x\.txt is not JSON"),
     ],
 )
-def test_mmaction_line_of_another_form_is_refused(text: str, layout: Layout, problem: str) -> None:
+def test_mmaction_line_of_another_form_is_refused(
+    text: str, layout: ListLayout, problem: str
+) -> None:
     with pytest.raises(DataError, match=problem):
         parse_list(text, "x.txt", split="val", layout=layout)
 

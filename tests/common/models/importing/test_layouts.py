@@ -10,6 +10,7 @@ import torch
 from torchvision.models import get_model, swin_t
 
 from reskd.common.errors import DataError
+from reskd.common.experiment import Role
 from reskd.common.models.importing.fit import relative_position_index
 from reskd.common.models.importing.known_models import (
     Candidate,
@@ -19,7 +20,7 @@ from reskd.common.models.importing.known_models import (
     short_name,
 )
 from reskd.common.models.importing.names import INDEX_SUFFIX, video_swin_names
-from reskd.common.models.importing.parts import Role, choose_part
+from reskd.common.models.importing.parts import choose_part
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.registry import meta_model
 from tests.common.models.test_tsn import REFERENCE
