@@ -1,4 +1,4 @@
-"""Where networks run, and in which arithmetic where their answers are to be repeated."""
+"""Where networks run, and in which arithmetic where their outputs are to be reproduced."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -17,7 +17,7 @@ import click
 from reskd.common.errors import PreemptedError, ReskdError
 
 COMMANDS = {
-    "demo": "reskd.student_train.cli.train:demo",
+    "demo": "reskd.student_train.cli.demo:demo",
     "config": "reskd.common.cli.config:config",
     "models": "reskd.common.models.cli:models",
     "dataset": "reskd.common.dataset.cli:dataset",
@@ -26,7 +26,7 @@ COMMANDS = {
     "cache": "reskd.teacher_cache.cli:cache",
     "train-student": "reskd.student_train.cli.train:train_student",
     "evaluate": "reskd.student_train.cli.evaluate:evaluate",
-    "extract-features": "reskd.student_train.cli.train:extract_features",
+    "extract-features": "reskd.student_train.cli.deploy:extract_features",
     "predict": "reskd.student_train.cli.deploy:predict",
     "export": "reskd.student_train.cli.deploy:export",
     "benchmark": "reskd.student_train.cli.deploy:benchmark",

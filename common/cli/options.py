@@ -3,11 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+folder_path = click.Path(path_type=Path, file_okay=False)
+file_path = click.Path(path_type=Path, dir_okay=False)
 
 
 def _key_and_value(
@@ -58,69 +61,44 @@ def command_line(context: click.Context) -> list[str]:
     """
     options, arguments = [], []
     for parameter in context.command.params:
-        name = parameter.name or ""
-        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         value = context.params[name]
-        values = value if isinstance(value, tuple) else (value,)
-        texts = [_absolute(name, one) for one in values]
+        texts = [_absolute(name, one) for one in (value if isinstance(value, tuple) else [value])]
         if isinstance(parameter, click.Argument):
             arguments += texts
         elif isinstance(value, bool):
-            options.append(parameter.opts[0] if value else parameter.secondary_opts[0])
-        elif isinstance(parameter, click.Option) and parameter.multiple:
-            options += [word for text in texts for word in (parameter.opts[0], text)]
+            options.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
-            options += [parameter.opts[0], *texts]
-    return [*_torchrun(), *_names(context), *arguments, *options]
+            options += [word for text in texts for word in (parameter.opts[0], text)]
+    # The first word is the program, however it was started.
+    commands = context.command_path.split()[1:]
+    return [*_torchrun(), "reskd", *commands, *arguments, *options]
 
 
 def _absolute(name: str, value: Any) -> str:
     """One value of a parameter; of those with a path inside, the parameters above are known."""
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if name == "experiment" and Path(value).is_file():
+    if isinstance(value, Path) or (name == "experiment" and Path(value).is_file()):
         return str(Path(value).absolute())
     return _absolute_override(value) if name == "overrides" else str(value)
 
 
 def _absolute_override(text: str) -> str:
-    """The paths of an override start from the current folder (common/experiment/load.py)."""
     import yaml
 
-    from reskd.common.experiment.load import PATH_KEYS
+    from reskd.common.experiment.load import parse_override
 
     key, _, written = text.partition("=")
-    keys = tuple(key.split("."))
-    value = yaml.safe_load(written)
-    absolute = value
-    for path in PATH_KEYS:
-        if path[: len(keys)] == keys:
-            absolute = _absolute_at(absolute, path[len(keys) :])
-    if absolute == value:
+    value: Any = parse_override(text)
+    for part in key.split("."):
+        value = value[part]
+    if value == yaml.safe_load(written):
         return text
-    if isinstance(absolute, str) and re.fullmatch(r"[\w./+-]+", absolute):
-        return f"{key}={absolute}"
+    if isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value):
+        return f"{key}={value}"
     # JSON is YAML, on one line.
-    return f"{key}={json.dumps(absolute, ensure_ascii=False, default=str)}"
-
-
-def _absolute_at(tree: Any, keys: tuple[str, ...]) -> Any:
-    """The same tree with the path at some keys made absolute, if there is one."""
-    if not keys:
-        return str(Path(tree).expanduser().absolute()) if isinstance(tree, str) else tree
-    if not isinstance(tree, dict) or keys[0] not in tree:
-        return tree
-    return {**tree, keys[0]: _absolute_at(tree[keys[0]], keys[1:])}
-
-
-def _names(context: click.Context) -> Iterator[str]:
-    """`reskd` and the names of the command below it."""
-    if context.parent is None:
-        yield "reskd"
-    else:
-        yield from _names(context.parent)
-        yield context.info_name or ""
+    return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
 
 
 def _torchrun() -> list[str]:

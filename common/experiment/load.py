@@ -41,7 +41,7 @@ def load_experiment(
     path, base = _locate(os.fspath(name_or_path))
     tree = _absolute_paths(_load_layers(path, ()), base)
     for text in overrides:
-        tree = _merge(tree, _absolute_paths(_parse_override(text), Path.cwd()))
+        tree = _merge(tree, parse_override(text))
     return parse_experiment(tree, source=str(path))
 
 
@@ -152,7 +152,12 @@ def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def _parse_override(text: str) -> Tree:
+def parse_override(text: str) -> Tree:
+    """`key.path=value` as a nested mapping; its paths start from the current folder.
+
+    Raises:
+        ExperimentError: If it is not of that form, or the value is not YAML.
+    """
     key, separator, value = text.partition("=")
     if not separator or not all(key.split(".")):
         raise ExperimentError(
@@ -165,8 +170,7 @@ def _parse_override(text: str) -> Tree:
         raise ExperimentError(f"The value of override {text!r} is not YAML: {error}") from error
     for part in reversed(key.split(".")):
         node = {part: node}
-    tree: Tree = node
-    return tree
+    return _absolute_paths(node, Path.cwd())
 
 
 def _absolute_paths(tree: Tree, base: Path) -> Tree:

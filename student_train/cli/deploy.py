@@ -1,15 +1,78 @@
-"""`reskd predict`, `export` and `benchmark`: what comes after training."""
+"""`reskd extract-features`, `predict`, `export` and `benchmark`: what comes after training."""
 
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from reskd.common.cli.options import device_option, json_option
+from reskd.common.cli.options import device_option, file_path, folder_path, json_option
 
-folder_path = click.Path(path_type=Path, file_okay=False)
-file_path = click.Path(path_type=Path, dir_okay=False)
 seconds = click.FloatRange(0, min_open=True)
+
+
+@click.command("extract-features")
+@click.argument("run", metavar="DIR", type=folder_path)
+@click.argument("source", metavar="INPUT", type=file_path)
+@click.argument("out", metavar="OUT.npz", type=file_path)
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    help="Side of its frames in pixels; default: the checkpoint's.",
+)
+@click.option(
+    "--frames",
+    "num_frames",
+    type=click.IntRange(1),
+    help="Frames per clip; default: those of its experiment, else 8 for tsn, tsm and slowonly, 32 "
+    "for swin3d, 16 for torchvision.",
+)
+@click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Clips per forward pass.",
+)
+@device_option
+@json_option
+def extract_features(
+    run: Path,
+    source: Path,
+    out: Path,
+    size: int | None,
+    num_frames: int | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write feature maps and class scores of the network in DIR to OUT.npz.
+
+    INPUT is a video, a list of videos (.txt, one per line), a video index (.jsonl) or a .npy file
+    of normalised float32 clips (B, T, 3, H, W). Videos are read as `evaluate` reads them: frames
+    at segment centres, centre crop. Those that cannot be read are left out and listed; OUT.npz is
+    written from the others, and the command ends with exit code 5.
+    """
+    from reskd.common.console import emit
+    from reskd.common.devices import choose_device
+    from reskd.common.errors import StoppedShortError
+    from reskd.student_train.deploy import extract_features as extraction
+
+    result = extraction.extract_features(
+        run,
+        source,
+        out,
+        size=size,
+        num_frames=num_frames,
+        batch_size=batch_size,
+        device=choose_device(device),
+    )
+    emit(result, as_json=as_json, text=extraction.extraction_text(result))
+    if result["failed"]:
+        raise StoppedShortError(
+            f"{result['failed']} videos could not be read and are not in {out}. Fix or remove "
+            "them and run the same command again."
+        )
 
 
 @click.command("predict")
@@ -27,7 +90,7 @@ seconds = click.FloatRange(0, min_open=True)
     show_default=True,
     help="Clips per video or window, spread over it; their probabilities are averaged.",
 )
-@click.option("--window", type=seconds, metavar="SECONDS", help="Answer windows of this length.")
+@click.option("--window", type=seconds, metavar="SECONDS", help="Predict windows of this length.")
 @click.option(
     "--step", type=seconds, metavar="SECONDS", help="From window to window; default: they touch."
 )
@@ -46,9 +109,9 @@ def predict(
     """Name the most probable classes of each VIDEO, as the network in RUN sees it.
 
     Videos are read as `evaluate` reads them: frames at segment centres, centre crop. With --window
-    a long video is answered stretch by stretch, decoded once and never as a whole in memory, with
-    times; the answer for the video is the mean. Videos that cannot be read are told at the end,
-    and the command ends with exit code 5.
+    a long video is predicted stretch by stretch, decoded once and never as a whole in memory, with
+    times; the prediction for the video is the mean. Videos that cannot be read are listed at the
+    end, and the command ends with exit code 5.
     """
     if step is not None and window is None:
         raise click.UsageError("--step is the distance of windows; give their length: --window.")
@@ -69,7 +132,7 @@ def predict(
     if result["failed"]:
         raise StoppedShortError(
             f"{result['failed']} of {len(videos)} videos could not be read to their end, for the "
-            "reasons above. Mend or remove them; the others are answered."
+            "reasons above. Fix or remove them; the others are predicted."
         )
 
 
@@ -92,9 +155,9 @@ def export(
     """Write the network in RUN to OUT for other programs, for any number of clips.
 
     It takes normalised float32 clips (B, T, 3, H, W) and gives class scores (B, K). How clips are
-    made of a video, and the names of the classes, are in the file. Its answers are compared with
-    the network's on random clips before it gets its name; if they differ nothing is written, and
-    the command ends with exit code 3.
+    made of a video, and the names of the classes, are in the file. Its class scores are compared
+    with the network's on random clips before it gets its name; if they differ nothing is written,
+    and the command ends with exit code 3.
     """
     from reskd.common.console import emit
     from reskd.student_train.deploy import export as exporting
@@ -162,7 +225,7 @@ def benchmark(
 
     NAME is one of `reskd models list`. Parameters and MACs are counted, latency, throughput and
     memory measured on this machine; with --decode also reading clips from videos, as `evaluate`
-    reads them in one thread, and reading and answering them one after the other.
+    reads them in one thread, and reading and running them one after the other.
     """
     from reskd.common.console import emit
     from reskd.student_train.deploy import benchmark as measuring

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from reskd.common.cli.options import command_line, device_option, json_option, override_option
+from reskd.common.cli.options import (
+    command_line,
+    device_option,
+    file_path,
+    folder_path,
+    json_option,
+    override_option,
+)
 from reskd.common.errors import DataError, StoppedShortError
 
 if TYPE_CHECKING:
     from reskd.common.experiment import Experiment
     from reskd.student_train.evaluate.measure import Measured
-
-folder_path = click.Path(path_type=Path, file_okay=False)
-file_path = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("evaluate")
@@ -90,8 +94,8 @@ def evaluate(
     among them (or --teacher) also gives the agreement of students with it. The test views are those
     of the `evaluation` section of each run's experiment; --clips to --batch replace its fields.
     Without either they are one view per video: frames at segment centres, centre crop. The
-    probabilities of a video's views are averaged; a video that cannot be read counts as answered
-    wrongly. torchrun shares the videos out over processes.
+    probabilities of a video's views are averaged; a video that cannot be read counts as
+    wrong. torchrun shares the videos out over processes.
     A RUN that `reskd import-checkpoint` made without an experiment is measured as --experiment
     says; network, size and class names stay its own.
     """
@@ -152,8 +156,8 @@ def _require_readable(measured: "Sequence[Measured]", max_bad: float | None) -> 
     if failed > allowed * videos:
         raise StoppedShortError(
             f"{failed} of {videos} videos are unreadable, more than the {allowed:.2%} that "
-            "--max-bad allows. The figures are printed and count them as answered wrongly, so they "
-            "say less about the network. The videos are listed above: mend or remove them, name "
+            "--max-bad allows. The figures are printed and count them as wrong, so they "
+            "say less about the network. The videos are listed above: fix or remove them, name "
             "the right ones with --index, or allow more with --max-bad."
         )
 

@@ -8,7 +8,7 @@
 Input `clips`: normalised float32 (B, T, 3, H, W), RGB, any B of at least one, all else fixed.
 Output `logits`: class scores (B, K) before `metadata.output.probabilities` is applied.
 The facts needed to make the one from a video and to read the other are in the file as JSON: under
-`reskd.json` in the extra files of a pt2, as property `reskd` of an ONNX model (clip_facts.py).
+`reskd.json` in the extra files of a pt2, as property `reskd` of an ONNX model (`clip_facts`).
 """
 
 import json
@@ -39,6 +39,8 @@ from reskd.student_train.evaluate.clip_reader import Reading
 from reskd.student_train.evaluate.inference import ScoreActivation
 
 Format = Literal["pt2", "onnx"]
+FORMAT: Final = "reskd-export/1"
+"""Of the facts."""
 TOLERANCE: Final = 1e-4
 """Largest difference of a class score, as a share of the largest class score."""
 METADATA_FILE: Final = "reskd.json"
@@ -85,8 +87,8 @@ def export(folder: Path, out: Path, *, format: Format, check: bool = True) -> di
         share of the largest class score, by batch size.
 
     Raises:
-        DataError: If there is no checkpoint, the network cannot be exported, what came out answers
-            otherwise, or a package is missing. Nothing is written then.
+        DataError: If there is no checkpoint, the network cannot be exported, what came out gives
+            other scores, or a package is missing. Nothing is written then.
         ExperimentError: If the experiment in the checkpoint is wrong.
     """
     if out.suffix != f".{format}":
@@ -113,6 +115,52 @@ def export(folder: Path, out: Path, *, format: Format, check: bool = True) -> di
     }
 
 
+def clip_facts(
+    info: CheckpointInfo, reading: Reading, *, probabilities: ScoreActivation
+) -> dict[str, Any]:
+    """What another program must know to make the input from a video, and to read the output."""
+    colours = [round(255 * value, 3) for value in IMAGENET_DEFAULT_MEAN]
+    spread = [round(255 * value, 3) for value in IMAGENET_DEFAULT_STD]
+    cut_size = teacher_size(reading.views, reading.evaluation)
+    return {
+        "format": FORMAT,
+        "input": {
+            "name": "clips",
+            "dtype": "float32",
+            "layout": "(B, T, 3, H, W)",
+            "colours": "RGB",
+            "frames": reading.clip.num_frames,
+            "size": reading.size,
+            "mean": colours,
+            "std": spread,
+            "normalised": "(grey level 0 to 255 - mean) / std, per colour",
+        },
+        "sampling": {
+            **asdict(reading.clip),
+            "rule": "num_clips pieces of clip_len frames, frame_interval apart, in the middles of "
+            "equal segments of the video",
+        },
+        "resizing": {
+            "kind": "bilinear, no antialias, half-pixel centres, uint8",
+            "short_side": reading.evaluation.short_side or reading.views.short_side,
+            "centre_crop": crop_side(reading.views, reading.evaluation),
+            "crop_becomes": cut_size,
+            "then_shrunk_to": reading.size,
+        },
+        "output": {"name": "logits", "layout": "(B, K)", "probabilities": probabilities},
+        "classes": list(info.classes),
+        "checkpoint": {
+            "role": info.role,
+            "recognizer": info.model.recognizer,
+            "backbone": info.model.backbone,
+            "backbone_args": info.model.backbone_args,
+            "weights_sha256": info.weights_sha256,
+        },
+        "torch": torch.__version__,
+        "reskd": version("reskd"),
+    }
+
+
 def _traced(network: nn.Module, shape: tuple[int, ...], folder: Path) -> ExportedProgram:
     """The network's graph for any number of clips."""
     dimensions = {"clips": {0: Dim("batch", min=1)}}
@@ -120,7 +168,7 @@ def _traced(network: nn.Module, shape: tuple[int, ...], folder: Path) -> Exporte
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(network, (clips,), dynamic_shapes=dimensions)
-    except Exception as error:  # torch tells what it cannot record in many ways
+    except Exception as error:  # torch says in many ways what it cannot record
         raise DataError(
             f"torch.export cannot record the network in {folder} for clips of any number: "
             f"{_first_lines(error)}"
@@ -139,8 +187,8 @@ def _as_pt2(program: ExportedProgram, facts: Mapping[str, Any]) -> Exported:
 
         def run(clips: Tensor) -> NDArray[np.float32]:
             with torch.inference_mode():
-                answer: NDArray[np.float32] = module(clips).numpy()
-            return answer
+                logits: NDArray[np.float32] = module(clips).numpy()
+            return logits
 
         return run
 
@@ -158,7 +206,7 @@ def _as_onnx(program: ExportedProgram, facts: Mapping[str, Any], folder: Path) -
         entry = model.metadata_props.add()
         entry.key, entry.value = METADATA_PROPERTY, json.dumps(facts)
         content: bytes = model.SerializeToString()
-    except Exception as error:  # what ONNX has no word for is told in many ways
+    except Exception as error:  # what ONNX has no word for is said in many ways
         raise DataError(
             f"the network in {folder} cannot be written as ONNX: {_first_lines(error)} "
             "Try --format pt2."
@@ -170,8 +218,8 @@ def _as_onnx(program: ExportedProgram, facts: Mapping[str, Any], folder: Path) -
         )
 
         def run(clips: Tensor) -> NDArray[np.float32]:
-            (answer,) = session.run(None, {"clips": clips.numpy()})
-            return np.asarray(answer, np.float32)
+            (logits,) = session.run(None, {"clips": clips.numpy()})
+            return np.asarray(logits, np.float32)
 
         return run
 
@@ -191,24 +239,24 @@ def _compare(
         with torch.inference_mode():
             expected = network(clips).numpy()
         try:
-            answer = run(clips)
+            found = run(clips)
         except Exception as error:  # runtimes refuse in their own ways
             raise DataError(
-                f"what was exported from {folder} cannot answer a batch of {batch} clips: "
+                f"what was exported from {folder} cannot run a batch of {batch} clips: "
                 f"{_first_lines(error)} Nothing was written."
             ) from error
-        if answer.shape != expected.shape or not np.isfinite(expected).all():
+        if found.shape != expected.shape or not np.isfinite(expected).all():
             raise DataError(
-                f"the network in {folder} answers a batch of {batch} clips with {expected.shape} "
+                f"of {batch} clips the network in {folder} comes out with {expected.shape} "
                 f"scores{'' if np.isfinite(expected).all() else ', some of which are no numbers'}, "
-                f"what was exported from it with {answer.shape}. Nothing was written."
+                f"what was exported from it with {found.shape}. Nothing was written."
             )
         scale = float(np.abs(expected).max()) or 1.0
-        difference = float(np.abs(answer - expected).max()) / scale
+        difference = float(np.abs(found - expected).max()) / scale
         if not difference <= TOLERANCE:  # nan too
             raise DataError(
-                f"what was exported from {folder} answers a batch of {batch} clips otherwise than "
-                f"the network: class scores differ by {difference:.1e} of the largest, "
+                f"what was exported from {folder} does not agree with the network on a batch of "
+                f"{batch} clips: class scores differ by {difference:.1e} of the largest, "
                 f"{TOLERANCE:.0e} is allowed. Nothing was written."
             )
         differences[str(batch)] = difference
@@ -261,52 +309,3 @@ def export_text(result: Mapping[str, Any]) -> str:
         f"{result['out']}: {result['format']}, {result['bytes'] / 1e6:.1f} MB\n"
         f"normalised float32 clips ({shape}) to class scores; {checked}"
     )
-
-
-FORMAT: Final = "reskd-export/1"
-
-
-def clip_facts(
-    info: CheckpointInfo, reading: Reading, *, probabilities: ScoreActivation
-) -> dict[str, Any]:
-    """What another program must know to make the input from a video, and to read the output."""
-    colours = [round(255 * value, 3) for value in IMAGENET_DEFAULT_MEAN]
-    spread = [round(255 * value, 3) for value in IMAGENET_DEFAULT_STD]
-    cut_size = teacher_size(reading.views, reading.evaluation)
-    return {
-        "format": FORMAT,
-        "input": {
-            "name": "clips",
-            "dtype": "float32",
-            "layout": "(B, T, 3, H, W)",
-            "colours": "RGB",
-            "frames": reading.clip.num_frames,
-            "size": reading.size,
-            "mean": colours,
-            "std": spread,
-            "normalised": "(grey level 0 to 255 - mean) / std, per colour",
-        },
-        "sampling": {
-            **asdict(reading.clip),
-            "rule": "num_clips pieces of clip_len frames, frame_interval apart, in the middles of "
-            "equal segments of the video",
-        },
-        "resizing": {
-            "kind": "bilinear, no antialias, half-pixel centres, uint8",
-            "short_side": reading.evaluation.short_side or reading.views.short_side,
-            "centre_crop": crop_side(reading.views, reading.evaluation),
-            "crop_becomes": cut_size,
-            "then_shrunk_to": reading.size,
-        },
-        "output": {"name": "logits", "layout": "(B, K)", "probabilities": probabilities},
-        "classes": list(info.classes),
-        "checkpoint": {
-            "role": info.role,
-            "recognizer": info.model.recognizer,
-            "backbone": info.model.backbone,
-            "backbone_args": info.model.backbone_args,
-            "weights_sha256": info.weights_sha256,
-        },
-        "torch": torch.__version__,
-        "reskd": version("reskd"),
-    }

@@ -21,14 +21,14 @@ def predict(
     step_seconds: float | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Answer videos one after the other.
+    """Predict videos one after the other.
 
     Args:
         folder: Checkpoint directory.
         videos: Files, or folders of numbered images.
-        k: Classes per answer; all of them where there are fewer.
+        k: Classes per prediction; all of them where there are fewer.
         clips: Clips per video, spread over it; of windows: per window.
-        window_seconds: Answer every window of this length, and the video by the mean over them.
+        window_seconds: Predict every window of this length, and take their mean for the video.
             None: the video as a whole.
         step_seconds: From the beginning of one window to the next; None: they touch.
         device: Where to run, see `load_predictor`.
@@ -38,46 +38,45 @@ def predict(
         video that breaks off is in both, with the windows before.
 
     Raises:
-        DataError, ExperimentError: As `load_predictor`, or if the network answers with something
-            that is no number.
+        DataError, ExperimentError: As `load_predictor`, or if a probability is not a number.
     """
     predictor = load_predictor(folder, device=device, clips=clips)
-    answers: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     for video in videos:
         name = str(video.absolute())
-        answer: dict[str, Any] = {"video": name}
+        prediction: dict[str, Any] = {"video": name}
         try:
             if window_seconds is None:
-                answer["top"] = _rows(predictor.top(video, k=k))
+                prediction["top"] = _rows(predictor.top(video, k=k))
             else:
                 windows = predictor.windows(
                     video, seconds=window_seconds, step_seconds=step_seconds
                 )
-                _add_windows(answer, predictor, windows, k)
+                _add_windows(prediction, predictor, windows, k)
         except UnreadableVideoError as error:
             failures[name] = error.reason
             say(f"unreadable: {video}: {error.reason}")
-        if "top" in answer:
-            answers.append(answer)
+        if "top" in prediction:
+            predictions.append(prediction)
     return {
         "run": str(folder.absolute()),
         "classes": len(predictor.info.classes),
         "probabilities": predictor.score_activation,
-        "videos": answers,
+        "videos": predictions,
         "failed": len(failures),
         "failures": failures,
     }
 
 
 def _add_windows(
-    answer: dict[str, Any], predictor: Predictor, windows: Iterator[WindowPrediction], k: int
+    prediction: dict[str, Any], predictor: Predictor, windows: Iterator[WindowPrediction], k: int
 ) -> None:
     """Note every window as it comes, and the mean so far: the video may break off."""
-    answer["windows"] = []
+    prediction["windows"] = []
     total_K = np.zeros(len(predictor.info.classes))
     for window in windows:
-        answer["windows"].append(
+        prediction["windows"].append(
             {
                 "start_seconds": round(window.start_seconds, 3),
                 "end_seconds": round(window.end_seconds, 3),
@@ -85,8 +84,8 @@ def _add_windows(
             }
         )
         total_K += window.probabilities_K
-        mean_K = (total_K / len(answer["windows"])).astype(np.float32)
-        answer["top"] = _rows(predictor.rank(mean_K, k=k))
+        mean_K = (total_K / len(prediction["windows"])).astype(np.float32)
+        prediction["top"] = _rows(predictor.rank(mean_K, k=k))
 
 
 def _rows(ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
@@ -96,10 +95,10 @@ def _rows(ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
 def prediction_text(result: dict[str, Any]) -> str:
     """The result for a person."""
     lines = []
-    for answer in result["videos"]:
-        lines.append(answer["video"])
-        lines += [f"  {row['probability']:.3f}  {row['class']}" for row in answer["top"]]
-        for window in answer.get("windows", ()):
+    for prediction in result["videos"]:
+        lines.append(prediction["video"])
+        lines += [f"  {row['probability']:.3f}  {row['class']}" for row in prediction["top"]]
+        for window in prediction.get("windows", ()):
             times = f"{window['start_seconds']:.1f} to {window['end_seconds']:.1f} s"
             best = ", ".join(f"{row['class']} {row['probability']:.3f}" for row in window["top"])
             lines.append(f"  {times:<20}{best}")

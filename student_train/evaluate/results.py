@@ -45,7 +45,7 @@ CLASS_COLUMNS: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """A measured run and everything that is derived from its answers."""
+    """A measured run and everything that is derived from its predictions."""
 
     measured: Measured
     name: str
@@ -182,7 +182,7 @@ def _table_lines(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def differs(interval: Mapping[str, Any]) -> bool:
-    """Whether the interval of a difference leaves nought out."""
+    """Whether the interval of a difference leaves zero out."""
     low, high = interval["low"], interval["high"]
     return low is not None and (low > 0 or high < 0)
 

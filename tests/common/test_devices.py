@@ -1,4 +1,4 @@
-"""The arithmetic of answers that are to be repeated, wherever a network is asked."""
+"""The arithmetic of outputs that are to be reproduced, wherever a network runs."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_plain_float32_is_deterministic_and_leaves_cudnn_on_where_it_was(enabled
         assert flags() == (enabled, False, True, True)
 
 
-def test_teacher_answers_with_cudnn_on() -> None:
+def test_teacher_runs_with_cudnn_on() -> None:
     seen = []
     model = build_model(ModelSpec(backbone="test_resnet"), num_classes=2)
     model.register_forward_hook(lambda *_: seen.append(flags()))

@@ -27,7 +27,17 @@ from reskd.common.errors import (
 )
 from tests import REPOSITORY
 
-HEAVY = ("torch", "torchvision", "timm", "zarr", "matplotlib", "av", "decord", "h5py")
+HEAVY = (
+    "torch",
+    "torchmetrics",
+    "torchvision",
+    "timm",
+    "zarr",
+    "matplotlib",
+    "av",
+    "decord",
+    "h5py",
+)
 
 Run = Callable[..., int]
 

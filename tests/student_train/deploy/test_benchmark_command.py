@@ -117,13 +117,13 @@ def test_warm_up_is_left_out_of_the_figures(run: Path, monkeypatch: pytest.Monke
     assert result["clips_per_second"] == pytest.approx(20)
 
 
-def test_every_readable_video_is_decoded_and_answered(
+def test_every_readable_video_is_decoded_and_run(
     run: Path, clips_seen: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = run.parent / "index.jsonl"
     cut_off(min((run.parent / "videos").rglob("*.mp4")))
-    answers = [1.0, 1.0, 1.0]
-    monkeypatch.setattr(measuring, "_seconds", clock(*[99.0] * WARM_UP_PASSES, 0.5, *answers))
+    runs = [1.0, 1.0, 1.0]
+    monkeypatch.setattr(measuring, "_seconds", clock(*[99.0] * WARM_UP_PASSES, 0.5, *runs))
     ticks = count()
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks) * 0.25)
     options = BenchmarkOptions(batch_size=4, passes=1, device="cpu")

@@ -1,4 +1,4 @@
-"""What is exported answers as the network, says how to feed it, and is not there if it does not."""
+"""What is exported scores as the network, says how to feed it, and is not there if it does not."""
 
 import json
 import sys
@@ -58,13 +58,13 @@ def load_pt2(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
     return module, json.loads(extra[METADATA_FILE])
 
 
-def assert_answers_as_network(answer: NDArray[np.float32], folder: Path, clips: Tensor) -> None:
+def assert_scores_as_network(scores: NDArray[np.float32], folder: Path, clips: Tensor) -> None:
     model, _ = load_checkpoint(folder)
     with torch.inference_mode():
         expected = model(clips).logits_BK.numpy()
     scale = np.abs(expected).max()
     assert scale > 0
-    np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-4 * scale)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def assert_answers_as_network(answer: NDArray[np.float32], folder: Path, clips: 
         *(pytest.param(name, marks=SLOW) for name in ("swin3d", "torchvision")),
     ],
 )
-def test_pt2_of_every_family_answers_any_number_of_clips(family: str, tmp_path: Path) -> None:
+def test_pt2_of_every_family_takes_any_number_of_clips(family: str, tmp_path: Path) -> None:
     folder, out = checkpoint(tmp_path / "run", FAMILIES[family]), tmp_path / "network.pt2"
     result = export(folder, out, format="pt2")
     assert set(result["difference"]) == {"2", "3", "1"}
@@ -86,27 +86,27 @@ def test_pt2_of_every_family_answers_any_number_of_clips(family: str, tmp_path: 
     assert (batch, rest) == ("B", [3, 32, 32])
     clips = torch.randn(5, frames, 3, 32, 32)
     with torch.inference_mode():
-        assert_answers_as_network(run(clips).numpy(), folder, clips)
+        assert_scores_as_network(run(clips).numpy(), folder, clips)
 
 
 @pytest.mark.parametrize(
     "family", [name if name == "tsn" else pytest.param(name, marks=SLOW) for name in FAMILIES]
 )
-def test_onnx_answers_any_number_of_clips(family: str, tmp_path: Path) -> None:
+def test_onnx_takes_any_number_of_clips(family: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     folder, out = checkpoint(tmp_path / "run", FAMILIES[family]), tmp_path / "network.onnx"
     result = export(folder, out, format="onnx")
     assert max(result["difference"].values()) <= 1e-4
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
-    (given,), (answered,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, answered.name) == ("clips", "logits")
+    (given,), (returned,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, returned.name) == ("clips", "logits")
     assert isinstance(given.shape[0], str)
     facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_PROPERTY])
     assert facts["classes"] == list(CLASSES)
     clips = torch.randn(5, *result["input"][1:])
-    (answer,) = session.run(None, {"clips": clips.numpy()})
-    assert_answers_as_network(answer, folder, clips)
+    (scores,) = session.run(None, {"clips": clips.numpy()})
+    assert_scores_as_network(scores, folder, clips)
 
 
 def test_command_writes_facts_that_make_the_input_from_a_video(
@@ -154,10 +154,10 @@ def take_network(
     return folder
 
 
-def change_answers(
+def change_scores(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> None:
-    """Let what is exported answer otherwise."""
+    """Let what is exported give other scores."""
     sound = exporting._as_pt2
 
     def as_pt2(*arguments: Any) -> Exported:
@@ -180,10 +180,10 @@ def change_answers(
     ],
     ids=["others", "nan", "too few"],
 )
-def test_file_that_answers_otherwise_is_not_left(
+def test_file_that_scores_otherwise_is_not_left(
     change: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_answers(monkeypatch, change)
+    change_scores(monkeypatch, change)
     folder = take_network(torch.clone, tmp_path / "run", monkeypatch)
     out = tmp_path / "out" / "network.pt2"
     with pytest.raises(DataError, match=told):
@@ -194,7 +194,7 @@ def test_file_that_answers_otherwise_is_not_left(
 
 
 def test_rounding_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_answers(monkeypatch, lambda scores: scores + 3e-5 * np.abs(scores).max())
+    change_scores(monkeypatch, lambda scores: scores + 3e-5 * np.abs(scores).max())
     folder = take_network(torch.clone, tmp_path / "run", monkeypatch)
     result = export(folder, tmp_path / "network.pt2", format="pt2")
     assert max(result["difference"].values()) == pytest.approx(3e-5, rel=0.05)

@@ -58,7 +58,7 @@ def save_clips(path: Path, *shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
-def test_stored_clips_are_answered_as_they_are(batch_size: int, tmp_path: Path) -> None:
+def test_stored_clips_are_taken_as_they_are(batch_size: int, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "run")
     clips = save_clips(tmp_path / "clips.npy", 3, 2, 3, 32, 48)
     out = tmp_path / "deep" / "out.npz"
@@ -294,7 +294,7 @@ def imported_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("case", "shape"),
     [("64", (2, 4, 3, 64, 64)), ("112", (1, 16, 3, 112, 112)), ("224", (1, 4, 3, 224, 224))],
 )
-def test_imported_reference_answers_as_the_reference(
+def test_imported_reference_predicts_as_the_reference(
     case: str, shape: tuple[int, ...], imported_reference: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "clips.npy", reference_weights().make_input(f"tsn_r50/{case}", shape))

@@ -1,4 +1,4 @@
-"""A network answers whole videos as in evaluation, and long ones window by window."""
+"""Whole videos are predicted as in evaluation, and long ones window by window."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -134,7 +134,7 @@ def test_windows_decode_each_frame_once_in_its_turn_and_forget_it(
     assert max(kept_frames) <= 6
 
 
-def test_answers_are_those_of_extract_features(run: Path, tmp_path: Path) -> None:
+def test_predictions_are_those_of_extract_features(run: Path, tmp_path: Path) -> None:
     predictor = load_predictor(run)
     for number in (0, 5):
         extract_features(
@@ -155,7 +155,7 @@ def test_answers_are_those_of_extract_features(run: Path, tmp_path: Path) -> Non
         assert [row.probability for row in ranked] == sorted(expected, reverse=True)[:2]
 
 
-def test_classes_that_go_together_are_answered_with_a_sigmoid(tiny_experiment: Path) -> None:
+def test_classes_that_go_together_are_predicted_with_a_sigmoid(tiny_experiment: Path) -> None:
     text = tiny_experiment.read_text()
     tiny_experiment.write_text(text.replace("epochs: 3,", "epochs: 3, labels: {kind: any_of},"))
     run = save_student(tiny_experiment, tiny_experiment.parent / "student")
@@ -169,7 +169,7 @@ def test_classes_that_go_together_are_answered_with_a_sigmoid(tiny_experiment: P
     )
 
 
-def test_checkpoint_without_experiment_answers_too(run: Path, tmp_path: Path) -> None:
+def test_checkpoint_without_experiment_predicts_too(run: Path, tmp_path: Path) -> None:
     model, info = load_checkpoint(run)
     save_checkpoint(
         tmp_path / "imported",
@@ -185,7 +185,7 @@ def test_checkpoint_without_experiment_answers_too(run: Path, tmp_path: Path) ->
     assert predictor.probabilities(a_video(run)).sum() == pytest.approx(1)
 
 
-def test_videos_that_cannot_be_read_are_told_after_the_others_are_answered(
+def test_videos_that_cannot_be_read_are_told_after_the_others_are_predicted(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.mp4"
@@ -194,8 +194,11 @@ def test_videos_that_cannot_be_read_are_told_after_the_others_are_answered(
     assert main(["predict", str(run), *map(str, names), "--top", "2", "--json"]) == 5
     captured = capsys.readouterr()
     result = json.loads(captured.out)
-    assert [answer["video"] for answer in result["videos"]] == [str(names[0]), str(names[3])]
-    assert [len(answer["top"]) for answer in result["videos"]] == [2, 2]
+    assert [one["video"] for one in result["videos"]] == [
+        str(names[0]),
+        str(names[3]),
+    ]
+    assert [len(one["top"]) for one in result["videos"]] == [2, 2]
     assert list(result["failures"]) == [str(broken), str(names[2])]
     assert result["failed"] == 2
     assert f"unreadable: {broken}" in captured.err
@@ -215,15 +218,15 @@ def test_command_prints_windows_with_their_times(
     ]
 
 
-def test_answer_to_a_video_in_windows_is_the_mean_over_them(
+def test_prediction_of_a_video_in_windows_is_the_mean_over_them(
     run: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(run), str(video), "--window", "1.5", "--json"]) == 0
-    (answer,) = json.loads(capsys.readouterr().out)["videos"]
-    for row in answer["top"]:
+    (prediction,) = json.loads(capsys.readouterr().out)["videos"]
+    for row in prediction["top"]:
         parts = [
             part["probability"]
-            for window in answer["windows"]
+            for window in prediction["windows"]
             for part in window["top"]
             if part["class"] == row["class"]
         ]
@@ -266,7 +269,7 @@ def test_folder_of_images_is_a_video_without_times_and_so_without_windows(
     assert "how many frames a second" in capsys.readouterr().err
 
 
-def test_network_that_answers_no_numbers_is_refused(run: Path) -> None:
+def test_network_that_predicts_no_numbers_is_refused(run: Path) -> None:
     predictor = load_predictor(run)
     model = build_model(predictor.info.model, num_classes=3).eval()
     torch.nn.init.constant_(model.classifier.bias, float("nan"))

@@ -46,7 +46,7 @@ def seven_classes(tiny_experiment: Path) -> Path:
 def _checkpoint(
     experiment_file: Path, run: Path, *, role: Literal["teacher", "student"] = "student"
 ) -> Path:
-    """A random network whose answers differ from video to video."""
+    """A random network whose predictions differ from video to video."""
     experiment = load_experiment(str(experiment_file))
     index = read_index(experiment.data.index)
     spec = {"teacher": experiment.teacher.model, "student": experiment.required_student().model}[
@@ -203,9 +203,7 @@ def test_evaluate_counts_unreadable_video_as_wrong_and_reports_it(
     assert f"counted as wrong: {broken.id}" in capsys.readouterr().err
 
 
-def test_evaluate_where_no_video_is_readable_is_nought(
-    tiny_experiment: Path, tmp_path: Path
-) -> None:
+def test_evaluate_where_no_video_is_readable_is_zero(tiny_experiment: Path, tmp_path: Path) -> None:
     run = _checkpoint(tiny_experiment, tmp_path / "run")
     index = read_index(tiny_experiment.parent / "index.jsonl")
     for entry in index.split("val"):
@@ -393,7 +391,7 @@ def test_unreadable_and_quarantined_videos_have_score_0_and_count_as_wrong(
     )
 
 
-def test_network_that_answers_no_numbers_is_refused(tiny_experiment: Path, tmp_path: Path) -> None:
+def test_network_that_predicts_no_numbers_is_refused(tiny_experiment: Path, tmp_path: Path) -> None:
     run = _checkpoint(tiny_experiment, tmp_path / "run")
     model, info = load_checkpoint(run)
     torch.nn.init.constant_(model.get_parameter("classifier.bias"), float("nan"))

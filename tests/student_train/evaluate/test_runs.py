@@ -209,7 +209,7 @@ def _code(port: int, arguments: list[str], folder: Path, rank: int) -> int:
         return main([*arguments, "--scores", str(folder / f"{rank}.npz")])
 
 
-def test_two_processes_together_answer_what_one_answers_bit_for_bit(
+def test_two_processes_together_predict_what_one_predicts_bit_for_bit(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = read_index(home / "index.jsonl")
