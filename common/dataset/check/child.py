@@ -1,7 +1,7 @@
 """A process that tries one video after another, and may die of any of them.
 
 It keeps away from everything its parent needs: what decoders print goes to a file, signals meant
-for the command are the command's, and where memory runs out it is the first to be ended.
+for the command are the command's, and where memory runs out it is the first to be killed.
 """
 
 import os

@@ -35,7 +35,7 @@ WALK_FRAMES = 16
 """Frames of a whole video between two signs of life."""
 
 Alive = Callable[[], None]
-"""Called after each step that came to an end, so that long is not taken for stuck."""
+"""Called after each finished step, so that slow is not taken for stuck."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ def try_video(trial: Trial, alive: Alive) -> VideoCheck:
 
     Args:
         trial: The video. That it may be in quarantine does not matter.
-        alive: Told of each step.
+        alive: Called after each step.
 
     Raises:
         Exception: Whatever a decoder may raise that the readers do not expect.

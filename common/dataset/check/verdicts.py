@@ -1,4 +1,4 @@
-"""What may be said of a video, and which evidence says it. Nothing is opened here."""
+"""The verdicts on a video, and the evidence for each. Nothing is opened here."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

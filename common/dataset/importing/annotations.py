@@ -113,7 +113,7 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def is_comment(line: str) -> bool:
-    """Whether a line is a remark: `#` and a space. Names of videos may begin with a bare `#`."""
+    """Whether a line is a comment: `#` and a space. Names of videos may begin with a bare `#`."""
     return line == "#" or line.startswith("# ")
 
 

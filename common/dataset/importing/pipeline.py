@@ -48,7 +48,7 @@ def run_import(
         annotations: What the files say.
         options: What the user said.
         num_classes: Number of classes of the data set, where the user states none.
-        only_classes: Leave out rows of other classes than the user's even if he does not say so.
+        only_classes: Leave out rows of other classes than the user's without being asked to.
 
     Raises:
         DataError: If something is wrong that was not allowed; the report is printed before.

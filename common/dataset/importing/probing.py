@@ -18,7 +18,7 @@ from reskd.common.video.reader import Decoder, UnreadableVideoError, open_video
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoProbe:
-    """What opening a video told."""
+    """What was learnt by opening a video."""
 
     num_frames: int = 0
     fps: float = 0.0
@@ -40,7 +40,7 @@ def probe_all(
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
         journal: Where lengths learnt before are found, and those learnt now are kept.
-        advance: Told of each video, in this thread.
+        advance: Called after each video, in this thread.
 
     Returns:
         By the keys of `paths`, in their order.

@@ -1,4 +1,4 @@
-"""What an import found, which of it stops the import, and how both are told."""
+"""What an import found, which of it stops the import, and how both are reported."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ LISTED = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowed:
-    """What the user lets pass."""
+    """What the user allows."""
 
     missing: int = 0
     """Most videos that may be missing or unreadable."""
@@ -166,7 +166,7 @@ def summary(path: Path, index: VideoIndex) -> dict[str, Any]:
 
 
 def text_of(path: Path, index: VideoIndex, notes: Iterable[str]) -> str:
-    """An index and what is to be said of its import, as text."""
+    """An index and the notes on its import, as text."""
     count = f"{path}: {len(index.videos)} videos of {len(index.classes)} classes"
     return "\n".join([count, table(index), *notes])
 

@@ -4,10 +4,10 @@ A convolution over frames gets the image kernel at every step of time, divided b
 clip of equal frames gives what the frame gave. A window of several frames gets the image's position
 biases for every distance in time.
 
-The tensors must be exactly those the model has; every difference is told, not the first. Two things
-are put right, since they change no value a network computes with: numbers of half precision are
-widened (float32 holds each of them exactly), and the count of batches that BatchNorm has seen,
-which files older than the count lack everywhere, is 0.
+The tensors must be exactly those the model has; every difference is reported, not just the first.
+Two things are put right, since they change no value a network computes with: numbers of half
+precision are widened (float32 holds each of them exactly), and the count of batches that BatchNorm
+has seen, which files older than the count lack everywhere, is 0.
 
 Source: ResKD reference, resnet3d.py (inflation of 2D weights) and swin_transformer.py.
 """

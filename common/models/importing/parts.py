@@ -45,7 +45,7 @@ class Part:
 
 
 def usual_role(keys: Iterable[str]) -> Role:
-    """What a file is imported as where nobody says: an RKD file's student, else a teacher."""
+    """What a file is imported as unless the user says: an RKD file's student, else a teacher."""
     return "student" if _is_rkd(keys) else "teacher"
 
 

@@ -1,4 +1,4 @@
-"""A table of one's own: `path,label[,split]`, with that header; more labels between semicolons.
+"""Your own table: `path,label[,split]`, with that header; more labels between semicolons.
 
     path,label,split
     "run, jump/a b.mp4",jumping;running,train
