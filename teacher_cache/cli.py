@@ -22,6 +22,7 @@ from reskd.teacher_cache.options import (
     level_option,
     memory_option,
     options_of,
+    planned,
     run_options,
     split_option,
     threads_option,
@@ -47,20 +48,16 @@ def cache_teacher(
     as_json: bool,
     **run: Any,
 ) -> None:
-    """Run the teacher of EXPERIMENT once over every view of every training video; keep its answers.
+    """Run the teacher of EXPERIMENT once over every view of every training video; keep its outputs.
 
     Interrupted and called again, it goes on with the missing units. `reskd cache plan` tells the
     hours it will take.
     """
     from reskd.common.console import emit
-    from reskd.common.dataset.index import read_index
-    from reskd.common.experiment.load import load_experiment
     from reskd.teacher_cache.fill.engine import run_cache_teacher
-    from reskd.teacher_cache.format.plan import plan_cache, plan_table
+    from reskd.teacher_cache.format.plan import plan_table
 
-    resolved = load_experiment(experiment, overrides)
-    index = read_index(resolved.data.index)
-    plan = plan_cache(resolved, index, memory_bytes=int(memory * 1e9), split=split)
+    resolved, _, plan = planned(experiment, overrides, split=split, memory=memory)
     if plan_only:
         hint = "`reskd cache plan` measures the hours, and the disk"
         emit(plan.as_dict(), as_json=as_json, text=f"{plan_table(plan)}\n\n{hint}")
@@ -115,18 +112,11 @@ def plan(
     nothing on the disk. Of a cache that is there already only what is missing counts.
     """
     from reskd.common.console import emit
-    from reskd.common.dataset.index import read_index
     from reskd.common.devices import choose_device
-    from reskd.common.experiment.load import load_experiment
     from reskd.teacher_cache.estimate.forecast import forecast_cache, forecast_table
-    from reskd.teacher_cache.format.plan import plan_cache
 
-    resolved = load_experiment(experiment, overrides)
-    index = read_index(resolved.data.index)
     forecast = forecast_cache(
-        resolved,
-        index,
-        plan_cache(resolved, index, memory_bytes=int(memory * 1e9), split=split),
+        *planned(experiment, overrides, split=split, memory=memory),
         folder=None if folder is None else folder.absolute(),
         device=choose_device(device),
         threads=threads,
@@ -165,13 +155,8 @@ def extend(
     if views is None and not names:
         raise click.UsageError("Name what to add: --views N, --targets NAMES, or both.")
     resolved = experiment_of(folder, experiment, overrides)
-    result = extend_cache(
-        resolved,
-        folder.absolute(),
-        views=views,
-        targets=names,
-        options=options_of(resolved, **run),
-    )
+    options = options_of(resolved, **run)
+    result = extend_cache(resolved, folder.absolute(), views=views, targets=names, options=options)
     emit(result, as_json=as_json, text=_summary_text(result))
 
 
@@ -200,14 +185,14 @@ def verify(
     """
     from reskd.common.console import emit
     from reskd.common.devices import choose_device
-    from reskd.teacher_cache.verify.verify import report_text, verify_cache
+    from reskd.teacher_cache.verify.report import report_text
+    from reskd.teacher_cache.verify.verify import verify_cache
 
     if level == "semantic":
         from reskd.teacher_cache.verify.recompute import verify_semantic
 
-        resolved = experiment_of(folder, experiment, overrides)
         report = verify_semantic(
-            resolved,
+            experiment_of(folder, experiment, overrides),
             folder.absolute(),
             draw_of(**draw),
             device=choose_device(device),
@@ -215,8 +200,8 @@ def verify(
         )
     elif overrides or any(value is not None for value in (draw["rows"], draw["seed"], experiment)):
         raise click.UsageError(
-            "--rows, --seed, --experiment and -o choose what the teacher answers again: add "
-            "--level semantic."
+            "--rows, --seed, --experiment and -o choose the rows on which the teacher runs again: "
+            "add --level semantic."
         )
     else:
         report = verify_cache(folder, "structure" if level == "structure" else "bytes")
@@ -240,7 +225,7 @@ def verify(
 )
 @json_option
 def info(folder: Path, index: Path | None, as_json: bool) -> None:
-    """Say what CACHE holds, whose answers these are, and how good they are."""
+    """Say what CACHE holds, whose outputs these are, and how good they are."""
     from reskd.common.console import emit
     from reskd.teacher_cache.card import info_text
     from reskd.teacher_cache.info import cache_info
@@ -277,7 +262,7 @@ def repair(
 
     from reskd.common.console import emit
     from reskd.teacher_cache.verify.repair import repair_cache
-    from reskd.teacher_cache.verify.verify import Level, report_text
+    from reskd.teacher_cache.verify.report import Level, report_text
 
     resolved = experiment_of(folder, experiment, overrides)
     facts, report = repair_cache(
@@ -291,7 +276,7 @@ def repair(
     if report.findings:
         raise CacheError(
             f"{report.cache} still has {len(report.findings)} findings, listed above: no unit's "
-            "recomputation mends them. Remove files that do not belong to it; restore the others "
+            "recomputation fixes them. Remove files that do not belong to it; restore the others "
             "from a copy."
         )
 

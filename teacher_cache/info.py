@@ -1,4 +1,4 @@
-"""The card of a cache: whose answers these are, what is stored, how good it is, what it cost.
+"""The card of a cache: whose outputs it holds, what is stored, how good it is, what it cost.
 
 Free of torch and of the teacher: accuracy comes from the stored class scores alone.
 
@@ -18,8 +18,8 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     runs                         number, views, arrays, units_finished and complete of each
     failed_videos                video (number), id (null without a fitting index), reason
     labels                       index (its path), problem (why it is of no use, else null)
-    teacher                      see `answers`; null without stored class scores, or before the
-                                 first unit
+    teacher                      see `teacher_quality`; null without stored class scores, or before
+                                 the first unit
     cost                         hours, bytes_per_second, logged_runs; null without a run log
 """
 
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from reskd.common.console import progress
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.errors import ReskdError
+from reskd.common.metrics import correct_predictions, top_k_hits
 from reskd.teacher_cache.format.commits import Commit, failures, read_commits
 from reskd.teacher_cache.format.manifest import FORMAT, Manifest, read_manifest
 from reskd.teacher_cache.read.reader import CacheReader
@@ -96,53 +97,60 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
         ],
         "failed_videos": _failed_videos(failures(commits), index, manifest.split),
         "labels": labels,
-        "teacher": answers(reader, _labels_of(index, manifest.split)),
+        "teacher": teacher_quality(reader, _labels_of(index, manifest.split)),
         "cost": _cost(folder),
     }
 
 
-def answers(reader: CacheReader, labels: Sequence[Sequence[int]] | None) -> dict[str, Any] | None:
+def teacher_quality(
+    reader: CacheReader, labels: Sequence[Sequence[int]] | None
+) -> dict[str, Any] | None:
     """What the stored class scores say, over all rows there are.
 
     Args:
         reader: The cache.
-        labels: Right classes of every video of the split, by its number; any of them counts. None
+        labels: Classes of every video of the split, by its number; any of them is right. None
             leaves accuracies out.
 
     Returns:
-        rows: how many. top1, top5: share of rows whose best class, or one of whose best five, is
-        right; top5 is null with five classes or fewer. top1_by_view: top1 of each view.
-        agreement: share of videos of whose views all have the same best class, null with one view.
-        entropy_nats: mean of the softmax's. None as a whole without class scores or rows.
+        rows: how many. top1, top5: share of rows with a right class first, or among the best five;
+        top5 is null with five classes or fewer. top1_by_view: top1 of each view. agreement: share
+        of videos of whose views all have the same best class, null with one view. entropy_nats:
+        mean of the softmax's. None as a whole without class scores or rows.
     """
     manifest, videos = reader.manifest, np.array(reader.usable_videos, np.int64)
     if not len(videos) or all(array.name != "logits" for array in manifest.arrays):
         return None
     (num_classes,), views = manifest.array("logits").row_shape, manifest.layout.num_views
-    right = None if labels is None else _right_classes(labels, videos, num_classes)
+    targets_NK = None if labels is None else _targets(labels, videos, num_classes)
     best = np.empty((views, len(videos)), np.int64)
-    among_top = np.zeros((views, len(videos)), bool)
+    hits = {1: np.zeros(best.shape, bool), TOP: np.zeros(best.shape, bool)}
     entropy = 0.0
     step = max(1, NUMBERS_AT_ONCE // num_classes)
     with progress("reading class scores", best.size, unit="rows") as advance:
         for view in range(views):
             for start in range(0, len(videos), step):
-                part = videos[start : start + step]
+                own = slice(start, start + step)
+                part, there = videos[own], np.ones(len(videos[own]), bool)
                 out = reader.empty("logits", len(part))
                 scores_BK = reader.gather("logits", [view] * len(part), part, out).astype(float)
-                own = slice(start, start + len(part))
                 best[view, own] = scores_BK.argmax(axis=1)
                 entropy += float(entropies(scores_BK).sum())
-                if right is not None and num_classes > TOP:
-                    first = np.argpartition(-scores_BK, TOP - 1, axis=1)[:, :TOP]
-                    among_top[view, own] = np.take_along_axis(right[own], first, axis=1).any(axis=1)
+                if targets_NK is not None:
+                    targets_BK = targets_NK[own]
+                    hits[1][view, own] = correct_predictions(
+                        scores_BK, targets_BK, predicted_N=there
+                    )
+                    hits[TOP][view, own] = top_k_hits(
+                        scores_BK, targets_BK, k=TOP, predicted_N=there
+                    )
                 advance(len(part))
-    hits = None if right is None else right[np.arange(len(videos)), best]
+    known = targets_NK is not None
     return {
         "rows": best.size,
-        "top1": None if hits is None else float(hits.mean()),
-        "top5": float(among_top.mean()) if hits is not None and num_classes > TOP else None,
-        "top1_by_view": None if hits is None else [float(share) for share in hits.mean(axis=1)],
+        "top1": float(hits[1].mean()) if known else None,
+        "top5": float(hits[TOP].mean()) if known and num_classes > TOP else None,
+        "top1_by_view": hits[1].mean(axis=1).tolist() if known else None,
         "agreement": float((best == best[0]).all(axis=0).mean()) if views > 1 else None,
         "entropy_nats": entropy / best.size,
     }
@@ -158,14 +166,14 @@ def entropies(logits_BK: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _right_classes(
+def _targets(
     labels: Sequence[Sequence[int]], videos: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.bool_]:
-    """(videos, K): whether a class is a label of a video."""
-    right = np.zeros((len(videos), num_classes), bool)
+    """(N, K): whether a class is a label of a video."""
+    targets_NK = np.zeros((len(videos), num_classes), bool)
     for row, video in enumerate(videos.tolist()):
-        right[row, list(labels[video])] = True
-    return right
+        targets_NK[row, list(labels[video])] = True
+    return targets_NK
 
 
 def _index_of(

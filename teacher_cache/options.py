@@ -10,9 +10,13 @@ import click
 from reskd.common.cli.options import device_option, max_bad_option
 
 if TYPE_CHECKING:
+    from reskd.common.dataset.index import VideoIndex
     from reskd.common.experiment import Experiment
     from reskd.teacher_cache.fill.job import RunOptions
+    from reskd.teacher_cache.format.plan import CachePlan
     from reskd.teacher_cache.verify.recompute import Draw
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 cache_path = click.Path(path_type=Path, file_okay=False)
 cache_argument = click.argument("folder", metavar="CACHE", type=cache_path)
@@ -35,48 +39,59 @@ experiment_option = click.option(
     "--experiment",
     help="Experiment of the cache; default: the one recorded beside it.",
 )
-
-
 level_option = click.option(
     "--level",
     type=click.Choice(["structure", "bytes", "semantic"]),
     default="bytes",
     show_default=True,
     help="structure: records, sizes, names; bytes: every byte too; semantic: and the teacher "
-    "answers some random rows again, to be compared.",
+    "runs again on some random rows, to be compared.",
 )
+_share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
-def draw_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which rows level semantic compares."""
-    share = click.FloatRange(0, 1, min_open=True, max_open=True)
-    options = (
-        click.option("--rows", type=click.IntRange(1), help="Default: as many as needed."),
-        click.option(
-            "--confidence",
-            type=share,
-            default=0.95,
-            show_default=True,
-            help="Of the statement that fewer rows than --defect-rate are wrong.",
-        ),
-        click.option(
-            "--defect-rate",
-            type=share,
-            default=0.001,
-            show_default=True,
-            help="Share of wrong rows that the statement excludes; sets the default of --rows.",
-        ),
-        click.option(
-            "--seed", type=click.IntRange(0), help="Of the draw; default: a random one, printed."
-        ),
-    )
-    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+def _all(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which `--help` shows them."""
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that runs the teacher."""
-    options = (max_bad_option, threads_option, device_option, force_option)
-    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+draw_options = _all(
+    click.option("--rows", type=click.IntRange(1), help="Default: as many as needed."),
+    click.option(
+        "--confidence",
+        type=_share,
+        default=0.95,
+        show_default=True,
+        help="Of the statement that fewer rows than --defect-rate are wrong.",
+    ),
+    click.option(
+        "--defect-rate",
+        type=_share,
+        default=0.001,
+        show_default=True,
+        help="Share of wrong rows that the statement excludes; sets the default of --rows.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0), help="Of the draw; default: a random one, printed."
+    ),
+)
+"""Which rows level semantic compares."""
+run_options = _all(max_bad_option, threads_option, device_option, force_option)
+"""The options of every command that runs the teacher to write."""
+
+
+def planned(
+    experiment: str, overrides: tuple[str, ...], *, split: str | None, memory: float
+) -> "tuple[Experiment, VideoIndex, CachePlan]":
+    """The experiment named, its index, and the plan of its cache."""
+    from reskd.common.dataset.index import read_index
+    from reskd.common.experiment.load import load_experiment
+    from reskd.teacher_cache.format.plan import plan_cache
+
+    resolved = load_experiment(experiment, overrides)
+    index = read_index(resolved.data.index)
+    plan = plan_cache(resolved, index, memory_bytes=int(memory * 1e9), split=split)
+    return resolved, index, plan
 
 
 def experiment_of(folder: Path, experiment: str | None, overrides: tuple[str, ...]) -> "Experiment":

@@ -1,8 +1,8 @@
 """What runs have cost: one JSON line each, beside the cache, not in it.
 
 The cache itself holds no time, host or path, so that equal work leaves equal bytes. Losing this
-file loses no answer: `cache info` can then not tell the hours, and commands that need the
-experiment ask for it.
+file loses no rows: `cache info` can then not tell the hours, and commands that need the experiment
+ask for it.
 """
 
 import json

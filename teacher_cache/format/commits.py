@@ -44,7 +44,7 @@ class Commit:
     objects: dict[str, StoredObject]
     """Shard objects by their path inside the cache."""
     failed: dict[int, str]
-    """Video number to reason, for videos that could not be read; their rows hold no answers."""
+    """Video number to reason, for videos that could not be read; their rows hold no targets."""
     groups: tuple[tuple[int, ...], ...]
     """Videos whose clips the teacher saw together, view by view; empty where that changes nothing
     (teacher mode eval)."""
@@ -84,7 +84,7 @@ def read_commits(folder: Path, generation: int, num_units: int) -> dict[int, Com
 
 
 def check_fingerprint(folder: Path, fingerprint: str, commits: Iterable[Commit]) -> None:
-    """A unit of another cache holds another teacher's answers, however well it fits.
+    """A unit of another cache holds another teacher's outputs, however well it fits.
 
     Raises:
         CacheError: If a record was written for a cache of another fingerprint.

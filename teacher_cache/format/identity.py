@@ -1,6 +1,6 @@
-"""Whose answers a cache holds: everything that decides what the teacher said about a view.
+"""Whose outputs a cache holds: everything that decides what the teacher made of a view.
 
-The identity of a cache never changes. Two caches of equal identity hold the same answers; a student
+The identity of a cache never changes. Two caches of equal identity hold the same outputs; a student
 may only learn from a cache whose identity is its experiment's.
 """
 
@@ -22,7 +22,7 @@ def cache_identity(
     weights_sha256: str | None,
     with_pixels: bool = True,
 ) -> Identity:
-    """Everything that decides what the teacher said.
+    """Everything that decides the teacher's outputs.
 
     Targets, the number of views and the student are not part of it: the cache must hold at least
     what an experiment uses.
@@ -30,7 +30,7 @@ def cache_identity(
     Args:
         experiment: Resolved experiment.
         index: Its video index.
-        split: The cached split. Answers about any other than data.train_split are marked as for
+        split: The cached split. Outputs for any other than data.train_split are marked as for
             agreement metrics only: no student may learn from them.
         weights_sha256: Digest of the teacher's weights; None where only a comparison with a cache
             is wanted and the weights are not at hand.

@@ -115,8 +115,8 @@ def choose_unit_videos(
         num_views: Views of one run.
         num_videos: N.
         memory_bytes: For UNITS_IN_MEMORY units.
-        multiple: S should be a multiple of this (groups of clips that are answered together); it
-            goes before LEAST_UNITS, not before memory.
+        multiple: S should be a multiple of this (videos that the teacher sees together); it goes
+            before LEAST_UNITS, not before memory.
     """
     row_bytes = sum(array.row_bytes + CRC_BYTES for array in arrays)
     fitting = memory_bytes // (UNITS_IN_MEMORY * row_bytes * num_views)

@@ -1,4 +1,4 @@
-"""cache.json: whose answers these are (identity), and which arrays are here (contents).
+"""cache.json: whose outputs these are (identity), and which arrays are here (contents).
 
 Free of torch, so that a store can be checked where torch is not installed.
 """

@@ -32,13 +32,14 @@ from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
 from reskd.teacher_cache.format.layout import object_key
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.replay import Address, ClipGroup, Replay
+from reskd.teacher_cache.verify.report import ArrayLimit, Finding, Report, Sample
 from reskd.teacher_cache.verify.tolerance import (
     FACTOR,
     differences,
     encode_errors,
     live_differences,
 )
-from reskd.teacher_cache.verify.verify import ArrayLimit, Finding, Report, Sample, verify_cache
+from reskd.teacher_cache.verify.verify import verify_cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

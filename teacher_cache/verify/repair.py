@@ -11,7 +11,8 @@ from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
 from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
-from reskd.teacher_cache.verify.verify import Level, Report, verify_cache
+from reskd.teacher_cache.verify.report import Level, Report
+from reskd.teacher_cache.verify.verify import verify_cache
 
 
 def repair_cache(

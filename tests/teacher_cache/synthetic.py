@@ -1,4 +1,4 @@
-"""A cache with made-up answers: the store alone, without videos or networks."""
+"""A cache with made-up rows: the store alone, without videos or networks."""
 
 from pathlib import Path
 

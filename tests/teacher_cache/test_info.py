@@ -22,7 +22,7 @@ from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_uni
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.format.plan import plan_cache
-from reskd.teacher_cache.info import answers, cache_info, entropies
+from reskd.teacher_cache.info import cache_info, entropies, teacher_quality
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.run_log import append_run, log_path
 from tests.teacher_cache.synthetic import FAILED_VIDEO, LAYOUT, make_cache
@@ -71,7 +71,7 @@ def test_top5_and_agreement_of_made_up_scores_are_those_counted_here(tmp_path: P
             buffers.put(place, {"logits": scores[:, video].astype(np.float16)})
         write_unit(tmp_path / "cache", manifest, buffers, {})
     labels = [(video % 7, (video + 3) % 7) for video in range(LAYOUT.num_videos)]
-    found = answers(CacheReader(tmp_path / "cache"), labels)
+    found = teacher_quality(CacheReader(tmp_path / "cache"), labels)
     order = (-scores).argsort(axis=2)
     right = np.array(
         [
@@ -94,7 +94,7 @@ def test_entropy_of_hand_made_scores() -> None:
     np.testing.assert_allclose(entropies(logits), [log(4), 0, three_to_one], atol=1e-12)
 
 
-def test_card_says_whose_answers_these_are_and_how_many_bytes(tiny_cache: TinyCache) -> None:
+def test_card_says_whose_outputs_these_are_and_how_many_bytes(tiny_cache: TinyCache) -> None:
     facts = cache_info(tiny_cache.cache, index_path=index_file(tiny_cache))
     assert (facts["split"], facts["use"], facts["complete"]) == ("train", "training", True)
     assert (facts["videos"], facts["views"], facts["units"]) == (9, 3, 9)

@@ -56,8 +56,8 @@ def only(plan: TargetPlan, *names: str) -> TargetPlan:
     return replace(plan, arrays=tuple(array for array in plan.arrays if array.name in names))
 
 
-def answer_for(num_views: int, seed: int = 0) -> tuple[TeacherOutput, Tensor]:
-    """A teacher's answer to views of two 48 px frames, and the views."""
+def output_for(num_views: int, seed: int = 0) -> tuple[TeacherOutput, Tensor]:
+    """A teacher's output for views of two 48 px frames, and the views."""
     rng = torch.Generator().manual_seed(seed)
     features = torch.randn(num_views, STEPS, CHANNELS, *TEACHER_GRID, generator=rng).relu()
     logit_map = torch.randn(num_views, STEPS, *TEACHER_GRID, CLASSES, generator=rng)
@@ -80,22 +80,22 @@ def tensors(rows: dict[str, Row]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("size", [24, 20, 48])
 def test_encode_fills_exactly_the_planned_arrays(dtype: str, size: int) -> None:
     plan = plan_of(dtype, size=size)
-    answer, clips = answer_for(3)
-    rows = encode(plan, answer, clips)
+    output, clips = output_for(3)
+    rows = encode(plan, output, clips)
     found = [(name, row.shape, row.dtype.name) for name, row in rows.items()]
     assert found == [
         (array.name, (3, *array.row_shape), array.dtype)
         for array in plan.arrays
         if array.name != "views"
     ]
-    np.testing.assert_array_equal(rows["logits"], answer.logits_BK.half().numpy())
+    np.testing.assert_array_equal(rows["logits"], output.logits_BK.half().numpy())
     np.testing.assert_array_equal(rows["frames"], shrink(clips, size).numpy())
-    maps, residual = project(answer.features_BTChw, plan.feature_grid)
+    maps, residual = project(output.features_BTChw, plan.feature_grid)
     np.testing.assert_array_equal(rows["feature_residual"], residual.numpy())
     if dtype == "float16":
-        assert answer.logit_map_BThwK is not None
+        assert output.logit_map_BThwK is not None
         np.testing.assert_array_equal(rows["features"], maps.half().numpy())
-        np.testing.assert_array_equal(rows["logit_map"], answer.logit_map_BThwK.half().numpy())
+        np.testing.assert_array_equal(rows["logit_map"], output.logit_map_BThwK.half().numpy())
 
 
 @pytest.mark.parametrize(
@@ -110,23 +110,23 @@ def test_encode_fills_exactly_the_planned_arrays(dtype: str, size: int) -> None:
 )
 def test_encode_of_a_plan_cut_down_computes_only_its_arrays(names: tuple[str, ...]) -> None:
     plan = plan_of("int8")
-    answer, clips = answer_for(2)
-    whole = encode(plan, answer, clips)
+    output, clips = output_for(2)
+    whole = encode(plan, output, clips)
     # What the cut plan does not need is not even looked at: it could not be stored.
     bad = torch.full((1,), float("nan"))
-    answer = TeacherOutput(
-        answer.features_BTChw if names[0].startswith("feature") else bad,
-        answer.logits_BK if "logits" in names else bad,
-        answer.logit_map_BThwK if names[0].startswith("logit_map") else None,
+    output = TeacherOutput(
+        output.features_BTChw if names[0].startswith("feature") else bad,
+        output.logits_BK if "logits" in names else bad,
+        output.logit_map_BThwK if names[0].startswith("logit_map") else None,
     )
-    rows = encode(only(plan, *names), answer, clips if "frames" in names else bad)
+    rows = encode(only(plan, *names), output, clips if "frames" in names else bad)
     assert set(rows) == set(names) - {"views"}
     for name, row in rows.items():
         np.testing.assert_array_equal(row, whole[name])
 
 
 def test_encode_of_frames_asks_no_teacher() -> None:
-    _, clips = answer_for(2)
+    _, clips = output_for(2)
     assert list(encode(only(plan_of(), "frames", "views"), None, clips)) == ["frames"]
     assert encode(only(plan_of(), "views"), None, clips) == {}
     with pytest.raises(AssertionError, match="needs the teacher's output"):
@@ -135,9 +135,9 @@ def test_encode_of_frames_asks_no_teacher() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_encode_of_a_clip_does_not_depend_on_the_clips_beside_it(dtype: str) -> None:
-    plan, (answer, clips) = plan_of(dtype), answer_for(3)
-    together = encode(plan, answer, clips)
-    one = [tensor[1:2] for tensor in answer if tensor is not None]
+    plan, (output, clips) = plan_of(dtype), output_for(3)
+    together = encode(plan, output, clips)
+    one = [tensor[1:2] for tensor in output if tensor is not None]
     alone = encode(plan, TeacherOutput(*one), clips[1:2])
     for name, row in alone.items():
         # A number on the edge between two int8 steps may fall to either side.
@@ -228,34 +228,34 @@ def test_int8_of_the_largest_that_its_scale_can_hold_is_kept() -> None:
 @pytest.mark.parametrize("name", ["logits", "features", "logit map"])
 @pytest.mark.parametrize("value", [7e4, -7e4, float("nan"), float("inf")])
 def test_encode_of_what_float16_cannot_hold_is_refused(name: str, value: float) -> None:
-    answer, clips = answer_for(1)
-    kept = dict(zip(("features", "logits", "logit map"), answer, strict=True))[name]
+    output, clips = output_for(1)
+    kept = dict(zip(("features", "logits", "logit map"), output, strict=True))[name]
     assert kept is not None
     kept.view(-1)[3] = value
     with pytest.raises(DataError, match=f"The teacher's {name} reach .*65504"):
-        encode(plan_of(grid=TEACHER_GRID), answer, clips)
+        encode(plan_of(grid=TEACHER_GRID), output, clips)
 
 
 @pytest.mark.parametrize("value", [7e4, float("nan"), float("inf"), -float("inf")])
 def test_top_k_map_of_what_it_cannot_hold_is_refused(value: float) -> None:
-    answer, clips = answer_for(1)
-    assert answer.logit_map_BThwK is not None
-    answer.logit_map_BThwK.view(-1)[3] = value
+    output, clips = output_for(1)
+    assert output.logit_map_BThwK is not None
+    output.logit_map_BThwK.view(-1)[3] = value
     with pytest.raises(DataError, match="The teacher's logit map reach"):
-        encode(plan_of("int8"), answer, clips)
+        encode(plan_of("int8"), output, clips)
 
 
 def test_encode_of_the_largest_float16_is_kept() -> None:
-    answer, clips = answer_for(1)
-    answer.logits_BK[0, 3] = FLOAT16_END
-    assert encode(plan_of(), answer, clips)["logits"][0, 3] == FLOAT16_END
+    output, clips = output_for(1)
+    output.logits_BK[0, 3] = FLOAT16_END
+    assert encode(plan_of(), output, clips)["logits"][0, 3] == FLOAT16_END
 
 
 def test_top_k_map_has_the_best_classes_and_the_mass_of_the_others() -> None:
-    answer, clips = answer_for(2)
-    assert answer.logit_map_BThwK is not None
-    rows = encode(plan_of("int8"), answer, clips)
-    dense = answer.logit_map_BThwK.double().numpy()
+    output, clips = output_for(2)
+    assert output.logit_map_BThwK is not None
+    rows = encode(plan_of("int8"), output, clips)
+    dense = output.logit_map_BThwK.double().numpy()
     order = np.argsort(-dense, axis=-1)
     ranked = np.take_along_axis(dense, order, axis=-1)
     np.testing.assert_array_equal(rows["logit_map_ids"], order[..., :K])
@@ -266,9 +266,9 @@ def test_top_k_map_has_the_best_classes_and_the_mass_of_the_others() -> None:
 
 
 def test_encode_of_a_logit_map_that_was_not_asked_for_says_how_to() -> None:
-    answer, clips = answer_for(1)
+    output, clips = output_for(1)
     with pytest.raises(AssertionError, match="logit_map=True"):
-        encode(plan_of(), answer._replace(logit_map_BThwK=None), clips)
+        encode(plan_of(), output._replace(logit_map_BThwK=None), clips)
 
 
 def test_decode_of_float16_is_the_numbers_themselves() -> None:

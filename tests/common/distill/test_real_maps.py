@@ -54,9 +54,9 @@ def stored(maps: RealMaps, dtype: str, grid: tuple[int, int]) -> dict[str, Tenso
     plan = TargetPlan(
         arrays=tuple(arrays), teacher_grid=(7, 7), feature_grid=grid, student_size=112
     )
-    answer = TeacherOutput(maps.teacher, torch.zeros(clips, 1))
+    output = TeacherOutput(maps.teacher, torch.zeros(clips, 1))
     return {
-        name: torch.from_numpy(row) for name, row in encode(plan, answer, torch.empty(0)).items()
+        name: torch.from_numpy(row) for name, row in encode(plan, output, torch.empty(0)).items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The teacher's two modes: whose statistics BatchNorm uses, and that no answer leaves a trace."""
+"""The teacher's two modes: whose statistics BatchNorm uses; no forward pass leaves a trace."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def assert_equal(found: TeacherOutput, expected: TeacherOutput) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_teacher_in_eval_mode_answers_each_clip_by_itself() -> None:
+def test_teacher_in_eval_mode_sees_each_clip_by_itself() -> None:
     teacher = Teacher(network(), CPU)
     together = teacher.predict(clips(4))
     alone = teacher.predict(clips(4)[1:2])
@@ -70,7 +70,7 @@ def test_teacher_in_batch_mode_does_not_look_at_stored_statistics() -> None:
 
 
 @pytest.mark.parametrize("mode", ["eval", "batch"])
-def test_answer_leaves_every_bit_of_the_state_as_it_was(mode: str) -> None:
+def test_forward_pass_leaves_every_bit_of_the_state_as_it_was(mode: str) -> None:
     teacher = Teacher(network(), CPU, mode=mode)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
     assert any(name.endswith("num_batches_tracked") for name in before)
@@ -105,7 +105,7 @@ def test_batch_mode_of_a_model_without_batch_norm_is_refused() -> None:
     Teacher(model, CPU).predict(clips(1))
 
 
-def test_answer_with_logit_map_classifies_every_location() -> None:
+def test_output_with_logit_map_classifies_every_location() -> None:
     teacher = Teacher(network(), CPU, logit_map=True)
     features, logits, logit_map = teacher.predict(clips(2))
     assert logit_map is not None

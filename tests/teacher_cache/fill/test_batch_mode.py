@@ -57,7 +57,7 @@ def test_order_of_a_unit_is_mixed_and_its_own() -> None:
     assert any(second != first + 1 for first, second in pairwise(one))
 
 
-def test_every_answer_is_the_one_its_recorded_group_gives(template: TinyCache) -> None:
+def test_every_output_is_the_one_its_recorded_group_gives(template: TinyCache) -> None:
     experiment = load_experiment(str(template.experiment))
     index, reader = read_index(experiment.data.index), CacheReader(template.cache)
     entries = index.split("train")
@@ -77,12 +77,12 @@ def test_every_answer_is_the_one_its_recorded_group_gives(template: TinyCache) -
                 with open_video(index.path_of(entries[video]), "pyav") as opened:
                     params = [ViewParams.from_row(row)]
                     clips.append(cut_clips(opened, params, size=experiment.views.size)[0])
-            answer = teacher.predict(torch.stack(clips)).logits_BK.numpy()
+            output = teacher.predict(torch.stack(clips)).logits_BK.numpy()
             own = [place for place, video in enumerate(group) if video not in seen]
             stored = reader.gather(
                 "logits", [1] * len(group), group, reader.empty("logits", len(group))
             )
-            np.testing.assert_allclose(stored[own], answer[own], rtol=2e-3, atol=1e-4)
+            np.testing.assert_allclose(stored[own], output[own], rtol=2e-3, atol=1e-4)
             seen |= set(group)
     assert seen == set(reader.usable_videos)
 
@@ -97,7 +97,7 @@ def test_unit_computed_again_has_the_same_bytes(template: TinyCache, tmp_path: P
     assert verify_cache(again, "bytes").findings == ()
 
 
-def test_answers_differ_from_those_of_mode_eval(template: TinyCache, tmp_path: Path) -> None:
+def test_outputs_differ_from_those_of_mode_eval(template: TinyCache, tmp_path: Path) -> None:
     reader = CacheReader(template.cache)
     plain = tmp_path / "experiment.yaml"
     text = template.experiment.read_text().replace("  mode: batch\n", "")

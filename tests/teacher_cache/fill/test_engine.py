@@ -83,7 +83,7 @@ def test_plan_states_exactly_the_bytes_that_are_written(tiny_cache: TinyCache) -
     assert plan["units"] >= 8
 
 
-def test_stored_logits_are_the_teacher_s_answer_to_the_stored_view(tiny_cache: TinyCache) -> None:
+def test_stored_logits_are_the_teacher_s_output_for_the_stored_view(tiny_cache: TinyCache) -> None:
     from reskd.common.models.checkpoint import load_checkpoint
     from reskd.common.video.clips import cut_clips
     from reskd.common.video.reader import open_video
@@ -97,9 +97,9 @@ def test_stored_logits_are_the_teacher_s_answer_to_the_stored_view(tiny_cache: T
         row = reader.gather("views", [1], [video], reader.empty("views", 1))[0]
         with open_video(index.path_of(entry), "pyav") as opened:
             clip = cut_clips(opened, [ViewParams.from_row(row)], size=experiment.views.size)
-        answer = teacher.predict(clip).logits_BK.half().numpy()
+        output = teacher.predict(clip).logits_BK.half().numpy()
         stored = reader.gather("logits", [1], [video], reader.empty("logits", 1))
-        np.testing.assert_allclose(stored, answer, rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(stored, output, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("after_commits", [0, 1, 4])

@@ -80,7 +80,7 @@ def test_views_may_end_inside_a_block_and_then_no_more_can_follow(tiny_cache: Ti
         extend(tiny_cache, views=5)
 
 
-def test_added_targets_answer_the_stored_views_and_leave_the_rest(tiny_cache: TinyCache) -> None:
+def test_added_targets_belong_to_the_stored_views_and_leave_the_rest(tiny_cache: TinyCache) -> None:
     before = tree_of(tiny_cache.cache)
     overrides = ("targets.logit_map.top_k=2",)
     extend(tiny_cache, targets=("logit_map",), overrides=overrides)

@@ -1,4 +1,4 @@
-"""The teacher asked again: clean caches pass, wrong answers under right checksums are found."""
+"""The teacher run again: clean caches pass, wrong targets under right checksums are found."""
 
 import json
 import shutil
@@ -31,14 +31,15 @@ from reskd.teacher_cache.verify.recompute import (
     rows_needed,
     verify_semantic,
 )
-from reskd.teacher_cache.verify.verify import Finding, Report, verify_cache
+from reskd.teacher_cache.verify.report import Finding, Report
+from reskd.teacher_cache.verify.verify import verify_cache
 from tests.tiny_experiment import CPU, TinyCache, make_tiny_experiment, save_random_teacher
 
 Rows = dict[str, NDArray[Any]]
 OPTIONS = RunOptions(max_bad=0.0, threads=1, device=CPU, force=False)
 EVERY_ROW = Draw(rows=10**6, seed=0)
 VIEW, VIDEO, OTHER_VIDEO = 1, 4, 5
-"""The row that tests make wrong, and where its wrong answer comes from."""
+"""The row that tests make wrong, and where its wrong targets come from."""
 
 TARGETS = {
     "float16": "{}",
@@ -227,7 +228,7 @@ WRONG: dict[str, dict[int, tuple[str, Callable[[Rows, CacheReader], None]]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_answer_under_right_checksums_is_found_with_its_row(
+def test_wrong_target_under_right_checksums_is_found_with_its_row(
     copy_of: Callable[[str], TinyCache], name: str
 ) -> None:
     tiny = copy_of(name)

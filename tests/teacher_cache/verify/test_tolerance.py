@@ -1,4 +1,4 @@
-"""Stored rows against made-up live answers, where the right difference is known."""
+"""Stored rows against made-up live outputs, where the right difference is known."""
 
 from math import inf, nan
 from typing import Any
@@ -29,7 +29,7 @@ TOP_2 = TargetPlan(
 )
 
 
-def _answer(*scores: float) -> TeacherOutput:
+def _output(*scores: float) -> TeacherOutput:
     return TeacherOutput(
         torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, 1), torch.tensor(scores).view(1, 1, 1, 1, -1)
     )
@@ -46,7 +46,7 @@ def _top_2(
 
 
 def test_equal_scores_may_change_places_and_others_may_not() -> None:
-    live = _answer(2.0, 1.0, 1.0, -1.0)
+    live = _output(2.0, 1.0, 1.0, -1.0)
     rest = float(np.logaddexp(1, -1))
     for ids in ((0, 1), (0, 2)):
         found = differences(TOP_2, _top_2(ids, (2, 1), rest), live)
@@ -60,8 +60,8 @@ def test_equal_scores_may_change_places_and_others_may_not() -> None:
 
 def test_live_difference_is_the_largest_over_the_clips() -> None:
     pairs = [
-        (_answer(2.0, 1.0, 0.0), _answer(2.0, 1.0, 0.0)),
-        (_answer(4.0, 3.0, 0.0), _answer(4.5, 3.0, 0.0)),
+        (_output(2.0, 1.0, 0.0), _output(2.0, 1.0, 0.0)),
+        (_output(4.0, 3.0, 0.0), _output(4.5, 3.0, 0.0)),
     ]
     assert live_differences(TOP_2, pairs)["logit_map_values"] == pytest.approx(0.1)
 
