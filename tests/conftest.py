@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from multiprocessing import set_forkserver_preload
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 pytest_plugins = ["pytester", "tests.fixtures", "tests.gpu_marker"]
 
+# Imports take a new process far longer than a tiny run does: the server that forks processes has
+# done them once.
+set_forkserver_preload(["reskd.student_train.train.runs", "torch.utils.tensorboard"])
 torch.set_num_threads(1)  # tests are small; more threads only get in each other's way
 
 

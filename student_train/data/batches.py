@@ -1,7 +1,7 @@
 """Batches for training: frames from the store or decoded anew, joined with labels and targets.
 
-Whatever the store holds is read in the training process, a few batches ahead (slots.py). Only where
-frames are not stored do worker processes decode videos (decoded_frames.py).
+Whatever the store holds is read in the training process, a few batches ahead (read_ahead.py). Only
+where frames are not stored do worker processes decode videos (decoded_frames.py).
 """
 
 from collections.abc import Generator, Iterable, Sequence
@@ -39,7 +39,7 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     """Stored arrays by name, (B, *row_shape); empty when training from labels alone."""
     clips_BT3HW: Tensor | None = None
-    """uint8 at the teacher's size, where the teacher answers in the step."""
+    """uint8 at the teacher's size, where the teacher runs in the step."""
     share: float = 1.0
     """Its part of the step of all processes, by the clips that were planned."""
     ends_step: bool = True

@@ -79,8 +79,8 @@ def _check_split(reader: CacheReader, experiment: Experiment) -> None:
     held, wanted = reader.manifest.split, experiment.data.train_split
     if held != wanted:
         raise CacheError(
-            f"{reader.folder} holds the teacher's answers for split {held!r}, but data.train_split "
-            f"is {wanted!r}. Answers for any other split are kept for agreement metrics only, a "
+            f"{reader.folder} holds the teacher's targets for split {held!r}, but data.train_split "
+            f"is {wanted!r}. Targets of any other split are kept for agreement metrics only, a "
             "student must not learn from them: it would be measured on what it was shown. Name "
             f"the cache of split {wanted!r}, or write it with `reskd cache-teacher`."
         )

@@ -1,4 +1,4 @@
-"""Frames decoded from video, where the cache does not hold them or the teacher answers anew."""
+"""Frames decoded from video, where the cache does not hold them or the teacher runs in the step."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class LoadedBatch(NamedTuple):
     frames_BT3HW: Tensor | None = None
     """uint8, what the network sees; None where they are still to be gathered from the store."""
     clips_BT3HW: Tensor | None = None
-    """uint8 at the teacher's size, where the teacher answers in the step."""
+    """uint8 at the teacher's size, where the teacher runs in the step."""
 
 
 class DecodedFrames:

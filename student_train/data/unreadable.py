@@ -48,6 +48,6 @@ class Unreadable:
         if self._agreed > self._allowed:
             raise StoppedShortError(
                 f"{self._agreed} of {len(self._entries)} videos are unreadable, more than "
-                "--max-bad allows. They are listed above: mend or remove them and import the "
+                "--max-bad allows. They are listed above: fix or remove them and import the "
                 "folder again, or allow more with --max-bad."
             )

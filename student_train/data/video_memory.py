@@ -13,7 +13,7 @@ from reskd.common.video.reader import VideoReader
 
 @dataclass(frozen=True, slots=True)
 class RememberedVideo:
-    """A video whose frames are all in memory; answers as any other `VideoReader`."""
+    """A video whose frames are all in memory; read like any other `VideoReader`."""
 
     all_frames: NDArray[np.uint8]
     """(N, H, W, 3) RGB."""

@@ -7,7 +7,7 @@ states/000000420/   the run after 420 steps; the newest few are kept, each writt
                           with weights_only=True
 best/               checkpoint of the best measurement so far, and measured.json: which it was
 README.md           model card (student_train/run/model_card.py), in best/ as well
-events.jsonl        log (run_log.py), and tensorboard/
+events.jsonl        log (log.py), and tensorboard/
 failure/            the batch that ended the run, where one did (reproduce.py)
 .lock               held by the process that trains here, which it names
 ```

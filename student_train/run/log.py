@@ -7,7 +7,7 @@ since the start of the run:
 |---|---|---|
 | start | a run starts or goes on, with | command, folder, learned_from, cache, fingerprint, |
 | | steps left to train | teacher_sha256, device, processes, threads, versions |
-| | | (run_start.py) |
+| | | (provenance.py) |
 | step | every LOG_STEPS steps | lr, gradient_norm; of these steps the same as of an epoch |
 | epoch | at its end | lr, loss, its unweighted parts, train_top1, clips, seconds, |
 | | | clips_per_second, data_wait_share |

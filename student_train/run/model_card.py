@@ -35,8 +35,8 @@ LISTED_CLASSES: Final = 60
 
 LEARNED_FROM: Final = {
     "labels": "labels alone",
-    "cache": "labels and the stored answers of a teacher (teacher cache)",
-    "live": "labels and the answers of a teacher that ran beside it",
+    "cache": "labels and the stored targets of a teacher (teacher cache)",
+    "live": "labels and the targets of a teacher that ran beside it",
 }
 _FIGURES: Final = {
     "top1": "top-1",
@@ -63,6 +63,32 @@ class CardFacts:
     the names `reskd evaluate --json` gives them."""
     origin: str | None = None
     """Where a network comes from that was not trained here, in a few words."""
+
+
+def write_cards(
+    run: Path, start: RunStart, measured: Mapping[str, Mapping[str, Any]], *, epochs: int
+) -> None:
+    """Write the card of the last network of a run, and of the best one if it is kept.
+
+    Args:
+        run: The run's folder, with its checkpoint.
+        start: What it learned from.
+        measured: Figures of `last` and `best`, as far as they are known.
+        epochs: How long it was trained.
+    """
+    for folder, which in ((run, "last"), (run / BEST_FOLDER, "best")):
+        if not (folder / CONFIG_FILE).exists():
+            continue
+        figures = measured.get(which)
+        facts = CardFacts(
+            learned_from=start.learned_from,
+            teacher_sha256=start.teacher_sha256,
+            # One that learned from labels alone may have read its frames from a cache.
+            cache_fingerprint=start.fingerprint if start.learned_from == "cache" else None,
+            epochs=epochs if figures is None else figures["of_epoch"] + 1,
+            measured=figures,
+        )
+        write_model_card(folder, read_checkpoint_info(folder), facts)
 
 
 def write_model_card(
@@ -262,29 +288,3 @@ def _table(rows: Iterator[tuple[str, str]]) -> str:
 def _line(text: str) -> str:
     """In one line, whatever is in it."""
     return " ".join(text.split())
-
-
-def write_cards(
-    run: Path, start: RunStart, measured: Mapping[str, Mapping[str, Any]], *, epochs: int
-) -> None:
-    """Write the card of the last network of a run, and of the best one if it is kept.
-
-    Args:
-        run: The run's folder, with its checkpoint.
-        start: What it learned from.
-        measured: Figures of `last` and `best`, as far as they are known.
-        epochs: How long it was trained.
-    """
-    for folder, which in ((run, "last"), (run / BEST_FOLDER, "best")):
-        if not (folder / CONFIG_FILE).exists():
-            continue
-        figures = measured.get(which)
-        facts = CardFacts(
-            learned_from=start.learned_from,
-            teacher_sha256=start.teacher_sha256,
-            # One that learned from labels alone may have read its frames from a cache.
-            cache_fingerprint=start.fingerprint if start.learned_from == "cache" else None,
-            epochs=epochs if figures is None else figures["of_epoch"] + 1,
-            measured=figures,
-        )
-        write_model_card(folder, read_checkpoint_info(folder), facts)

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.recipe import Recipe, TargetSource, arrays_needed
 
+PACKAGES: Final = ("reskd", "torch", "torchvision", "timm", "numpy", "av", "decord", "zarr")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStart:
@@ -23,13 +25,13 @@ class RunStart:
     folder: str
     """Current folder: where a relative path in an installed experiment starts from."""
     learned_from: Literal["labels", "cache", "live"]
-    """Labels alone, or beside them a teacher's stored answers, or a teacher in the step."""
+    """Labels alone, or beside them a teacher's stored targets, or a teacher in the step."""
     cache: str | None
     """Absolute path of the store that was read, were it for its frames or its views alone."""
     fingerprint: str | None
     """Of that store."""
     teacher_sha256: str | None
-    """Of the weights whose answers were learned."""
+    """Of the teacher it learned from."""
     device: str
     """Of the first process, with its name where it is a GPU."""
     processes: int
@@ -93,11 +95,8 @@ def _device_text(device: torch.device) -> str:
     return str(device)
 
 
-PACKAGES: Final = ("reskd", "torch", "torchvision", "timm", "numpy", "av", "decord", "zarr")
-
-
 def installed_versions() -> dict[str, str]:
-    """Versions by name, `python` and `system` first."""
+    """Versions of what computes, by name; `python` and `system` first."""
     found = {"python": platform.python_version(), "system": platform.platform()}
     for package in PACKAGES:
         try:

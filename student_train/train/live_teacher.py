@@ -1,6 +1,6 @@
-"""The teacher inside the training step: the control for every claim about stored answers.
+"""The teacher inside the training step: the control for every claim about stored targets.
 
-It sees the very views a cache would hold, its answers take the same way (`encode`, roundings
+It sees the very views a cache would hold, its outputs take the same way (`encode`, roundings
 included) to the same losses, and the student's frames are the same bits. What is left is the noise
 of running a network on other batches.
 """
@@ -21,11 +21,11 @@ from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 
 
 class LiveTeacher:
-    """Answers batches as the store would.
+    """Gives batches the targets that the store would.
 
-    In mode `batch` the clips of a training batch are answered in groups of BATCH_GROUP as they
+    In mode `batch` the clips of a training batch go through it in groups of BATCH_GROUP as they
     come, the last group may be smaller. That is the published recipe's own way, whose groups differ
-    from epoch to epoch; a cache holds the answers of the groups it has recorded.
+    from epoch to epoch; a cache holds the outputs of the groups it has recorded.
 
     Args:
         experiment: Resolved experiment.
@@ -73,10 +73,10 @@ class LiveTeacher:
         Raises:
             DataError: If the teacher said something that the planned types cannot hold.
         """
-        rows = encode(self.plan, self._answer(clips_BT3HW), clips_BT3HW)
+        rows = encode(self.plan, self._output(clips_BT3HW), clips_BT3HW)
         return {name: torch.from_numpy(row) for name, row in rows.items()}
 
-    def _answer(self, clips_BT3HW: Tensor) -> TeacherOutput:
+    def _output(self, clips_BT3HW: Tensor) -> TeacherOutput:
         if self._mode == "eval":
             return self._teacher.predict(clips_BT3HW)
         groups = clips_BT3HW.split(BATCH_GROUP)

@@ -128,7 +128,7 @@ class _Loop:
             raise StoppedShortError(
                 f"There was not a single clip to train on in epoch {epoch}: no video could be "
                 "read, or no unit of the cache is finished. Run `reskd cache-teacher` again, or "
-                "mend the videos."
+                "fix the videos."
             )
         self.log.write("epoch", epoch=epoch, step=place.steps_done, lr=lr, **summary)
         self._save()
@@ -209,10 +209,10 @@ class _Loop:
             StoppedShortError: In all processes, if these are too many.
         """
         processes, unreadable = self.training.processes, self.training.batches.unreadable
-        *targets, news = processes.any(*flags, unreadable.has_news)
+        *agreed, news = processes.any(*flags, unreadable.has_news)
         if news:
             unreadable.agree(processes)
-        return targets
+        return agreed
 
     def _rate(self, step: int) -> float:
         spec = self.training.spec

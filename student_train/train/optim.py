@@ -1,4 +1,4 @@
-"""Optimisers: which parameters share a learning rate and a weight decay.
+"""Optimisers: rate and weight decay of every parameter, and the rate of every step.
 
 | groups | parameters | rate | decay |
 |---|---|---|---|
@@ -18,7 +18,10 @@ recipes than `one`, but that code never runs; in its Swin recipes the rules for 
 norms are shadowed by others. Its published results come from `one`, `swin` and, for TSM and
 teachers on ResNets, `by_kind`.
 
-Source: ResKD reference, optimiser constructors and paramwise rules.
+The experiment's rate is lowered along a curve over epochs, constant within each. A warm-up before
+that rises with every step.
+
+Source: ResKD reference, optimiser constructors, paramwise rules and schedules, which follow mmcv's.
 """
 
 from collections import defaultdict
@@ -70,12 +73,6 @@ def build_optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optim
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of the next step; each group takes its share of it."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group[RATE]
-
-
 def _factors(spec: OptimizerSpec, owner: nn.Module, name: str) -> Factors:
     """Factors of rate and decay of one parameter."""
     is_norm = isinstance(owner, _NORMS)
@@ -94,12 +91,6 @@ def _factors(spec: OptimizerSpec, owner: nn.Module, name: str) -> Factors:
             if ".backbone." not in name:
                 return 1, 1
             return (0.1, 0) if is_norm or name.endswith(_BIAS_TABLE) else (0.1, 1)
-
-
-# The learning rate of every step: a curve over epochs, and a warm-up over steps before it.
-#
-# Source: the ResKD reference's schedules, which follow mmcv's: the curve is constant within an
-# epoch, the warm-up rises with every step.
 
 
 def learning_rate(
@@ -140,3 +131,9 @@ def _curve(base_lr: float, schedule: ScheduleSpec, *, epoch: int, epochs: int) -
     passed = sum(milestone <= epoch for milestone in schedule.milestones)
     lowered: float = base_lr * schedule.gamma**passed
     return lowered
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of the next step; each group takes its share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group[RATE]

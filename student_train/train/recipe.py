@@ -39,12 +39,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class TargetSource:
-    """Where the teacher's answers come from: a cache, the teacher itself, or nowhere."""
+    """Where the teacher's targets come from: a cache, the teacher itself, or nowhere."""
 
     reader: CacheReader | None = None
     """Cache; beside a live teacher only its views are used."""
     live: LiveTeacher | None = None
-    """Teacher that answers in the step."""
+    """Teacher that runs in the step."""
 
     def arrays(self, losses: LossSpec) -> tuple[ArraySpec, ...]:
         """What the losses need of the teacher."""
@@ -107,12 +107,12 @@ def recipe_digest(
             "videos": list(videos),
             "num_views": targets.num_views(recipe),
             "arrays": [asdict(array) for array in targets.arrays(recipe.losses)],
-            "answers": _answers_identity(recipe, index, targets),
+            "answers": _teacher_identity(recipe, index, targets),
         }
     )
 
 
-def _answers_identity(
+def _teacher_identity(
     recipe: Recipe, index: VideoIndex, targets: TargetSource
 ) -> dict[str, str | None]:
     fingerprint = None

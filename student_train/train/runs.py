@@ -90,7 +90,7 @@ def train_student(
         cache: Store to learn from. Without distillation it only provides the frames, or, when it is
             None, fresh views are decoded in every epoch. With a live teacher it only provides the
             views, which otherwise are drawn as a cache of views.count views would hold them.
-        teacher: `live` computes the teacher's answers in every step instead of reading them.
+        teacher: `live` computes the teacher's targets in every step instead of reading them.
         distill: False keeps the cross entropy alone.
         processes: This process and, under torchrun, the others.
         max_bad: Share of unreadable videos at which training stops.
@@ -157,7 +157,7 @@ def _check_teacher_is_of_use(
     needed = [loss for loss in ARRAYS_OF_LOSS if getattr(losses, loss)]
     if needed and cache is None and teacher == "cached":
         raise ExperimentError(
-            "The student's losses need the teacher's answers: name their store with --cache, "
+            "The student's losses need the teacher's targets: name their cache with --cache, "
             "compute them in every step with --teacher live, or train from labels alone with "
             "--no-distill."
         )

@@ -49,7 +49,7 @@ class Stepper:
         task: What is trained; moved to the device.
         spec: How.
         processes: This process and the others.
-        live: Teacher that answers in the step; None takes the targets of the batches.
+        live: Teacher that runs in the step; None takes the targets of the batches.
 
     Raises:
         ExperimentError: If BatchNorm over all processes is asked for on CPUs.
@@ -180,7 +180,7 @@ class Stepper:
         return self._live.targets(batch.clips_BT3HW)
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        # Only CUDA copies in order with what the batch's memory is used for next (slots.py).
+        # Only CUDA copies in order with what the batch's memory is used for next (read_ahead.py).
         cuda = self._processes.device.type == "cuda"
         return tensor.to(self._processes.device, non_blocking=cuda)
 

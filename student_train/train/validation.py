@@ -67,7 +67,7 @@ class Validation:
         if place.epoch % evaluation.interval and place.epoch != epochs:
             return
         earlier = self._logged("current")
-        # Every process must come to the same answer, and only the first one writes the log.
+        # Every process must decide alike, and only the first one writes the log.
         known = any(event["epoch"] == place.epoch - 1 for event in earlier)
         if self.processes.any(known)[0]:
             return
@@ -97,27 +97,27 @@ class Validation:
         results: dict[str, dict[str, Any]] = {}
         for which, epoch in (("last", place.epoch - 1), ("best", best_epoch)):
             known = self.processes.all_of(self._logged(which))[0]
-            if not known:
-                if which == "best" and epoch == place.epoch - 1:
-                    figures = results["last"]
-                else:
-                    model = last
-                    if which == "best":
-                        best, _ = load_checkpoint(self.folder / BEST_FOLDER)
-                        model = best.to(self.processes.device)
-                    figures = self._measured(model, one_clip=False)
-                figures = {**figures, "of_epoch": epoch}
-                log.write(
-                    "validation",
-                    epoch=place.epoch - 1,
-                    step=place.steps_done,
-                    which=which,
-                    **figures,
-                )
-                results[which] = figures
-            else:
+            if known:
                 results[which] = {name: known[-1].get(name) for name in (*LOGGED, "of_epoch")}
+                continue
+            if which == "best" and epoch == place.epoch - 1:
+                figures = results["last"]
+            else:
+                model = last if which == "last" else self._best()
+                figures = self._measured(model, one_clip=False)
+            results[which] = {**figures, "of_epoch": epoch}
+            log.write(
+                "validation",
+                epoch=place.epoch - 1,
+                step=place.steps_done,
+                which=which,
+                **results[which],
+            )
         return results
+
+    def _best(self) -> Recognizer:
+        model, _ = load_checkpoint(self.folder / BEST_FOLDER)
+        return model.to(self.processes.device)
 
     def _measured(self, model: Recognizer, *, one_clip: bool) -> dict[str, Any]:
         # Each process has BatchNorm statistics of its own clips; what is saved are the first one's.

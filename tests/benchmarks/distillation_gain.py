@@ -9,7 +9,7 @@ labels alone, at equal and at three times the epochs; the gap is measured from t
 Data and recipe were chosen on seeds 100 and 101; seeds 0 to 2 are for reporting.
 
 --views distils the same student from that many stored views of each video, --live beside a teacher
-that answers in every step, where each epoch sees a view that no other has seen: what a cache of
+that runs in every step, where each epoch sees a view that no other has seen: what a cache of
 endless views would give. Nothing else differs between these students.
 """
 

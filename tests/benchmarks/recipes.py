@@ -16,7 +16,7 @@ entry. Per family:
 
 Every epoch is one step, since a run's log has a line per epoch. Training amplifies roundings, more
 so at higher learning rates: `live` is to be read beside `threads`. The first step has equal weights
-in all runs and so compares the teachers' answers alone.
+in all runs and so compares the teachers' targets alone.
 """
 
 import io

@@ -51,7 +51,7 @@ class Family:
     """The array that is distilled from and its row's shape."""
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.0003})
     """Gentle: at 0.01 the training of such small networks amplifies a rounding about tenfold in
-    every step, whoever answers."""
+    every step, whoever gives the targets."""
 
 
 def _resnets(recognizer: str, clip: dict[str, int]) -> Family:

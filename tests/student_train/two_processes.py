@@ -19,8 +19,6 @@ from tests.tiny_experiment import CPU
 
 WORLD = 2
 SECONDS = 120
-IMPORTS = ("reskd.student_train.train.runs", "torch.utils.tensorboard")
-"""What takes new processes far longer than a tiny run does."""
 
 Found = TypeVar("Found")
 
@@ -44,8 +42,8 @@ def in_one_group(work: Callable[[ProcessGroup], Found]) -> list[Found]:
 def in_two_processes(work: Callable[[int], Found]) -> list[Found]:
     """What two new processes return that only know their rank.
 
-    They are forked from a server of this test process that has done their imports and has none of
-    its threads.
+    They are forked from a server of this test process that has done their imports (conftest.py) and
+    has none of its threads.
 
     Args:
         work: What each of them does; pickled, so a function of a module or a partial one.
@@ -57,7 +55,6 @@ def in_two_processes(work: Callable[[int], Found]) -> list[Found]:
         RuntimeError: If one of them fails, exits with an error or takes longer than SECONDS.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload([*IMPORTS])
     processes, pipes = [], []
     for rank in range(WORLD):
         ours, theirs = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""Remembered videos answer as the files do, and the budget is kept."""
+"""Remembered videos read as the files do, and the budget is kept."""
 
 from pathlib import Path
 

@@ -64,7 +64,7 @@ def test_card_of_a_distilled_student_says_what_it_is_and_how_it_came_about(
     assert "the centre 42 of short side 48 px, to 48 px, shrunk" in section(card, "Input")
     assert "~~~text\nclimb\ndive\njump\n~~~" in section(card, "Classes")
     training = section(card, "Training")
-    assert "stored answers of a teacher" in training
+    assert "stored targets of a teacher" in training
     assert f"| teacher | tsn of test_resnet, weights `{'a' * 64}` |" in training
     assert f"| teacher cache | fingerprint `{'b' * 64}` |" in training
     assert "| epochs | 2 of 3, 4 clips per step |" in training

@@ -144,7 +144,7 @@ def test_live_teacher_computes_only_what_the_losses_need(tiny_experiment: Path) 
 
 
 @pytest.mark.parametrize(("mode", "groups"), [("eval", [9]), ("batch", [8, 1])])
-def test_live_teacher_answers_in_groups_only_where_they_matter(
+def test_live_teacher_takes_groups_only_where_they_matter(
     tiny_experiment: Path,
     train: Train,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +163,7 @@ def test_live_teacher_answers_in_groups_only_where_they_matter(
     assert seen == groups
 
 
-def test_live_teacher_in_mode_batch_answers_otherwise_than_in_mode_eval(train: Train) -> None:
+def test_live_teacher_in_mode_batch_has_other_outputs_than_in_mode_eval(train: Train) -> None:
     by_mode = {mode: train(mode, *ONE_STEP, f"teacher.mode={mode}") for mode in ("eval", "batch")}
     assert by_mode["eval"]["cross_entropy"] == by_mode["batch"]["cross_entropy"]
     assert by_mode["eval"]["feature_mse"] != by_mode["batch"]["feature_mse"]

@@ -372,7 +372,7 @@ def test_train_in_folder_of_another_recipe_refuses_and_leaves_it(
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty", "other"])
-def test_train_with_damaged_state_names_it_and_the_mend(
+def test_train_with_damaged_state_names_it_and_the_way_out(
     trainer: Trainer, tmp_path: Path, damage: str
 ) -> None:
     trainer.spec = replace(trainer.spec, epochs=1)
@@ -414,7 +414,7 @@ def test_train_student_command_on_sigterm_ends_with_75_and_goes_on(
 
 
 def _without_batch_statistics(trainer: Trainer) -> Trainer:
-    """The same with a network whose answer to a clip does not depend on the others."""
+    """The same with a network whose output for a clip does not depend on the others."""
     student = trainer.experiment.required_student()
     args = {**student.model.backbone_args, "norm_layer": "layernorm2d"}
     model = replace(student.model, backbone_args=args)

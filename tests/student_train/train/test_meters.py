@@ -13,7 +13,7 @@ from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.meters import Figures
 from tests.tiny_experiment import CPU
 
-Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Pair(ProcessGroup):
 
 
 def _in_both(
-    compute: Callable[[Figures, ProcessGroup], Answer], figures: Sequence[Figures]
-) -> Answer:
+    compute: Callable[[Figures, ProcessGroup], Found], figures: Sequence[Figures]
+) -> Found:
     """What both processes come to."""
     first = Pair(CPU)
     pair = (first, Pair(CPU, rank=1, told=first.told, meeting=first.meeting))

@@ -105,7 +105,7 @@ def test_step_is_computed_again_in_the_precision_of_the_run(
 def test_buffers_that_the_failing_step_wrote_are_not_taken_for_its_cause(
     tiny_cache: TinyCache, tmp_path: Path
 ) -> None:
-    # One step at this rate makes weights whose answers overflow in the next one.
+    # One step at this rate makes weights whose outputs overflow in the next one.
     wild = "student.training.optimizer={name: sgd, lr: 1.0e+30, clip_norm: null}"
     with pytest.raises(StoppedShortError) as stop:
         _train(tiny_cache, tmp_path / "run", wild)

@@ -147,14 +147,14 @@ LOGIT_MAP_ARRAYS = {
 def _stored(arrays: tuple[ArraySpec, ...], grid: tuple[int, int]) -> dict[str, Tensor]:
     """Targets as a cache gives them back."""
     rng = torch.Generator().manual_seed(3)
-    answer = TeacherOutput(
+    output = TeacherOutput(
         torch.randn(2, 2, 4, *LARGE_GRID, generator=rng).relu(),
         torch.zeros(2, 3),
         torch.randn(2, 2, *LARGE_GRID, 3, generator=rng),
     )
     plan = TargetPlan(arrays=arrays, teacher_grid=LARGE_GRID, feature_grid=grid, student_size=2)
     return {
-        name: torch.from_numpy(row) for name, row in encode(plan, answer, torch.empty(0)).items()
+        name: torch.from_numpy(row) for name, row in encode(plan, output, torch.empty(0)).items()
     }
 
 

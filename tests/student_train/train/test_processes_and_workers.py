@@ -19,7 +19,7 @@ from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import epoch_order
 from reskd.teacher_cache.read.reader import CacheReader
-from tests.student_train.rank_rows import NAMES, rows_of, send_rows
+from tests.student_train.process_rows import NAMES, rows_of, send_rows
 from tests.tiny_experiment import ALONE, TinyCache, cut_off
 
 VIEW = 1
@@ -27,7 +27,7 @@ VIEW = 1
 Context = ForkContext | ForkServerContext | SpawnContext
 
 
-def _read_by_ranks(
+def _read_by_processes(
     reader: CacheReader, order: list[int], world: int, context: Context
 ) -> list[dict[str, NDArray[np.generic]]]:
     processes, pipes = [], []
@@ -61,13 +61,13 @@ def _read_by_ranks(
 @pytest.mark.parametrize("world", [1, 2, 4])
 # Python 3.12 and later warn of any fork beside threads; torch and the reader have some.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_ranks_started_in_any_way_together_read_what_one_process_reads(
+def test_processes_started_in_any_way_together_read_what_one_process_reads(
     tiny_cache: TinyCache, world: int, context: Context
 ) -> None:
     reader = CacheReader(tiny_cache.cache)
     order = epoch_order(reader.usable_videos, seed=3, epoch=1)
     alone = rows_of(reader, VIEW, order)  # and the reader has open files and threads to inherit
-    shares = _read_by_ranks(reader, order, world, context)
+    shares = _read_by_processes(reader, order, world, context)
     for name in NAMES:
         joined = np.empty_like(alone[name])
         for rank, share in enumerate(shares):

@@ -144,7 +144,7 @@ def _assert_same_end(folder: Path) -> None:
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_ranks_alone_need_no_others() -> None:
+def test_process_alone_needs_no_others() -> None:
     processes = ProcessGroup(CPU)
     assert processes.totals([1.5, 2.0]) == [1.5, 2.0]
     assert processes.any(False, True) == [False, True]

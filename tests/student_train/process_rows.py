@@ -28,8 +28,8 @@ def rows_of(
 
 
 def send_rows(
-    reader: CacheReader, view: int, order: list[int], rank: int, world: int, answer: Connection
+    reader: CacheReader, view: int, order: list[int], rank: int, world: int, pipe: Connection
 ) -> None:
-    """Read one rank's share of an epoch's order, and send it to the parent."""
-    answer.send(rows_of(reader, view, order[rank::world]))
-    answer.close()
+    """Read one process's share of an epoch's order, and send it to the parent."""
+    pipe.send(rows_of(reader, view, order[rank::world]))
+    pipe.close()
