@@ -14,6 +14,7 @@ The facts needed to make the one from a video and to read the other are in the f
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -280,12 +281,9 @@ def _require_onnx() -> None:
             ) from error
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - used as a function
+def _quiet() -> AbstractContextManager[object]:
     """Exporters warn about their own parts; what matters is checked by the numbers."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
+    return warnings.catch_warnings(action="ignore")
 
 
 def _first_lines(error: Exception) -> str:

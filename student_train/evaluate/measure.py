@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from reskd.student_train.evaluate.imported import (
     experiment_of,
     with_class_names,
 )
-from reskd.student_train.evaluate.inference import ScoreActivation, score_activation_of
+from reskd.student_train.evaluate.inference import score_activation_of
 from reskd.student_train.evaluate.predictions import Predictions, Videos, predict_videos
 
 
@@ -40,7 +41,6 @@ def measure(
     size: int,
     split: str,
     processes: ProcessGroup,
-    protocol: Mapping[str, Any] | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Measure a network in memory; all processes call it and get the same.
@@ -56,7 +56,6 @@ def measure(
         size: Side of the frames it was trained on, in pixels.
         split: Split to measure.
         processes: This process and the others, who share the videos.
-        protocol: Fields of the experiment's `evaluation` section to replace.
         stop: Looked at before every video.
 
     Returns:
@@ -64,13 +63,12 @@ def measure(
 
     Raises:
         DataError: If the split is missing, or a prediction is not a number.
-        ExperimentError: If the protocol is wrong, or the network takes no such clips.
+        ExperimentError: If the network takes no such clips.
         PreemptedError, KeyboardInterrupt: If a process was asked to stop.
     """
-    experiment = _with_protocol(experiment, protocol, source=experiment.name)
     part = experiment.teacher if role == "teacher" else experiment.required_student()
     plan = _Plan.of(part.model, experiment, index, role=role, size=size, split=split)
-    return plan.figures(plan.predictions(model, processes, stop))
+    return plan.figures(predict_videos(model, plan.videos, processes=processes, stop=stop))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +148,7 @@ def evaluate_runs(
     measured = []
     for run, plan in plans.items():
         model, read = load_checkpoint(run)
-        predictions = plan.predictions(model.to(processes.device), processes)
+        predictions = predict_videos(model.to(processes.device), plan.videos, processes=processes)
         path = run.absolute()
         measured.append(
             Measured(
@@ -201,20 +199,16 @@ def accuracies(
     predicted_N: NDArray[np.bool_],
 ) -> dict[str, float]:
     """Every figure of common/metrics.py by its name in the result."""
-
-    def class_accuracy(*, count_predicted: bool) -> float:
-        return mean_class_accuracy(
-            scores_NK, targets_NK, predicted_N=predicted_N, count_predicted=count_predicted
-        )
-
+    top, class_accuracy, precision = (
+        partial(metric, scores_NK, targets_NK, predicted_N=predicted_N)
+        for metric in (top_k, mean_class_accuracy, mean_average_precision)
+    )
     return {
-        "top1": top_k(scores_NK, targets_NK, k=1, predicted_N=predicted_N),
-        "top5": top_k(scores_NK, targets_NK, k=5, predicted_N=predicted_N),
-        "mean_class_accuracy": class_accuracy(count_predicted=False),
+        "top1": top(k=1),
+        "top5": top(k=5),
+        "mean_class_accuracy": class_accuracy(),
         "mean_class_accuracy_reference": class_accuracy(count_predicted=True),
-        "mean_average_precision": mean_average_precision(
-            scores_NK, targets_NK, predicted_N=predicted_N
-        ),
+        "mean_average_precision": precision(),
     }
 
 
@@ -225,7 +219,6 @@ class _Plan:
     videos: Videos
     split: str
     role: Role
-    score_activation: ScoreActivation
     cost: Complexity
     targets_NK: NDArray[np.bool_]
 
@@ -245,23 +238,17 @@ class _Plan:
         check_size(reading, experiment)
         cost = reading.cost(model, num_classes=len(index.classes))
         return cls(
-            videos=Videos(index=index, entries=entries, data=experiment.data, reading=reading),
+            videos=Videos(
+                index=index,
+                entries=entries,
+                data=experiment.data,
+                reading=reading,
+                score_activation=score_activation_of(experiment, role),
+            ),
             split=split,
             role=role,
-            score_activation=score_activation_of(experiment, role),
             cost=cost,
             targets_NK=multi_hot(entries, len(index.classes)),
-        )
-
-    def predictions(
-        self, model: Recognizer, processes: ProcessGroup, stop: StopRequest | None = None
-    ) -> Predictions:
-        return predict_videos(
-            model,
-            self.videos,
-            score_activation=self.score_activation,
-            processes=processes,
-            stop=stop,
         )
 
     def figures(self, predictions: Predictions) -> dict[str, Any]:
@@ -283,7 +270,7 @@ class _Plan:
             "gmacs_per_video": views * cost.gmacs,
             "parameters": cost.parameters,
             "protocol": (
-                f"{how}, {reading.size} px, probabilities ({self.score_activation}) averaged"
+                f"{how}, {reading.size} px, probabilities ({self.videos.score_activation}) averaged"
             ),
             "clips_per_second": predictions.clips_per_second,
         }

@@ -35,6 +35,7 @@ class Videos:
     entries: tuple[VideoEntry, ...]
     data: DataSpec
     reading: Reading
+    score_activation: ScoreActivation
 
     def __call__(self, entry: VideoEntry) -> Tensor | str:
         """(V, T, 3, s, s) uint8, or the reason why there is no clip."""
@@ -66,7 +67,6 @@ def predict_videos(
     model: Recognizer,
     videos: Videos,
     *,
-    score_activation: ScoreActivation,
     processes: ProcessGroup,
     stop: StopRequest | None = None,
 ) -> Predictions:
@@ -86,9 +86,7 @@ def predict_videos(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        own = _own_predictions(
-            model, videos, score_activation=score_activation, processes=processes, stop=stop
-        )
+        own = _own_predictions(model, videos, processes, stop)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -126,12 +124,7 @@ def _gathered(shares: Sequence[_Share], videos: Videos) -> Predictions:
 
 
 def _own_predictions(
-    model: Recognizer,
-    videos: Videos,
-    *,
-    score_activation: ScoreActivation,
-    processes: ProcessGroup,
-    stop: StopRequest,
+    model: Recognizer, videos: Videos, processes: ProcessGroup, stop: StopRequest
 ) -> _Share:
     """Of all videos of this process; of some, where it is asked to stop."""
     shares = videos.shares(processes)
@@ -142,7 +135,7 @@ def _own_predictions(
     seconds, clips = 0.0, 0
     for frames, owners in _batches(videos, shares, failures, stop, shown=processes.is_first):
         start = time.perf_counter()
-        scores_BK = probabilities(model, frames, score_activation)
+        scores_BK = probabilities(model, frames, videos.score_activation)
         seconds += time.perf_counter() - start
         clips += len(owners)
         # In the order of the views, whatever the batches are.

@@ -15,6 +15,7 @@ import torch
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
+from reskd.common.experiment import EvaluationSpec
 from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
 from reskd.common.models.registry import build_model
@@ -191,13 +192,12 @@ def test_network_in_memory_is_measured_by_the_protocol_that_is_asked_for(home: P
     experiment = load_experiment(str(home / "experiment.yaml"))
     found = measure(
         model,
-        experiment,
+        replace(experiment, evaluation=EvaluationSpec(clips=2, crops=3)),
         read_index(experiment.data.index),
         role="student",
         size=info.size,
         split="val",
         processes=ALONE,
-        protocol={"clips": 2, "crops": 3},
     )
     assert found["views"] == 6
 
