@@ -91,17 +91,17 @@ def show(
     result, text = summary(index_file, index), table(index)
     if out is not None:
         from reskd.common.dataset.sheet.choice import choose
-        from reskd.common.dataset.sheet.pictures import Seeing
+        from reskd.common.dataset.sheet.pictures import PreviewSpec
         from reskd.common.dataset.sheet.sheet import draw_sheet
         from reskd.common.experiment.load import load_experiment
 
-        seeing = (
-            Seeing.usual(index_file)
+        spec = (
+            PreviewSpec.usual(index_file)
             if experiment is None
-            else Seeing.of_experiment(load_experiment(experiment, overrides))
+            else PreviewSpec.of_experiment(load_experiment(experiment, overrides))
         )
         choice = choose(index, split=split, num_classes=num_classes, per_class=per_class, seed=seed)
-        drawn = draw_sheet(out, index, choice, seeing, title=index_file.name)
+        drawn = draw_sheet(out, index, choice, spec, title=index_file.name)
         result, text = result | {"sheet": _as_json(drawn)}, f"{text}\n{_text(drawn)}"
     emit(result, as_json=as_json, text=text)
 

@@ -1,8 +1,7 @@
-"""Names as they are, in any script: nothing in them is markup, and nothing stops the drawing."""
+"""Names of any script, cut to their room: nothing in them is markup or stops the drawing."""
 
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
 from typing import Final
 
 from matplotlib import font_manager
@@ -12,7 +11,6 @@ BASE_FONT: Final = "DejaVu Sans"
 PLACEHOLDERS: Final = "Last Resort"
 """Begins the names of fonts that have a box for every letter there is."""
 UNKNOWN: Final = "\N{REPLACEMENT CHARACTER}"
-ELLIPSIS: Final = "…"
 NARROW: Final = 0.62
 """Usual width of a letter in its size; East Asian ones are as wide as high."""
 
@@ -22,70 +20,40 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else UNKNOWN for letter in text)
 
 
+def letters_in(width: int, text: str, *, size: int) -> int:
+    """How many letters like those of a text have room in `width` pixels."""
+    wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return int(width / (size if wide else size * NARROW))
+
+
 def fitted(text: str, *, size: int, width: int) -> str:
     """A text cut in its middle, so that beginning and end remain, to about `width` pixels."""
     text = printable(text)
-    if _length(text) * size <= width:
+    room = letters_in(width, text, size=size)
+    if len(text) <= room:
         return text
-    half = (width / size - _length(ELLIPSIS)) / 2
-    return _head(text, half) + ELLIPSIS + _head(text[::-1], half)[::-1]
-
-
-def wrapped(text: str, *, size: int, width: int, lines: int) -> list[str]:
-    """A text in so many lines of about `width` pixels; what does not fit is cut from its middle."""
-    rest, done = fitted(text, size=size, width=lines * width * 9 // 10), []
-    while rest:
-        line = _head(rest, width / size) or rest[:1]
-        if len(line) < len(rest) and " " in line:
-            line = line[: line.rindex(" ") + 1]
-        done.append(line.strip())
-        rest = rest[len(line) :]
-    return done
+    half = (room - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
 
 
 def font_families(texts: Iterable[str]) -> list[str]:
-    """Installed fonts that together show the letters of some texts, as far as any does.
-
-    Letters that none of them has become boxes.
-    """
+    """Installed fonts that together show the letters of some texts, as far as any does."""
     families = [BASE_FONT]
-    wanted = {ord(letter) for text in texts for letter in text}
-    wanted -= _letters(font_manager.findfont(BASE_FONT))
+    missing = {ord(letter) for text in texts for letter in text}
+    missing -= _letters(font_manager.findfont(BASE_FONT))
     for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.name, font.fname)):
-        if not wanted:
+        if not missing:
             break
-        if font.name in families or font.name.startswith(PLACEHOLDERS):
-            continue
-        if shown := wanted & _letters(font.fname):
-            families.append(font.name)
-            wanted -= shown
+        if font.name not in families and not font.name.startswith(PLACEHOLDERS):
+            shown = missing & _letters(font.fname)
+            families += [font.name] if shown else []
+            missing -= shown
     return families
 
 
-@cache
-def _letters(file: str) -> frozenset[int]:
+def _letters(file: str) -> set[int]:
     """Code points that a font has; none where it cannot be read."""
     try:
-        return frozenset(font_manager.get_font(file).get_charmap())
+        return {*font_manager.get_font(file).get_charmap()}
     except (OSError, RuntimeError):
-        return frozenset()
-
-
-def _length(text: str) -> float:
-    """Width of a text in its size."""
-    return sum(map(_width, text))
-
-
-def _width(letter: str) -> float:
-    return 1.0 if unicodedata.east_asian_width(letter) in "WF" else NARROW
-
-
-def _head(text: str, length: float) -> str:
-    """The longest beginning that is no wider."""
-    end, used = 0, 0.0
-    for letter in text:
-        used += _width(letter)
-        if used > length:
-            break
-        end += 1
-    return text[:end]
+        return set()

@@ -24,8 +24,8 @@ USUAL_STUDENT: Final = 112
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seeing:
-    """Who looks at the videos, and how."""
+class PreviewSpec:
+    """How videos are shown."""
 
     data: DataSpec
     clip: ClipSpec
@@ -63,8 +63,8 @@ class Seeing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sight:
-    """What is seen of one video."""
+class Preview:
+    """Some frames of one video, as they are seen."""
 
     teacher: tuple[Picture, ...] = ()
     """(S, S, 3) each; empty where the video could not be read."""
@@ -76,7 +76,7 @@ class Sight:
     """Why the video could not be read."""
 
 
-def look(index: VideoIndex, entry: VideoEntry, seeing: Seeing) -> Sight:
+def preview(index: VideoIndex, entry: VideoEntry, spec: PreviewSpec) -> Preview:
     """Decode a few frames of a view of a video.
 
     The view is the first one that is drawn for training where the video is in the experiment's
@@ -87,28 +87,28 @@ def look(index: VideoIndex, entry: VideoEntry, seeing: Seeing) -> Sight:
         DataError: If the decoder or the frame store that the experiment names is not there.
     """
     try:
-        with open_entry(index, entry, seeing.data) as video:
-            view, kind = _view(video, entry, seeing)
-            kept = replace(view, frame_indices=_spread(view.frame_indices, seeing.num_shown))
-            clip_TCHW = cut_clips(video, [kept], size=seeing.views.size)[0]
+        with open_entry(index, entry, spec.data) as video:
+            view, kind = _view(video, entry, spec)
+            kept = replace(view, frame_indices=_spread(view.frame_indices, spec.num_shown))
+            clip_TCHW = cut_clips(video, [kept], size=spec.views.size)[0]
             facts = f"{_facts(video, entry)}  |  {kind}: {_view_facts(kept)}"
     except UnreadableVideoError as error:
-        return Sight(
+        return Preview(
             facts=entry.split, problem=f"cannot be read by {error.decoder}: {error.reason}"
         )
-    student = () if seeing.student_size is None else shrink(clip_TCHW, seeing.student_size)
-    return Sight(
+    student = () if spec.student_size is None else shrink(clip_TCHW, spec.student_size)
+    return Preview(
         teacher=tuple(frame.permute(1, 2, 0).numpy() for frame in clip_TCHW),
         student=tuple(frame.permute(1, 2, 0).numpy() for frame in student),
         facts=facts,
     )
 
 
-def _view(video: VideoReader, entry: VideoEntry, seeing: Seeing) -> tuple[ViewParams, str]:
-    if entry.split == seeing.data.train_split:
+def _view(video: VideoReader, entry: VideoEntry, spec: PreviewSpec) -> tuple[ViewParams, str]:
+    if entry.split == spec.data.train_split:
         view = draw_view(
-            clip=seeing.clip,
-            views=seeing.views,
+            clip=spec.clip,
+            views=spec.views,
             video_id=entry.id,
             view=0,
             num_frames=video.num_frames,
@@ -117,9 +117,9 @@ def _view(video: VideoReader, entry: VideoEntry, seeing: Seeing) -> tuple[ViewPa
         )
         return view, "training view 0"
     views = evaluation_views(
-        clip=seeing.clip,
-        views=seeing.views,
-        evaluation=one_view(seeing.evaluation),
+        clip=spec.clip,
+        views=spec.views,
+        evaluation=one_view(spec.evaluation),
         num_frames=video.num_frames,
         height=video.height,
         width=video.width,

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index, write_index
 from reskd.common.dataset.sheet.choice import choose
-from reskd.common.dataset.sheet.layout import (
+from reskd.common.dataset.sheet.lettering import NARROW, UNKNOWN, fitted, font_families
+from reskd.common.dataset.sheet.pictures import SHOWN_FRAMES
+from reskd.common.dataset.sheet.sheet import (
     CAPTION_HEIGHT,
     GAP,
     HEADING_HEIGHT,
     MARGIN,
     TITLE_HEIGHT,
-    layout_of,
+    columns_of,
 )
-from reskd.common.dataset.sheet.lettering import NARROW, UNKNOWN, fitted, font_families, wrapped
-from reskd.common.dataset.sheet.pictures import SHOWN_FRAMES
 from reskd.common.experiment.load import load_experiment
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
@@ -120,17 +120,17 @@ def _of_class(index: VideoIndex, label: int) -> tuple[VideoEntry, ...]:
         (224, None, [1]),
     ],
 )
-def test_layout_enlarges_by_whole_numbers_and_nothing_overlaps(
+def test_columns_enlarge_by_whole_numbers_and_do_not_overlap(
     teacher: int, student: int | None, zooms: list[int]
 ) -> None:
-    layout = layout_of(teacher=teacher, student=student, num_shown=4)
-    assert [block.zoom for block in layout.blocks] == zooms
-    assert layout.blocks[0].left == MARGIN
-    ends = [layout.left(block, 3) + block.side for block in layout.blocks]
-    starts = [block.left for block in layout.blocks[1:]]
+    columns, width = columns_of(teacher=teacher, student=student, num_shown=4)
+    assert [column.zoom for column in columns] == zooms
+    assert columns[0].left == MARGIN
+    ends = [column.left_of(3) + column.side for column in columns]
+    starts = [column.left for column in columns[1:]]
     assert all(end < start for end, start in zip(ends, starts, strict=False))
-    assert ends[-1] + MARGIN <= layout.width
-    assert layout.left(layout.blocks[0], 1) - MARGIN == teacher * zooms[0] + GAP
+    assert ends[-1] + MARGIN <= width
+    assert columns[0].left_of(1) - MARGIN == teacher * zooms[0] + GAP
 
 
 def test_sheet_holds_the_very_frames_of_the_cache_in_three_sizes(
@@ -143,8 +143,8 @@ def test_sheet_holds_the_very_frames_of_the_cache_in_three_sizes(
         *(index_file, "--out", out, "--experiment", experiment),
         *("-o", "student.size=20", "--split", "train", "--per-class", 1),
     )
-    layout = layout_of(teacher=48, student=20, num_shown=3)
-    assert [block.zoom for block in layout.blocks] == [2, 5, 1]
+    columns, _ = columns_of(teacher=48, student=20, num_shown=3)
+    assert [column.zoom for column in columns] == [2, 5, 1]
     index = read_index(index_file)
     loaded = load_experiment(str(experiment))
     shown = [name for names in result["sheet"]["videos"].values() for name in names]
@@ -161,11 +161,11 @@ def test_sheet_holds_the_very_frames_of_the_cache_in_three_sizes(
                 width=video.width,
             )
             clip = cut_clips(video, [view], size=48)[0]
-        for block in layout.blocks:
-            frames = shrink(clip, 20) if block.is_students else clip
+        for column in columns:
+            frames = shrink(clip, 20) if column.is_students else clip
             for number, frame in enumerate(frames.permute(0, 2, 3, 1).numpy()):
-                seen = frame.repeat(block.zoom, 0).repeat(block.zoom, 1)
-                assert _holds(sheet, seen, left=layout.left(block, number)), (block, number)
+                seen = frame.repeat(column.zoom, 0).repeat(column.zoom, 1)
+                assert _holds(sheet, seen, left=column.left_of(number)), (column, number)
 
 
 def test_names_of_any_script_and_markup_are_drawn_as_they_are(
@@ -250,12 +250,12 @@ def test_sheet_beyond_all_bounds_is_refused_before_a_video_is_opened(
 ) -> None:
     index = _index(tmp_path, {"run": "a.mp4"})
     monkeypatch.setattr("reskd.common.dataset.sheet.sheet.MOST_PIXELS", 1_000_000)
-    monkeypatch.setattr("reskd.common.dataset.sheet.sheet.look", None)
+    monkeypatch.setattr("reskd.common.dataset.sheet.sheet.preview", None)
     assert main(["dataset", "show", str(index), "--out", str(tmp_path / "s.png")]) == 3
     assert "Lower --classes or --per-class" in capsys.readouterr().err
 
 
-def test_texts_are_cut_in_the_middle_and_wrapped_to_the_room() -> None:
+def test_texts_are_cut_in_the_middle_to_the_room() -> None:
     assert fitted("short", size=10, width=100) == "short"
     cut = fitted("beginning " * 9 + "end", size=10, width=100)
     assert cut.startswith("beg")
@@ -263,10 +263,11 @@ def test_texts_are_cut_in_the_middle_and_wrapped_to_the_room() -> None:
     assert len(cut) * NARROW * 10 <= 100
     assert len(fitted("跳" * 50, size=10, width=100)) <= 10
     assert fitted("a\nb\tc\udcff", size=10, width=100) == f"a{UNKNOWN}b{UNKNOWN}c{UNKNOWN}"
-    lines = wrapped("one two three four " + "x" * 40, size=10, width=100, lines=9)
-    assert lines[:2] == ["one two three", "four"]
-    assert all(len(line) * NARROW * 10 <= 100 for line in lines)
+
+
+def test_letters_that_the_base_font_lacks_ask_for_others_and_never_for_placeholders() -> None:
     assert font_families(["plain Ü ж"]) == ["DejaVu Sans"]
+    assert not [name for name in font_families(["跳 😀 \U0010fffd"]) if "Last Resort" in name]
 
 
 def test_frames_of_long_clips_are_spread_over_them(tmp_path: Path, capsys: Capture) -> None:
@@ -279,12 +280,11 @@ def test_frames_of_long_clips_are_spread_over_them(tmp_path: Path, capsys: Captu
         "evaluation: {crop_fraction: 1.0}\n"
     )
     _, sheet = _show(capsys, index, "--out", tmp_path / "s.png", "--experiment", experiment)
-    layout = layout_of(teacher=32, student=None, num_shown=SHOWN_FRAMES)
-    (block,) = layout.blocks
-    side = block.side
+    (column,), _ = columns_of(teacher=32, student=None, num_shown=SHOWN_FRAMES)
+    side = column.side
     top = TITLE_HEIGHT + HEADING_HEIGHT + CAPTION_HEIGHT
     corners = [
-        sheet[top + side * 3 // 4, layout.left(block, number) + side * 3 // 4].mean()
+        sheet[top + side * 3 // 4, column.left_of(number) + side * 3 // 4].mean()
         for number in range(SHOWN_FRAMES)
     ]
     # numbered_frames are grey 6 i: of frames 0 to 7 these are 1, 3, 5 and 7.
