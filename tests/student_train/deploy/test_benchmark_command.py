@@ -13,10 +13,9 @@ import torch
 
 from reskd.common.cli.main import main
 from reskd.common.errors import DataError
-from reskd.common.experiment.load import experiment_tree, load_experiment
-from reskd.common.models.checkpoint import save_checkpoint
+from reskd.common.experiment.load import load_experiment
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import build_model, complexity
+from reskd.common.models.registry import complexity
 from reskd.student_train.deploy import benchmark as measuring
 from reskd.student_train.deploy.benchmark import (
     WARM_UP_PASSES,
@@ -25,6 +24,7 @@ from reskd.student_train.deploy.benchmark import (
     benchmark_text,
 )
 from reskd.student_train.deploy.peak_memory import device_name, peak_memory
+from tests.student_train.random_checkpoint import random_checkpoint
 from tests.tiny_experiment import CPU, cut_off
 
 MEGABYTE = 1_000_000
@@ -33,18 +33,7 @@ MEGABYTE = 1_000_000
 @pytest.fixture
 def run(tiny_experiment: Path) -> Path:
     """A student of random weights, 3 frames of 24 px."""
-    experiment = load_experiment(str(tiny_experiment))
-    student = experiment.required_student()
-    save_checkpoint(
-        tiny_experiment.parent / "student",
-        build_model(student.model, num_classes=3),
-        role="student",
-        spec=student.model,
-        size=student.size,
-        classes=("climb", "dive", "jump"),
-        experiment=experiment_tree(experiment),
-    )
-    return tiny_experiment.parent / "student"
+    return random_checkpoint(tiny_experiment.parent / "student", tiny_experiment)
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from torch import Tensor
 from reskd.common.cli.main import main
 from reskd.common.errors import DataError
 from reskd.common.experiment import ModelSpec
-from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
+from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.models.recognizer import ClipOutput, Recognizer
-from reskd.common.models.registry import build_model
 from reskd.common.video.preprocess import normalize
 from reskd.student_train.deploy import export as exporting
 from reskd.student_train.deploy.export import METADATA_FILE, METADATA_PROPERTY, Exported, export
 from reskd.student_train.deploy.predictor import load_predictor
 from tests.common.models.networks import TINY_SWIN
+from tests.student_train.random_checkpoint import random_checkpoint
 
 CLASSES = ("a", "b", "ü")
 SLOW = pytest.mark.slow
@@ -39,16 +39,7 @@ FAMILIES = {
 
 
 def checkpoint(folder: Path, spec: ModelSpec = FAMILIES["tsn"]) -> Path:
-    save_checkpoint(
-        folder,
-        build_model(spec, num_classes=3),
-        role="student",
-        spec=spec,
-        size=32,
-        classes=CLASSES,
-        experiment={},
-    )
-    return folder
+    return random_checkpoint(folder, spec=spec, size=32, classes=CLASSES)
 
 
 def load_pt2(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:

@@ -14,36 +14,17 @@ from reskd.common.dataset.index import read_index
 from reskd.common.dataset.quarantine import BadVideo, quarantine_file, write_quarantine
 from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, EvaluationSpec, ModelSpec
-from reskd.common.experiment.load import experiment_tree, load_experiment
-from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info, save_checkpoint
+from reskd.common.experiment.load import load_experiment
+from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
 from reskd.common.models.importing.convert import ImportOptions, import_checkpoint
-from reskd.common.models.registry import build_model
 from reskd.common.video.eval_views import evaluation_views, num_views, teacher_size
 from reskd.common.video.preprocess import apply, normalize, shrink
 from reskd.common.video.reader import open_video
 from reskd.student_train.deploy.extract_features import extract_features
 from reskd.student_train.evaluate.clip_reader import USUAL_CLIPS, Reading, reading_of
 from tests.common.models.test_tsn import REFERENCE, largest_error, reference_weights
+from tests.student_train.random_checkpoint import random_checkpoint
 from tests.tiny_experiment import CPU, cut_off
-
-SPEC = ModelSpec(backbone="test_resnet")
-
-
-def checkpoint(folder: Path, experiment_file: Path | None = None, *, size: int = 24) -> Path:
-    """A student of random weights, with an experiment or without."""
-    experiment = (
-        {} if experiment_file is None else experiment_tree(load_experiment(str(experiment_file)))
-    )
-    save_checkpoint(
-        folder,
-        build_model(SPEC, num_classes=3),
-        role="student",
-        spec=SPEC,
-        size=size,
-        classes=("a", "b", "c"),
-        experiment=experiment,
-    )
-    return folder
 
 
 def extract(folder: Path, source: Path, out: Path, **options: Any) -> dict[str, Any]:
@@ -59,7 +40,7 @@ def save_clips(path: Path, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_stored_clips_are_taken_as_they_are(batch_size: int, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "run")
+    folder = random_checkpoint(tmp_path / "run")
     clips = save_clips(tmp_path / "clips.npy", 3, 2, 3, 32, 48)
     out = tmp_path / "deep" / "out.npz"
     result = extract(folder, tmp_path / "clips.npy", out, batch_size=batch_size)
@@ -78,7 +59,7 @@ def test_stored_clips_are_taken_as_they_are(batch_size: int, tmp_path: Path) -> 
 def test_videos_of_an_index_are_read_as_in_evaluation(
     tiny_experiment: Path, tmp_path: Path
 ) -> None:
-    folder = checkpoint(tmp_path / "run", tiny_experiment)
+    folder = random_checkpoint(tmp_path / "run", tiny_experiment)
     index = read_index(tiny_experiment.parent / "index.jsonl")
     extract(folder, tiny_experiment.parent / "index.jsonl", tmp_path / "out.npz", batch_size=5)
     written = np.load(tmp_path / "out.npz", allow_pickle=False)
@@ -108,7 +89,7 @@ def test_videos_of_an_index_are_read_as_in_evaluation(
 def test_unreadable_videos_are_left_out_and_the_command_ends_with_5(
     tiny_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = checkpoint(tmp_path / "run", tiny_experiment)
+    folder = random_checkpoint(tmp_path / "run", tiny_experiment)
     videos = sorted((tiny_experiment.parent / "videos").rglob("*.mp4"))[:4]
     cut_off(videos[1])
     listing = tiny_experiment.parent / "some.txt"
@@ -134,7 +115,7 @@ def test_unreadable_videos_are_left_out_and_the_command_ends_with_5(
 
 
 def test_no_readable_video_writes_nothing(tiny_experiment: Path, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "run", tiny_experiment)
+    folder = random_checkpoint(tmp_path / "run", tiny_experiment)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match=r"none of the 1 videos.*broken\.mp4"):
         extract(folder, tmp_path / "broken.mp4", tmp_path / "out.npz")
@@ -144,7 +125,7 @@ def test_no_readable_video_writes_nothing(tiny_experiment: Path, tmp_path: Path)
 def test_reading_without_experiment_shrinks_a_student_s_frames_from_the_teacher_s(
     tmp_path: Path,
 ) -> None:
-    info = read_checkpoint_info(checkpoint(tmp_path, size=112))
+    info = read_checkpoint_info(random_checkpoint(tmp_path, size=112))
     student = reading_of(info, None, size=None, num_frames=None)
     assert sides(student) == (256, 224, 224, 112)
     assert student.clip == ClipSpec(num_clips=8)
@@ -172,7 +153,7 @@ def sides(reading: Reading) -> tuple[int, int, int, int]:
 def test_reading_with_experiment_is_one_view_of_its_protocol(
     tiny_experiment: Path, tmp_path: Path
 ) -> None:
-    info = read_checkpoint_info(checkpoint(tmp_path, tiny_experiment))
+    info = read_checkpoint_info(random_checkpoint(tmp_path, tiny_experiment))
     protocol = "{clips: 2, twice: true, crops: 3, crop_fraction: 1.0, short_side: 64, size: 56}"
     tiny_experiment.write_text(tiny_experiment.read_text() + f"evaluation: {protocol}\n")
     reading = reading_of(info, load_experiment(str(tiny_experiment)), size=None, num_frames=None)
@@ -193,7 +174,7 @@ def test_reading_with_experiment_is_one_view_of_its_protocol(
 def test_clips_without_experiment_are_those_of_the_recipes(
     recognizer: Any, frames: int | None, clip: ClipSpec, tmp_path: Path
 ) -> None:
-    info = read_checkpoint_info(checkpoint(tmp_path))
+    info = read_checkpoint_info(random_checkpoint(tmp_path))
     info = replace(info, model=replace(info.model, recognizer=recognizer))
     assert reading_of(info, None, size=None, num_frames=frames).clip == clip
 
@@ -203,7 +184,7 @@ def test_every_recognizer_has_usual_clips() -> None:
 
 
 def test_options_win_over_the_experiment(tiny_experiment: Path, tmp_path: Path) -> None:
-    info = read_checkpoint_info(checkpoint(tmp_path, tiny_experiment))
+    info = read_checkpoint_info(random_checkpoint(tmp_path, tiny_experiment))
     experiment = load_experiment(str(tiny_experiment))
     reading = reading_of(info, experiment, size=48, num_frames=5)
     assert sides(reading) == (48, 42, 48, 48)
@@ -217,7 +198,9 @@ def test_videos_of_an_index_in_quarantine_are_not_touched(
     index = read_index(index_path)
     bad = BadVideo(id=index.videos[1].id, path="x", verdict="hang", message="no end")
     write_quarantine(quarantine_file(index_path), [bad])
-    result = extract(checkpoint(tmp_path / "run", tiny_experiment), index_path, tmp_path / "o.npz")
+    result = extract(
+        random_checkpoint(tmp_path / "run", tiny_experiment), index_path, tmp_path / "o.npz"
+    )
     assert (result["clips"], result["failed"]) == (len(index.videos) - 1, 1)
     (path,) = result["failures"]
     assert path == str(index.path_of(index.videos[1]))
@@ -236,7 +219,7 @@ def test_videos_of_an_index_in_quarantine_are_not_touched(
 def test_clips_of_another_kind_are_refused(array: Any, told: str, tmp_path: Path) -> None:
     np.save(tmp_path / "clips.npy", array)
     with pytest.raises(DataError, match=told):
-        extract(checkpoint(tmp_path / "run"), tmp_path / "clips.npy", tmp_path / "out.npz")
+        extract(random_checkpoint(tmp_path / "run"), tmp_path / "clips.npy", tmp_path / "out.npz")
 
 
 @pytest.mark.parametrize("options", [{"size": 24}, {"num_frames": 3}])
@@ -246,14 +229,17 @@ def test_options_that_would_change_given_clips_are_refused(
     save_clips(tmp_path / "clips.npy", 1, 2, 3, 32, 32)
     with pytest.raises(DataError, match="2 frames of 32x32 px; leave --size and --frames out"):
         extract(
-            checkpoint(tmp_path / "run"), tmp_path / "clips.npy", tmp_path / "out.npz", **options
+            random_checkpoint(tmp_path / "run"),
+            tmp_path / "clips.npy",
+            tmp_path / "out.npz",
+            **options,
         )
 
 
 def test_pickled_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "clips.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read as a numpy array"):
-        extract(checkpoint(tmp_path / "run"), tmp_path / "clips.npy", tmp_path / "out.npz")
+        extract(random_checkpoint(tmp_path / "run"), tmp_path / "clips.npy", tmp_path / "out.npz")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +258,7 @@ def test_missing_or_empty_input_is_refused(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=told):
-        extract(checkpoint(tmp_path / "run"), tmp_path / name, tmp_path / "out.npz")
+        extract(random_checkpoint(tmp_path / "run"), tmp_path / name, tmp_path / "out.npz")
 
 
 def test_output_of_another_suffix_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from reskd.common.cli.main import main
 from reskd.common.dataset.frames.image_io import encode_images
 from reskd.common.dataset.frames.plan import FrameOptions
 from reskd.common.errors import DataError
-from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
 from reskd.common.models.registry import build_model
 from reskd.common.video.preprocess import normalize
@@ -25,6 +24,7 @@ from reskd.student_train.deploy import windows
 from reskd.student_train.deploy.extract_features import extract_features
 from reskd.student_train.deploy.predictor import Predictor, load_predictor
 from reskd.student_train.deploy.windows import plan_windows, read_windows
+from tests.student_train.random_checkpoint import random_checkpoint
 from tests.tiny_experiment import CPU
 from tests.video_files import write_video
 
@@ -34,24 +34,11 @@ FPS = 10
 @pytest.fixture
 def run(tiny_experiment: Path) -> Path:
     """A student of random weights with a classifier that prefers some classes to others."""
-    return save_student(tiny_experiment, tiny_experiment.parent / "student")
+    return save_student(tiny_experiment)
 
 
-def save_student(experiment_file: Path, folder: Path) -> Path:
-    experiment = load_experiment(str(experiment_file))
-    student = experiment.required_student()
-    model = build_model(student.model, num_classes=3)
-    torch.nn.init.normal_(model.classifier.weight, std=1.0)
-    save_checkpoint(
-        folder,
-        model,
-        role="student",
-        spec=student.model,
-        size=student.size,
-        classes=("climb", "dive", "jump"),
-        experiment=experiment_tree(experiment),
-    )
-    return folder
+def save_student(experiment_file: Path) -> Path:
+    return random_checkpoint(experiment_file.parent / "student", experiment_file, decided=True)
 
 
 @pytest.fixture
@@ -158,7 +145,7 @@ def test_predictions_are_those_of_extract_features(run: Path, tmp_path: Path) ->
 def test_classes_that_go_together_are_predicted_with_a_sigmoid(tiny_experiment: Path) -> None:
     text = tiny_experiment.read_text()
     tiny_experiment.write_text(text.replace("epochs: 3,", "epochs: 3, labels: {kind: any_of},"))
-    run = save_student(tiny_experiment, tiny_experiment.parent / "student")
+    run = save_student(tiny_experiment)
     predictor = load_predictor(run)
     assert predictor.score_activation == "sigmoid"
     model, _ = load_checkpoint(run)

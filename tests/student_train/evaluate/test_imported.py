@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -11,15 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
-from reskd.common.experiment import ModelSpec
-from reskd.common.experiment.load import experiment_tree, load_experiment
-from reskd.common.models.checkpoint import WEIGHTS_FILE, save_checkpoint
-from reskd.common.models.registry import build_model
+from reskd.common.experiment import Role
+from reskd.common.models.checkpoint import WEIGHTS_FILE
+from tests.student_train.random_checkpoint import TINY, random_checkpoint
 from tests.tiny_experiment import make_tiny_experiment
 
 CLASSES = ("climb", "dive", "jump")
 SIZES = {"teacher": 48, "student": 24}
-TINY = "tsn_test_resnet"
 
 Capture = pytest.CaptureFixture[str]
 
@@ -28,21 +26,12 @@ Capture = pytest.CaptureFixture[str]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs `teacher` and `student`, and for each the same weights as published: `.safetensors`."""
     folder = tmp_path_factory.mktemp("imported")
-    experiment = load_experiment(str(make_tiny_experiment(folder)))
-    spec = ModelSpec(backbone="test_resnet")
-    roles: tuple[Literal["teacher", "student"], ...] = ("teacher", "student")
+    experiment_file = make_tiny_experiment(folder)
+    roles: tuple[Role, ...] = ("teacher", "student")
     for seed, role in enumerate(roles):
         torch.manual_seed(seed)
-        model = build_model(spec, num_classes=3)
-        torch.nn.init.normal_(model.get_parameter("classifier.weight"))
-        save_checkpoint(
-            folder / role,
-            model,
-            role=role,
-            spec=spec,
-            size=SIZES[role],
-            classes=CLASSES,
-            experiment=experiment_tree(experiment),
+        random_checkpoint(
+            folder / role, experiment_file, spec=TINY, role=role, size=SIZES[role], decided=True
         )
         published = {
             name.removeprefix("backbone.model.").replace("classifier.", "fc."): tensor
@@ -54,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _import(home: Path, out: Path, *options: str, part: str = "student") -> Path:
     """An imported directory without an experiment."""
-    given = ["--model", TINY, "--part", part, *options]
+    given = ["--model", "tsn_test_resnet", "--part", part, *options]
     if "--size" not in options:
         given += ["--size", str(SIZES[part])]
     assert main(["import-checkpoint", str(home / f"{part}.safetensors"), str(out), *given]) == 0

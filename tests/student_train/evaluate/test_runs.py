@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ import torch
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
-from reskd.common.experiment import EvaluationSpec
-from reskd.common.experiment.load import experiment_tree, load_experiment
-from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
-from reskd.common.models.registry import build_model
+from reskd.common.experiment import EvaluationSpec, Role
+from reskd.common.experiment.load import load_experiment
+from reskd.common.models.checkpoint import load_checkpoint
 from reskd.student_train.evaluate.measure import measure
+from tests.student_train.random_checkpoint import random_checkpoint
 from tests.student_train.two_processes import as_torchrun_does, free_port, in_two_processes
 from tests.tiny_experiment import ALONE, cut_off, make_tiny_experiment
 
@@ -34,28 +34,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = read_index(folder / "index.jsonl")
     write_index(folder / "index.jsonl", replace(index, classes=AWKWARD))
     for seed, run in enumerate(("teacher", "one", "two")):
-        role: Literal["teacher", "student"] = "teacher" if run == "teacher" else "student"
-        _save(experiment_file, folder / run, role=role, seed=seed)
+        role: Role = "teacher" if run == "teacher" else "student"
+        torch.manual_seed(seed)
+        random_checkpoint(
+            folder / run,
+            experiment_file,
+            role=role,
+            size={"teacher": 48, "student": 24}[role],
+            classes=AWKWARD,
+            decided=True,
+        )
     return folder
-
-
-def _save(
-    experiment_file: Path, run: Path, *, role: Literal["teacher", "student"], seed: int
-) -> None:
-    experiment = load_experiment(str(experiment_file))
-    spec = experiment.required_student().model
-    torch.manual_seed(seed)
-    model = build_model(spec, num_classes=3)
-    torch.nn.init.normal_(model.get_parameter("classifier.weight"))
-    save_checkpoint(
-        run,
-        model,
-        role=role,
-        spec=spec,
-        size={"teacher": 48, "student": 24}[role],
-        classes=AWKWARD,
-        experiment=experiment_tree(experiment),
-    )
 
 
 def _reskd(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:

@@ -8,26 +8,8 @@ import pytest
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
-from reskd.common.experiment.load import experiment_tree, load_experiment
-from reskd.common.models.checkpoint import save_checkpoint
-from reskd.common.models.registry import build_model
+from tests.student_train.random_checkpoint import random_checkpoint
 from tests.tiny_experiment import cut_off
-
-
-def _network(experiment_file: Path, run: Path) -> Path:
-    """A student that was never trained."""
-    experiment = load_experiment(str(experiment_file))
-    spec, classes = experiment.required_student().model, read_index(experiment.data.index).classes
-    save_checkpoint(
-        run,
-        build_model(spec, num_classes=len(classes)),
-        role="student",
-        spec=spec,
-        size=24,
-        classes=classes,
-        experiment=experiment_tree(experiment),
-    )
-    return run
 
 
 def _command(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> tuple[str, str]:
@@ -44,7 +26,7 @@ def test_command_on_videos_that_are_not_there_prints_its_results_and_ends_with_5
     tiny_experiment.write_text(
         tiny_experiment.read_text() + "evaluation: {metric: mean_average_precision}\n"
     )
-    run = _network(tiny_experiment, tmp_path / "run")
+    run = random_checkpoint(tmp_path / "run", tiny_experiment)
     (tiny_experiment.parent / "videos").rename(tmp_path / "elsewhere")
     text, told = _command(capsys, 5, run, "--report", tmp_path / "page")
     assert "split val: mAP - [unknown]  top-1 0.0000 [0.0000, 0.0000]" in text
@@ -68,9 +50,9 @@ def test_share_of_unreadable_videos_to_allow_is_that_of_the_experiment_or_the_op
     tiny_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tiny_experiment.read_text()
-    strict, lax = (_network(tiny_experiment, tmp_path / "strict"), tmp_path / "lax")
+    strict, lax = (random_checkpoint(tmp_path / "strict", tiny_experiment), tmp_path / "lax")
     tiny_experiment.write_text(text.replace("decoder: pyav}", "decoder: pyav, max_bad: 0.4}"))
-    _network(tiny_experiment, lax)
+    random_checkpoint(lax, tiny_experiment)
     index = read_index(tiny_experiment.parent / "index.jsonl")
     cut_off(index.path_of(index.split("val")[1]))  # one of three
     _, told = _command(capsys, 5, strict)
