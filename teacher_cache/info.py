@@ -36,7 +36,7 @@ from reskd.common.console import progress
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.errors import ReskdError
 from reskd.common.metrics import correct_predictions, top_k_hits
-from reskd.teacher_cache.format.commits import Commit, failures, read_commits
+from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.manifest import FORMAT, Manifest, read_manifest
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.run_log import log_path, read_runs, recorded_experiment
@@ -67,7 +67,7 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
     commits = [commit for units in written.values() for commit in units.values()]
     reader = CacheReader(folder)
     index, labels = _index_of(folder, manifest, index_path)
-    counted = _bytes_by_array(commits)
+    counted = bytes_by_array(commits)
     by_array = {array.name: counted[array.name] for array in manifest.arrays}
     return {
         "cache": str(folder.absolute()),
@@ -211,14 +211,6 @@ def _failed_videos(
         {"video": video, "id": None if entries is None else entries[video].id, "reason": reason}
         for video, reason in sorted(failed.items())
     ]
-
-
-def _bytes_by_array(commits: Sequence[Commit]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for commit in commits:
-        for key, stored in commit.objects.items():
-            total[key.split("/")[0]] += stored.bytes
-    return total
 
 
 def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:

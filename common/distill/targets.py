@@ -11,9 +11,9 @@
 | logit_map_values | (T, h, w, k) | float16 | top k: the class scores themselves |
 | logit_map_rest | (T, h, w) | float16 | top k: log sum exp(z / temperature) of the others |
 | frames | (T, 3, s, s) | uint8 | the student's input, exact |
-| views | (T + 8,) | int32 | how the view was cut, exact (view_params.py) |
+| views | (T + 8,) | int32 | how the view was cut, exact (views.py) |
 
-encoding.py fills them and says how far each may be from what the teacher said.
+encoding.py fills them and says how far each may be from what the teacher computed.
 """
 
 from typing import Any, Final

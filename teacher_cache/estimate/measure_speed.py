@@ -41,7 +41,7 @@ from reskd.teacher_cache.fill.engine import fill_units
 from reskd.teacher_cache.fill.job import Job, RunOptions
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import create_cache
-from reskd.teacher_cache.format.commits import failures, read_commits
+from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.identity import Identity, cache_identity
 from reskd.teacher_cache.format.layout import CRC_BYTES, Layout
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
@@ -188,10 +188,7 @@ class _Bench:
             raise CannotMeasureError(
                 f"none of {len(done)} videos can be read; the last one tried, {last}: {reason}"
             )
-        stored = dict.fromkeys((array.name for array in manifest.arrays), 0)
-        for commit in commits.values():
-            for key, one in commit.objects.items():
-                stored[key.split("/")[0]] += one.bytes
+        stored = bytes_by_array(commits.values())
         return {
             array.name: stored[array.name]
             / sum(layout.unit_bytes(array, unit, generation.view_range) for unit in commits)

@@ -314,6 +314,6 @@ def summary(folder: Path, manifest: Manifest, units_written: int) -> dict[str, A
         "views": manifest.layout.num_views,
         "units": manifest.layout.num_units,
         "units_written": units_written,
-        "bytes": sum(stored.bytes for commit in commits for stored in commit.objects.values()),
+        "bytes": sum(commit.bytes for commit in commits),
         "failed_videos": len(failures(commits)),
     }

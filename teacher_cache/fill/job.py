@@ -67,7 +67,15 @@ def job_on_cache(
     index = read_index(experiment.data.index)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
-    require_identity(experiment, index, folder, manifest, checkpoint.weights_sha256)
+    wanted = cache_identity(
+        experiment, index, split=manifest.split, weights_sha256=checkpoint.weights_sha256
+    )
+    difference = first_difference(manifest.identity, wanted)
+    if difference is not None:
+        raise CacheError(
+            f"{folder} is the cache of another experiment. First difference: {difference}. Name "
+            "the experiment it was written for with --experiment."
+        )
     job = Job(
         experiment=experiment,
         index=index,
@@ -76,27 +84,6 @@ def job_on_cache(
         options=options,
     )
     return job, manifest, model
-
-
-def require_identity(
-    experiment: Experiment,
-    index: VideoIndex,
-    folder: Path,
-    manifest: Manifest,
-    weights_sha256: str | None,
-) -> None:
-    """Refuse to touch the cache of another experiment.
-
-    Raises:
-        CacheError: With the first field that differs.
-    """
-    wanted = cache_identity(experiment, index, split=manifest.split, weights_sha256=weights_sha256)
-    difference = first_difference(manifest.identity, wanted)
-    if difference is not None:
-        raise CacheError(
-            f"{folder} is the cache of another experiment. First difference: {difference}. Name "
-            "the experiment it was written for with --experiment."
-        )
 
 
 def teacher_for(

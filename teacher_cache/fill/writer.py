@@ -191,7 +191,7 @@ class BackgroundWriter:
         start = time.perf_counter()
         commit = write_unit(self._folder, self._manifest, buffers, failed, groups)
         self._meters.write_seconds += time.perf_counter() - start
-        self._meters.bytes += sum(stored.bytes for stored in commit.objects.values())
+        self._meters.bytes += commit.bytes
         self._meters.units += 1
         return commit
 

@@ -4,6 +4,7 @@ Written last, atomically, after every shard object of the unit is safely on disk
 host or path, so that equal work leaves equal bytes.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class Commit:
     groups: tuple[tuple[int, ...], ...]
     """Videos whose clips the teacher saw together, view by view; empty where that changes nothing
     (teacher mode eval)."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its objects."""
+        return sum(stored.bytes for stored in self.objects.values())
 
 
 _COMMIT: Final = TypeAdapter(Commit)  # building one takes ten times as long as reading a record
@@ -101,6 +107,15 @@ def check_fingerprint(folder: Path, fingerprint: str, commits: Iterable[Commit])
 def failures(commits: Iterable[Commit]) -> dict[int, str]:
     """Every video that some run could not read, with the reason."""
     return {video: reason for commit in commits for video, reason in commit.failed.items()}
+
+
+def bytes_by_array(commits: Iterable[Commit]) -> Counter[str]:
+    """Committed bytes of every array."""
+    total: Counter[str] = Counter()
+    for commit in commits:
+        for key, stored in commit.objects.items():
+            total[key.split("/")[0]] += stored.bytes
+    return total
 
 
 def expected_keys(manifest: Manifest, generation: Generation, unit: int) -> set[str]:

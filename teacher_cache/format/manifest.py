@@ -6,6 +6,7 @@ Free of torch, so that a store can be checked where torch is not installed.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -128,6 +129,9 @@ class Manifest:
         return None
 
 
+_MANIFEST: Final = TypeAdapter(Manifest)
+
+
 def first_generation(arrays: Sequence[ArraySpec], num_views: int) -> Generation:
     """The run that makes a cache: all of its views and arrays."""
     return Generation(number=1, views=(0, num_views), arrays=tuple(array.name for array in arrays))
@@ -161,8 +165,6 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} has format {body.get('format')!r}; this program reads {FORMAT!r}."
         )
     try:
-        return TypeAdapter(Manifest).validate_python(
-            {"identity": body["identity"], **body["contents"]}
-        )
+        return _MANIFEST.validate_python({"identity": body["identity"], **body["contents"]})
     except (KeyError, TypeError, ValidationError) as error:
         raise CacheError(f"{path} lacks what {FORMAT!r} asks for: {error}") from error

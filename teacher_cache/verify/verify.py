@@ -54,7 +54,7 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
         level=level,
         fingerprint=manifest.fingerprint,
         units=layout.num_units,
-        bytes=sum(stored.bytes for _, commit in commits for stored in commit.objects.values()),
+        bytes=sum(commit.bytes for _, commit in commits),
         failed_videos=len(failures(commit for _, commit in commits)),
         findings=tuple(findings),
     )
