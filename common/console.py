@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -89,3 +89,15 @@ def say(text: str) -> None:
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     """The result of a command on stdout, as one JSON object (in ASCII, for any locale) or text."""
     click.echo(json.dumps(without_nan(result), indent=1, default=str) if as_json else text)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """A table as lines, its first `left` columns aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -20,12 +20,19 @@ import yaml
 from matplotlib.figure import Figure
 
 from reskd.common.cli.main import reskd
-from reskd.common.console import progress, say
+from reskd.common.console import aligned, progress, say
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.student_train.demo.videos import DEMO_CLASSES, DEMO_CLIPS_PER_CLASS, write_demo_videos
 from reskd.student_train.run.log import read_events
 
-MODELS = ("teacher", "distilled", "plain", "plain_long")
+COLOURS = {
+    "teacher": "#444444",
+    "distilled": "#0072b2",
+    "plain": "#d55e00",
+    "plain_long": "#cc79a7",
+}
+"""Of the models; distinguishable with any colour vision (Okabe and Ito)."""
+MODELS = tuple(COLOURS)
 LONG_FACTOR = 3
 """How many times the epochs the plain student gets in its second chance."""
 
@@ -50,8 +57,10 @@ def run_demo(out: Path, *, seeds: Sequence[int]) -> dict[str, Any]:
             merged[model] = {**merged[model], "top1": mean(top1), "top1_std": pstdev(top1)}
         merged["seeds"] = results
     merged["seconds"] = time.monotonic() - start
-    merged["curves"] = str(draw_curves(out / "curves.png", merged))
-    merged["table"] = str(write_table(out / "result.json", merged))
+    curves, table = out / "curves.png", out / "result.json"
+    _draw_curves(curves, merged)
+    merged |= {"curves": str(curves), "table": str(table)}
+    atomic_write(table, json.dumps(merged, indent=1).encode())
     return merged
 
 
@@ -93,18 +102,17 @@ def run_seed(folder: Path, seed: int) -> dict[str, Any]:
         }
         for model in MODELS
     }
-    result["cache"] = {
-        "path": stored["cache"],
-        "bytes": sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()),
-        "views": stored["views"],
-        "videos": stored["videos"],
-        "units": stored["units"],
+    return result | {
+        "cache": {
+            "path": stored["cache"],
+            "bytes": sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()),
+            **{key: stored[key] for key in ("views", "videos", "units")},
+        },
+        "experiment": str(experiment),
+        "seed": seed,
+        "classes": len(json.loads((runs["teacher"] / "labels.json").read_text())),
+        "seconds": time.monotonic() - start,
     }
-    result["experiment"] = str(experiment)
-    result["seed"] = seed
-    result["classes"] = len(json.loads((runs["teacher"] / "labels.json").read_text()))
-    result["seconds"] = time.monotonic() - start
-    return result
 
 
 def write_experiment(path: Path, seed: int) -> dict[str, Any]:
@@ -150,32 +158,13 @@ def _short(argument: str | Path) -> str:
     return argument
 
 
-COLOURS = {
-    "teacher": "#444444",
-    "distilled": "#0072b2",
-    "plain": "#d55e00",
-    "plain_long": "#cc79a7",
-}
-"""Distinguishable with any colour vision (Okabe and Ito)."""
-
-HEADER = ("model", "size", "GMACs", "top-1", "clips/s", "s/epoch", "epochs", "cache bytes")
-
-
 def demo_text(result: dict[str, Any]) -> str:
     """The result as a table, and where everything is."""
-    rows = [HEADER, *(_row(name, result) for name in COLOURS)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    header = ("model", "size", "GMACs", "top-1", "clips/s", "s/epoch", "epochs", "cache bytes")
     cache = result["cache"]
     return "\n".join(
         [
-            *lines,
+            *aligned([header, *(_row(model, result) for model in MODELS)]),
             "",
             f"test videos: {result['teacher']['videos']}, chance: {1 / result['classes']:.3f}",
             f"seconds:     {result['seconds']:.0f}",
@@ -187,53 +176,41 @@ def demo_text(result: dict[str, Any]) -> str:
     )
 
 
-def _row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
-    model = result[name]
-    spread = f" ± {model['top1_std']:.3f}" if "top1_std" in model else ""
+def _row(model: str, result: dict[str, Any]) -> tuple[str, ...]:
+    figures = result[model]
+    spread = f" ± {figures['top1_std']:.3f}" if "top1_std" in figures else ""
+    seconds = figures["seconds_per_epoch"]
     return (
-        name,
-        str(model["size"]),
-        f"{model['gmacs']:.3f}",
-        f"{model['top1']:.3f}{spread}",
-        f"{model['clips_per_second']:.0f}",
-        "-" if model["seconds_per_epoch"] is None else f"{model['seconds_per_epoch']:.2f}",
-        str(model["epochs"]),
-        f"{result['cache']['bytes']:,}" if name == "distilled" else "-",
+        model,
+        str(figures["size"]),
+        f"{figures['gmacs']:.3f}",
+        f"{figures['top1']:.3f}{spread}",
+        f"{figures['clips_per_second']:.0f}",
+        "-" if seconds is None else f"{seconds:.2f}",
+        str(figures["epochs"]),
+        f"{result['cache']['bytes']:,}" if model == "distilled" else "-",
     )
 
 
-def write_table(path: Path, result: dict[str, Any]) -> Path:
-    """The result as JSON."""
-    atomic_write(path, json.dumps({**result, "table": str(path)}, indent=1).encode())
-    return path
-
-
-def draw_curves(path: Path, result: dict[str, Any]) -> Path:
+def _draw_curves(path: Path, result: dict[str, Any]) -> None:
     """Loss and training accuracy by epoch, and the accuracy on the test split, as a PNG."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     loss, accuracy, test = figure.subplots(1, 3, width_ratios=(2, 2, 1.2))
-    for name, colour in COLOURS.items():
-        events = read_events(Path(result[name]["run"]))
+    for model, colour in COLOURS.items():
+        events = read_events(Path(result[model]["run"]))
         epochs = [event["epoch"] + 1 for event in events]
-        loss.plot(
-            epochs,
-            [event["cross_entropy"] for event in events],
-            color=colour,
-            label=name,
-            marker=".",
-        )
-        accuracy.plot(epochs, [event["train_top1"] for event in events], color=colour, marker=".")
+        look = {"color": colour, "label": model, "marker": "."}
+        loss.plot(epochs, [event["cross_entropy"] for event in events], **look)
+        accuracy.plot(epochs, [event["train_top1"] for event in events], **look)
     loss.set(title="training cross entropy", xlabel="epoch", ylabel="nats", ylim=(0, None))
     loss.legend()
     accuracy.set(title="training top-1", xlabel="epoch", ylim=(0, 1))
-    names = list(COLOURS)
-    bars = test.bar(names, [result[name]["top1"] for name in names], color=list(COLOURS.values()))
+    bars = test.bar(MODELS, [result[model]["top1"] for model in MODELS], color=COLOURS.values())
     test.bar_label(bars, fmt="%.2f")
     test.axhline(1 / result["classes"], color="black", linestyle=":", label="chance")
     test.set(title="test top-1", ylim=(0, 1.05))
     test.tick_params(axis="x", rotation=30)
     test.legend()
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
-    return path
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    atomic_write(path, picture.getvalue())

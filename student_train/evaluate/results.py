@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reskd.common.console import aligned
 from reskd.common.metrics import top_k_hits
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
@@ -154,7 +155,7 @@ def evaluation_text(results: Sequence[RunResult]) -> str:
     what = f"{first.index_path}, split {first.figures['split']}: {first.figures['videos']} videos"
     lines = [
         f"{what}; unreadable ones count as wrong",
-        *_table_lines(table),
+        *aligned(table, left=2),
         f"[ ] 95 % by bootstrap over videos, {_resamples(results[0].json)}",
         "",
         *(f"{result.name}: {result.json['protocol']}" for result in results),
@@ -168,17 +169,6 @@ def evaluation_text(results: Sequence[RunResult]) -> str:
         pair_of_names = f"{names[pair['second']]} minus {names[pair['first']]}"
         lines.append(f"top-1 of {pair_of_names}: {shown}{verdict}")
     return "\n".join(lines)
-
-
-def _table_lines(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
 
 
 def differs(interval: Mapping[str, Any]) -> bool:

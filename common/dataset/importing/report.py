@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reskd.common.console import aligned
 from reskd.common.dataset.importing.annotations import Ignored
 from reskd.common.dataset.importing.labels import Labelled
 from reskd.common.dataset.importing.repeats import PlacedVideo
@@ -179,10 +180,7 @@ def table(index: VideoIndex) -> str:
     rows = [["class", *counts]]
     rows += [[name, *(str(classes[name]) for classes in counts.values())] for name in index.classes]
     rows += [["all videos", *totals]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
+    lines = aligned(rows)
     if unreadable:
         lines.append(f"{unreadable} of them could not be read and will count as failed")
     return "\n".join(lines)
