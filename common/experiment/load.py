@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,8 @@ from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment
 
 Tree = dict[str, Any]
+
+_EXPERIMENT: Final = TypeAdapter(Experiment)  # building one takes longer than reading the file
 
 
 def load_experiment(
@@ -48,7 +50,7 @@ def load_experiment(
 def parse_experiment(tree: Mapping[str, Any], *, source: str) -> Experiment:
     """Check a nested mapping; `source` names it in error messages."""
     try:
-        return TypeAdapter(Experiment).validate_python(dict(tree))
+        return _EXPERIMENT.validate_python(dict(tree))
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(dict(item))}" for item in error.errors())
         raise ExperimentError(
