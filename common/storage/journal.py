@@ -44,7 +44,7 @@ def state_of(path: Path) -> FileState:
 
 
 class Journal(Generic[Entry]):
-    """Findings of an earlier run, and those being made. For one thread."""
+    """Findings of an earlier run, and those being made; several threads may add to them."""
 
     def __init__(self, path: Path, entry: type[Entry], header: Mapping[str, Any]) -> None:
         """Open the journal of an earlier run, or begin one.

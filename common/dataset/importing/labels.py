@@ -47,9 +47,9 @@ def label_rows(annotations: Annotations, rules: LabelRules) -> Labelled:
         )
     if not annotations.rows:
         raise DataError("the annotations hold no labelled video")
-    # In a table of one's own, numbers may be the names of classes.
-    as_names = classes is not None and all(
-        label in classes for row in annotations.rows for label in row.labels
+    # In a user's own table, numbers may be the names of classes.
+    as_names = set(classes or ()).issuperset(
+        label for row in annotations.rows for label in row.labels
     )
     if annotations.numbered and not as_names:
         return _by_number(annotations, rules, classes)

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reskd.common.dataset.importing.annotations import Annotations
-from reskd.common.dataset.importing.copies import copies_across
 from reskd.common.dataset.importing.labels import Labelled, LabelRules, label_rows
-from reskd.common.dataset.importing.repeats import PlacedVideo, find_repeats
+from reskd.common.dataset.importing.repeats import PlacedVideo, copies_across, find_repeats
 from reskd.common.dataset.importing.report import ImportReport, empty_classes
 from reskd.common.dataset.importing.sources import VideoFolders
 from reskd.common.dataset.importing.video_tree import VideoTree

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reskd.common.console import Advance
 from reskd.common.dataset.frames.folders import numbered_images
-from reskd.common.storage.journal import FileState, Journal, state_of
+from reskd.common.storage.journal import Journal, state_of
 from reskd.common.video.reader import Decoder, UnreadableVideoError, open_video
 
 
@@ -46,23 +46,11 @@ def probe_all(
         By the keys of `paths`, in their order.
     """
     probes: dict[str, VideoProbe] = {}
-    for key, path in paths.items():
-        known = journal.known(os.fspath(path), state_of(path))
-        if known is not None:
-            probes[key] = known
-            advance()
     pool = ThreadPoolExecutor(jobs or os.cpu_count() or 1, thread_name_prefix="probe")
     try:
-        waiting = {
-            pool.submit(_probe, path, decoder): key
-            for key, path in paths.items()
-            if key not in probes
-        }
+        waiting = {pool.submit(_probe, path, decoder, journal): key for key, path in paths.items()}
         for job in as_completed(waiting):
-            key, (probe, state) = waiting[job], job.result()
-            if probe.problem is None:
-                journal.add(os.fspath(paths[key]), state, probe)
-            probes[key] = probe
+            probes[waiting[job]] = job.result()
             advance()
     finally:
         # Interrupted, the videos not yet begun are not opened any more.
@@ -70,15 +58,23 @@ def probe_all(
     return {key: probes[key] for key in paths}
 
 
-def _probe(path: Path, decoder: Decoder) -> tuple[VideoProbe, FileState]:
+def _probe(path: Path, decoder: Decoder, journal: Journal[VideoProbe]) -> VideoProbe:
     # Before opening: a file that changes meanwhile is not known by what it was.
-    state = state_of(path)
-    try:
-        if path.is_dir():
-            return VideoProbe(num_frames=len(numbered_images(path))), state
-        with open_video(path, decoder) as video:
-            # Opening decodes the first frame; a file that ends early fails at the last.
-            video.frames([video.num_frames - 1])
-            return VideoProbe(num_frames=video.num_frames, fps=video.fps), state
-    except UnreadableVideoError as error:
-        return VideoProbe(problem=error.reason), state
+    name, state = os.fspath(path), state_of(path)
+    probe = journal.known(name, state)
+    if probe is None:
+        try:
+            probe = _opened(path, decoder)
+        except UnreadableVideoError as error:
+            return VideoProbe(problem=error.reason)
+        journal.add(name, state, probe)
+    return probe
+
+
+def _opened(path: Path, decoder: Decoder) -> VideoProbe:
+    if path.is_dir():
+        return VideoProbe(num_frames=len(numbered_images(path)))
+    with open_video(path, decoder) as video:
+        # Opening decodes the first frame; a file that ends early fails at the last.
+        video.frames([video.num_frames - 1])
+        return VideoProbe(num_frames=video.num_frames, fps=video.fps)

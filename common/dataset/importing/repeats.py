@@ -1,8 +1,10 @@
-"""The same video named twice: in one split, with other labels, or in two splits."""
+"""The same video twice: named again, in one split or in two, or copied from one into another."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import file_digest
+from itertools import combinations
 from pathlib import Path
 
 from reskd.common.dataset.importing.annotations import Row
@@ -69,3 +71,30 @@ def find_repeats(videos: Sequence[PlacedVideo]) -> Repeats:
         overlapping=tuple(overlapping),
         kept=tuple(kept),
     )
+
+
+def copies_across(split_of: Mapping[Path, str]) -> Iterator[tuple[Path, Path]]:
+    """Pairs of files in different splits with the same bytes.
+
+    Only files of equal size are read. Folders are passed over: their size says nothing.
+
+    Args:
+        split_of: Existing files, and the split of each.
+    """
+    by_size: defaultdict[int, list[Path]] = defaultdict(list)
+    for path in split_of:
+        by_size[path.stat().st_size].append(path)
+    for size, sized in by_size.items():
+        # Empty files are equal too, but a broken video is what they will be reported as.
+        if size == 0 or len({split_of[path] for path in sized}) == 1:
+            continue
+        files = [path for path in sized if path.is_file()]
+        hashes = {path: _hash(path) for path in files}
+        for one, other in combinations(files, 2):
+            if split_of[one] != split_of[other] and hashes[one] == hashes[other]:
+                yield one, other
+
+
+def _hash(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").digest()

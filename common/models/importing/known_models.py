@@ -23,7 +23,7 @@ from reskd.common.models.importing.names import (
     video_swin_names,
 )
 from reskd.common.models.importing.parts import Part
-from reskd.common.models.named_models import NAMED_MODELS, RECOGNIZERS
+from reskd.common.models.named_models import NAMED_MODELS, RECOGNIZERS, named_model
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -55,10 +55,9 @@ def model_spec(name: str) -> ModelSpec:
     Raises:
         DataError: If there is none of that name.
     """
-    if name in NAMED_MODELS:
-        return NAMED_MODELS[name].spec
-    if ":" in name and name.partition(":")[0] in RECOGNIZERS:
-        return _spec(*name.split(":", 1))
+    kind, _, backbone = name.partition(":")
+    if name in NAMED_MODELS or (kind in RECOGNIZERS and backbone):
+        return named_model(name).spec
     recognizer, _, rest = name.partition("_")
     if recognizer in _OVER_FRAMES and (short := _SHORT_RESNET.fullmatch(rest)):
         return _spec(recognizer, f"resnet{short[1]}")
