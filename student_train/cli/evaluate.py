@@ -131,7 +131,7 @@ def evaluate(
     if class_table is not None:
         found.write_class_table(class_table, results)
         result["per_class"] = str(class_table.absolute())
-    text = found.evaluation_text(results)
+    text = found.evaluation_text(results, result)
     if report is not None:
         from reskd.student_train.report.collect import write_report
 

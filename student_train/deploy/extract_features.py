@@ -1,7 +1,6 @@
 """Feature maps and class scores of a checkpoint for videos, or for clips made elsewhere."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,20 +27,8 @@ from reskd.student_train.evaluate.inference import forward
 _INDEX_SUFFIXES = (".jsonl", ".json")
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 
-
-@dataclass(frozen=True, slots=True)
-class _ListedVideo:
-    path: Path
-    open: Callable[[], VideoReader]
-    """Raises UnreadableVideoError."""
-
-
-@dataclass(slots=True)
-class _Videos:
-    """Which videos were read so far, and why the others were not."""
-
-    paths: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
+_ListedVideo = tuple[Path, Callable[[], VideoReader]]
+"""Its path, and what opens it or raises UnreadableVideoError."""
 
 
 def extract_features(
@@ -81,7 +68,8 @@ def extract_features(
     if out.suffix != ".npz":  # numpy would add it by itself when asked to open the file
         raise DataError(f"the file to write must end in .npz, got {out}")
     model, info = load_checkpoint(folder)
-    seen = _Videos()
+    paths: list[str] = []
+    failures: dict[str, str] = {}
     if source.suffix == ".npy":
         clips = _read_clips(source, size=size, num_frames=num_frames)
         batches = _stored_batches(clips, batch_size)
@@ -90,15 +78,15 @@ def extract_features(
         reading = reading_of(info, experiment, size=size, num_frames=num_frames)
         videos = _list_videos(source, experiment.data if experiment else DataSpec(index=source))
         reading.cost(info.model, num_classes=len(info.classes))  # refuses clips it cannot take
-        batches = _video_batches(reading, videos, batch_size, seen)
+        batches = _video_batches(reading, videos, batch_size, paths, failures)
     arrays = _outputs(model.to(device), batches)
     if not arrays:
         raise DataError(
-            f"none of the {len(seen.failures)} videos of {source} can be read; the first: "
-            + "; ".join(f"{path}: {why}" for path, why in list(seen.failures.items())[:3])
+            f"none of the {len(failures)} videos of {source} can be read; the first: "
+            + "; ".join(f"{path}: {why}" for path, why in list(failures.items())[:3])
         )
-    if seen.paths:
-        arrays["paths"] = np.array(seen.paths)
+    if paths:
+        arrays["paths"] = np.array(paths)
     buffer = BytesIO()
     np.savez(buffer, **arrays)
     atomic_write(out, buffer.getbuffer())
@@ -109,8 +97,8 @@ def extract_features(
         "clips": len(arrays["features"]),
         "features": list(arrays["features"].shape),
         "logits": list(arrays["logits"].shape),
-        "failed": len(seen.failures),
-        "failures": seen.failures,
+        "failed": len(failures),
+        "failures": failures,
     }
 
 
@@ -124,13 +112,13 @@ def _list_videos(source: Path, data: DataSpec) -> list[_ListedVideo]:
     """
     if source.suffix in _INDEX_SUFFIXES:
         index = read_index(source)
-        videos = [
-            _ListedVideo(index.path_of(entry).absolute(), partial(open_entry, index, entry, data))
+        videos: list[_ListedVideo] = [
+            (index.path_of(entry).absolute(), partial(open_entry, index, entry, data))
             for entry in index.videos
         ]
     else:
         paths = [path.absolute() for path in _list_files(source)]
-        videos = [_ListedVideo(path, partial(open_video, path, data.decoder)) for path in paths]
+        videos = [(path, partial(open_video, path, data.decoder)) for path in paths]
     if not videos:
         raise DataError(f"{source} lists no video")
     return videos
@@ -182,20 +170,24 @@ def _stored_batches(clips: NDArray[np.float32], batch_size: int) -> Iterator[Ten
 
 
 def _video_batches(
-    reading: Reading, videos: Sequence[_ListedVideo], batch_size: int, seen: _Videos
+    reading: Reading,
+    videos: Sequence[_ListedVideo],
+    batch_size: int,
+    paths: list[str],
+    failures: dict[str, str],
 ) -> Iterator[Tensor]:
-    """The first view of every readable video, uint8, in the order of the list."""
+    """The view of every readable video, uint8, in the order of the list; notes which they are."""
     waiting: list[Tensor] = []
     decoded = ordered_map(
-        lambda video: reading.clips_or_reason(video.open), videos, threads=DECODE_THREADS
+        lambda video: reading.clips_or_reason(video[1]), videos, threads=DECODE_THREADS
     )
     with progress("extracting", len(videos), unit="videos") as advance:
-        for video, clips in zip(videos, decoded, strict=True):
+        for (path, _), clips in zip(videos, decoded, strict=True):
             if isinstance(clips, str):
-                seen.failures[str(video.path)] = clips
-                say(f"unreadable, left out: {video.path}: {clips}")
+                failures[str(path)] = clips
+                say(f"unreadable, left out: {path}: {clips}")
             else:
-                seen.paths.append(str(video.path))
+                paths.append(str(path))
                 waiting.append(clips[0])
             if len(waiting) == batch_size:
                 yield torch.stack(waiting)

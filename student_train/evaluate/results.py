@@ -25,8 +25,8 @@ from reskd.student_train.evaluate.statistics import (
     accuracy_intervals,
     agreements,
     calibration_error,
+    mean_interval,
     paired_difference,
-    share_interval,
 )
 
 NAMES: Final = {
@@ -101,7 +101,7 @@ def _result(one: Measured, teacher: Measured | None, name: str) -> RunResult:
         )
         figures["teacher"] = str(teacher.run)
         figures["agreement"] = float(same_N.mean())
-        intervals["agreement"] = _json_interval(share_interval(same_N))
+        intervals["agreement"] = _json_interval(mean_interval(same_N))
     return RunResult(
         measured=one,
         name=name,
@@ -143,8 +143,13 @@ def evaluation_json(results: Sequence[RunResult]) -> dict[str, Any]:
     }
 
 
-def evaluation_text(results: Sequence[RunResult]) -> str:
-    """The results for a person: one run at length, several as a table and their differences."""
+def evaluation_text(results: Sequence[RunResult], result: Mapping[str, Any]) -> str:
+    """The results for a person: one run at length, several as a table and their differences.
+
+    Args:
+        results: The runs.
+        result: What `evaluation_json` made of them.
+    """
     if len(results) == 1:
         return _text_of_one(results[0].json)
     first = results[0].measured
@@ -163,7 +168,7 @@ def evaluation_text(results: Sequence[RunResult]) -> str:
         "",
     ]
     names = {result.json["run"]: result.name for result in results}
-    for pair in comparisons(results):
+    for pair in result["comparisons"]:
         shown = f"{pair['top1_difference']:+.4f} {interval_text(pair['interval'], signed=True)}"
         verdict = "" if differs(pair["interval"]) else ", no clear difference"
         pair_of_names = f"{names[pair['second']]} minus {names[pair['first']]}"

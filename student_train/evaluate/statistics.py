@@ -81,8 +81,8 @@ def accuracy_intervals(
     precision = _ResampledPrecision(scores_NK, targets_NK, predicted_N)
     figure = mean_average_precision(scores_NK, targets_NK, predicted_N=predicted_N)
     return {
-        "top1": _interval_of_mean(hits[0], seed, resamples),
-        "top5": _interval_of_mean(hits[1], seed, resamples),
+        "top1": mean_interval(hits[0], seed=seed, resamples=resamples),
+        "top5": mean_interval(hits[1], seed=seed, resamples=resamples),
         "mean_class_accuracy": _interval(class_accuracy, videos, seed, resamples),
         "mean_average_precision": _interval(precision, videos, seed, fewer, figure=figure),
     }
@@ -93,11 +93,20 @@ def map_resamples(videos: int, classes: int, *, resamples: int = RESAMPLES) -> i
     return min(resamples, max(MAP_LEAST_RESAMPLES, MAP_NUMBERS // (videos * classes)))
 
 
-def share_interval(
-    hits_N: NDArray[np.bool_], *, seed: int = 0, resamples: int = RESAMPLES
+def mean_interval(
+    values_N: NDArray[np.bool_] | NDArray[np.float32],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval:
-    """Of the share of videos for which something holds."""
-    return _interval_of_mean(hits_N, seed, resamples)
+    """Of the mean over videos; of bools it is the share of videos for which something holds."""
+    values = values_N.astype(np.float32)
+    return _interval(
+        lambda counts_RN: (counts_RN @ values).astype(float) / len(values),
+        len(values),
+        seed,
+        resamples,
+    )
 
 
 def paired_difference(
@@ -121,7 +130,7 @@ def paired_difference(
     if first_N.shape != second_N.shape:
         raise ValueError(f"not of the same videos: {first_N.shape} and {second_N.shape}")
     difference_N = first_N.astype(np.float32) - second_N
-    return float(difference_N.mean()), _interval_of_mean(difference_N, seed, resamples)
+    return float(difference_N.mean()), mean_interval(difference_N, seed=seed, resamples=resamples)
 
 
 def calibration_error(
@@ -235,18 +244,6 @@ def _mean_of_present(
     with np.errstate(invalid="ignore"):
         mean_R: NDArray[np.float64] = share_RK.sum(axis=1, dtype=float) / present_RK.sum(axis=1)
     return mean_R
-
-
-def _interval_of_mean(
-    values_N: NDArray[np.bool_] | NDArray[np.float32], seed: int, resamples: int
-) -> Interval:
-    values = values_N.astype(np.float32)
-    return _interval(
-        lambda counts_RN: (counts_RN @ values).astype(float) / len(values),
-        len(values),
-        seed,
-        resamples,
-    )
 
 
 def _interval(

@@ -16,8 +16,8 @@ from reskd.student_train.evaluate.statistics import (
     agreements,
     calibration_error,
     map_resamples,
+    mean_interval,
     paired_difference,
-    share_interval,
 )
 from tests.common.test_metrics import everyone, multi_hot, random_case
 
@@ -51,7 +51,7 @@ def test_intervals_equal_measuring_every_draw_anew(seed: int, unread: int) -> No
 
 def test_interval_of_a_share_is_that_of_the_binomial_distribution() -> None:
     hits = np.arange(400) < 300
-    interval = share_interval(hits)
+    interval = mean_interval(hits)
     half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
     assert interval.low == pytest.approx(0.75 - half, abs=0.008)
     assert interval.high == pytest.approx(0.75 + half, abs=0.008)
@@ -98,7 +98,7 @@ def test_paired_difference_is_surer_than_the_shares_themselves() -> None:
     difference, interval = paired_difference(first, second)
     assert difference == pytest.approx(0.05)
     assert 0 < interval.low < 0.05 < interval.high < 0.11
-    alone = share_interval(first)
+    alone = mean_interval(first)
     assert alone.high - alone.low > 2 * (interval.high - interval.low)
     turned, other = paired_difference(second, first)
     assert (turned, other.low) == pytest.approx((-difference, -interval.high))
