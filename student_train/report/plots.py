@@ -16,7 +16,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from reskd.student_train.report.page import cleaned
 
@@ -92,8 +92,7 @@ def accuracy_against_cost(series: Sequence[Series], *, title: str, y_label: str)
     with mpl.rc_context(_STYLE | {"svg.hashsalt": title}):
         figure, axes = _figure(len(series), x_label="GMACs per video, log scale", y_label=y_label)
         axes.set(xscale="log", xlim=(low, high), ylim=_share_limits(series))
-        near = high < 10 * low
-        axes.xaxis.set_major_locator(MaxNLocator(4) if near else LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_locator(_cost_locator(high / low))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         for number, one in enumerate(series):
@@ -137,6 +136,13 @@ def _share_limits(series: Sequence[Series]) -> tuple[float, float]:
     return low, min(1.0, ceil((high + room) * 20) / 20)
 
 
+def _cost_locator(ratio: float) -> Locator:
+    """A few round costs on a log scale whose end is that many times its start."""
+    if ratio < 10:
+        return MaxNLocator(4)
+    return LogLocator(subs=(1, 3) if ratio < 1000 else (1,))
+
+
 def _figure(num_series: int, *, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """A figure with room for its legend; one unit is a point."""
     size = WIDTH / 72, (HEIGHT + LEGEND_ROW * num_series) / 72
@@ -150,14 +156,12 @@ def _figure(num_series: int, *, x_label: str, y_label: str) -> tuple[Figure, Axe
 
 def _look(number: int) -> dict[str, Any]:
     """A line and a mark that few other series have; the second round of marks is filled."""
-    round_, kind = divmod(number, len(MARKS))
-    colour = SERIES[kind]
-    face = colour if round_ % 2 else PAPER
+    turn, kind = divmod(number, len(MARKS))
     return {
-        "color": colour,
+        "color": SERIES[kind],
         "linestyle": DASHES[kind],
         "marker": MARKS[kind],
-        "markerfacecolor": face,
+        "markerfacecolor": SERIES[kind] if turn % 2 else PAPER,
     }
 
 

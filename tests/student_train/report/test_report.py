@@ -357,6 +357,22 @@ def test_plots_stay_within_their_drawing_and_tell_their_values(count: int) -> No
             assert 0 <= float(each["y"] or -1) <= plot.height
 
 
+@pytest.mark.parametrize("costs", [[3.0], [7, 8], [0.5, 4], [0.01, 0.8], [1e-3, 1, 2e3]])
+def test_costs_of_any_range_are_named_by_round_numbers(costs: list[float]) -> None:
+    series = [Series(name="a", points=[(cost, 0.5)]) for cost in costs]
+    drawn = accuracy_against_cost(series, title="t", y_label="y").drawing
+    texts = [text for text in _Outline(drawn).texts if text.strip()]
+    named = [float(text) for text in texts[: texts.index("GMACs per video, log scale")]]
+    assert 2 <= len(named) <= 8
+    assert all(min(costs) / 1.7 <= cost <= max(costs) * 1.7 for cost in named)
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e15, -1e15, -0.0])
+def test_lines_of_extreme_figures_can_be_drawn(value: float) -> None:
+    line = Series(name="a", points=[(value, value)])
+    assert "nan" not in curves([line], title="t", x_label="x", y_label="y").drawing
+
+
 def test_plots_are_equal_for_equal_figures_and_follow_the_colours_of_the_page() -> None:
     assert [*_plots(["a", "b"])] == [*_plots(["a", "b"])]
     for plot in _plots(["a", "b"]):
