@@ -28,6 +28,7 @@ from reskd.teacher_cache.format.commits import read_commit, read_commits
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import CachePlan, plan_cache
 from reskd.teacher_cache.read.reader import CacheReader
+from reskd.teacher_cache.run_log import read_runs
 from reskd.teacher_cache.verify.verify import verify_cache
 from tests.processes import started
 from tests.teacher_cache.handling import OPTIONS, tree_of
@@ -100,6 +101,19 @@ def test_stored_logits_are_the_teacher_s_output_for_the_stored_view(tiny_cache: 
         output = teacher.predict(clip).logits_BK.half().numpy()
         stored = reader.gather("logits", [1], [video], reader.empty("logits", 1))
         np.testing.assert_allclose(stored, output, rtol=2e-3, atol=1e-4)
+
+
+def test_log_of_a_run_says_what_was_done_and_where_the_time_went(tiny_experiment: Path) -> None:
+    cache = tiny_experiment.parent / "cache"
+    assert main(["cache-teacher", str(tiny_experiment), "--cache", str(cache)]) == 0
+    (run,) = read_runs(cache)
+    assert (run["units"], run["videos"], run["clips"]) == (9, 9, 27)
+    written = [path for path in cache.rglob("c/**/*") if path.is_file()]
+    assert run["bytes"] == sum(path.stat().st_size for path in written)
+    assert run["decode_seconds"] > 0
+    assert run["write_seconds"] > 0
+    spent = run["wait_seconds"] + run["forward_seconds"] + run["stall_seconds"]
+    assert 0 < run["forward_seconds"] < spent < run["seconds"]
 
 
 @pytest.mark.parametrize("after_commits", [0, 1, 4])

@@ -28,7 +28,9 @@ from tests.tiny_experiment import (
     make_tiny_cache,
     make_tiny_experiment,
     save_random_teacher,
+    training_videos,
 )
+from tests.video_files import write_video
 
 
 def rows(folder: Path, name: str, views: int) -> np.ndarray:
@@ -214,3 +216,13 @@ def test_added_targets_read_each_record_a_few_times_however_many_units_there_are
     with CacheReader(folder) as reader:
         assert len(reader.usable_videos) == 15
         assert "logit_map" in {array.name for array in reader.manifest.arrays}
+
+
+def test_video_of_which_stored_views_can_be_none_gets_no_targets(tiny_cache: TinyCache) -> None:
+    """It was replaced by one of another size since its views were stored."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, 48, 48, 3), np.uint8)
+    write_video(training_videos(tiny_cache.experiment)[4], noise)
+    with pytest.raises(StoppedShortError, match=r"cannot be cut again: it was cut from frames of"):
+        extend(tiny_cache, targets=("logit_map",))
+    reader = CacheReader(tiny_cache.cache)
+    assert "logit_map" not in [array.name for array in reader.manifest.arrays]
