@@ -1,4 +1,4 @@
-"""Mistakes a user can mend, and the exit code each ends with.
+"""Mistakes a user can fix, and the exit code each ends with.
 
 Every message says what was found, which file, row or field it concerns, what was allowed and what
 to do next. Anything else that escapes is a bug of ours and keeps its traceback (exit code 1).
