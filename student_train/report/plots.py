@@ -122,7 +122,7 @@ def curves(series: Sequence[Series], *, title: str, x_label: str, y_label: str) 
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         for number, one in enumerate(series):
             end = [len(one.points) - 1]
-            axes.plot(*zip(*one.points, strict=True), markevery=end, clip_on=False, **_look(number))
+            axes.plot(*zip(*one.points, strict=True), markevery=end, **_look(number))
         told = [f"{one.points[-1][1]:.3g} at the end" for one in series]
         return _plot(figure, axes.lines, series, told, title=title)
 
@@ -162,6 +162,8 @@ def _look(number: int) -> dict[str, Any]:
         "linestyle": DASHES[kind],
         "marker": MARKS[kind],
         "markerfacecolor": SERIES[kind] if turn % 2 else PAPER,
+        "clip_on": False,  # marks on the axis are shown whole, and above it
+        "zorder": 3,
     }
 
 
