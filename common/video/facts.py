@@ -14,8 +14,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Never, Self
 
 import av
 import numpy as np
@@ -27,12 +29,22 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from reskd.common.errors import DataError
+from reskd.common.video.frame_count import (
+    STREAMED,
+    Clues,
+    CodedPacket,
+    Times,
+    decode_times,
+    decoded_if_accepted,
+    hides_picture,
+    is_tiny,
+    joined_there,
+    rises,
+    shown_times,
+)
 
 DURATION_TAG = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 """As Matroska's writers put the length of a stream: hours, minutes, seconds."""
-
-STREAMED = frozenset({"mpeg", "mpegts"})
-"""Containers that may begin anywhere."""
 
 
 class UnreadableVideoError(DataError):
@@ -74,16 +86,6 @@ class VideoFacts:
     make a video unreadable."""
 
 
-class _Packet(NamedTuple):
-    """One coded frame, in the order of the file."""
-
-    time: int | None
-    """Presentation time, in the stream's own unit."""
-    is_key: bool
-    is_clean: bool
-    """Of a key frame: nothing after it refers to frames before it."""
-
-
 class _Header(NamedTuple):
     """What the beginning of a file says about the rest; zeros where it does not."""
 
@@ -97,49 +99,101 @@ class _Header(NamedTuple):
 
 def inspect(path: Path, decoder: str) -> VideoFacts:
     """Count the frames, map their times and look at the first one."""
-    packets: list[_Packet] = []
-    num_coded, end = 0, 0
+    coded = _coded(path, decoder)
+    shortfall = _shortfall(path, decoder, coded)
+    if not any(packet.is_shown for packet in coded.packets):
+        raise UnreadableVideoError(path, decoder, "it holds no frames")
+    formats = coded.header.formats
+    first = _first_frame(path, decoder, formats)
+    height, width, _ = upright(first, VideoReformatter()).shape
+    clues = Clues(
+        formats=formats,
+        reorders=coded.reorders,
+        first_time=first.pts,
+        is_interlaced=first.interlaced_frame,
+    )
+    times = shown_times(coded.packets, clues, partial(_decoded_times, path, decoder))
+    if not times:
+        raise UnreadableVideoError(path, decoder, "no frame came out of the decoder")
+    return VideoFacts(
+        num_frames=len(times),
+        height=height,
+        width=width,
+        fps=coded.header.fps,
+        position_of=_positions(formats, times),
+        misread_by_decord=_misread_by_decord(coded, len(times)),
+        shortfall=shortfall,
+    )
+
+
+class _Coded(NamedTuple):
+    """What lies in a file, before anything is decoded."""
+
+    header: _Header
+    packets: Sequence[CodedPacket]
+    end_seconds: float
+    """End of the last packet."""
+    reorders: bool
+
+
+def _coded(path: Path, decoder: str) -> _Coded:
+    packets: list[CodedPacket] = []
+    end = 0
     with opened(path, decoder) as (container, stream):
-        is_avc = _is_avc(stream.codec_context)
+        formats, codec = container.format.name.split(","), stream.codec_context
+        is_avc = _is_avc(codec)
         for packet in container.demux(stream):
-            if packet.is_corrupt:
-                promised = f" (its header promises {stream.frames})" if stream.frames else ""
-                raise CutOffVideoError(
-                    path, decoder, f"it is cut off or damaged after {len(packets)} frames{promised}"
-                )
-            num_coded += packet.size > 0
+            if packet.is_corrupt and not STREAMED.intersection(formats):
+                _refuse_damage(path, decoder, len(packets), stream.frames)
             if packet.pts is not None:
                 end = max(end, packet.pts + (packet.duration or 0))
-            if packet.size and not packet.is_discard:
-                is_clean = not (packet.is_keyframe and is_avc) or _has_idr(bytes(packet))
-                packets.append(_Packet(packet.pts, packet.is_keyframe, is_clean))
-        formats = container.format.name.split(",")
-        reorders = bool(stream.codec_context.has_b_frames)
+            if packet.size:
+                packets.append(
+                    CodedPacket(
+                        packet.pts,
+                        packet.is_keyframe,
+                        is_cut=packet.is_discard,
+                        is_hidden=hides_picture(codec.name, packet),
+                        is_clean=not (packet.is_keyframe and is_avc) or _has_idr(bytes(packet)),
+                        is_damaged=packet.is_corrupt,
+                        is_tiny=is_tiny(codec.name, packet),
+                    )
+                )
         header = _Header(
             formats=formats,
             num_frames=stream.frames,
             seconds=_promised_seconds(stream),
             fps=float(stream.average_rate or 0),
         )
-        end_seconds = float(end * (stream.time_base or 0))
-    packets = _decodable(formats, packets)
-    shortfall = _shortfall(path, decoder, header, num_coded=num_coded, end_seconds=end_seconds)
-    if not packets:
-        raise UnreadableVideoError(path, decoder, "it holds no frames")
+        unit = stream.time_base or Fraction(0)
+        reorders = bool(codec.has_b_frames)
+    for place, coded in enumerate(packets):
+        if coded.is_damaged and not joined_there(packets, place, unit=unit):
+            _refuse_damage(path, decoder, place, header.num_frames)
+    return _Coded(header, packets, float(end * unit), reorders)
+
+
+def _refuse_damage(path: Path, decoder: str, num_before: int, num_promised: int) -> Never:
+    promised = f" (its header promises {num_promised})" if num_promised else ""
+    raise CutOffVideoError(
+        path, decoder, f"it is cut off or damaged after {num_before} frames{promised}"
+    )
+
+
+def _first_frame(path: Path, decoder: str, formats: Sequence[str]) -> VideoFrame:
     with opened(path, decoder) as (container, stream):
-        first = next(container.decode(stream), None)
-        if first is None:
+        frames = container.decode(stream)
+        if STREAMED.intersection(formats):  # may begin with what a decoder refuses
+            packets = container.demux(stream)
+            frames = (frame for packet in packets for frame in decoded_if_accepted(packet))
+        if (first := next(frames, None)) is None:
             raise UnreadableVideoError(path, decoder, "no frame came out of the decoder")
-        height, width, _ = upright(first, VideoReformatter()).shape
-        return VideoFacts(
-            num_frames=len(packets),
-            height=height,
-            width=width,
-            fps=header.fps,
-            position_of=_positions(formats, packets),
-            misread_by_decord=_misread_by_decord(formats, packets, reorders=reorders),
-            shortfall=shortfall,
-        )
+        return first
+
+
+def _decoded_times(path: Path, decoder: str, num_packets: int) -> Times:
+    with opened(path, decoder) as (container, stream):
+        return decode_times(container, stream, num_packets)
 
 
 def _promised_seconds(stream: VideoStream) -> float:
@@ -151,9 +205,8 @@ def _promised_seconds(stream: VideoStream) -> float:
     return 0.0
 
 
-def _shortfall(
-    path: Path, decoder: str, header: _Header, *, num_coded: int, end_seconds: float
-) -> str | None:
+def _shortfall(path: Path, decoder: str, coded: _Coded) -> str | None:
+    header, num_coded = coded.header, len(coded.packets)
     if num_coded < header.num_frames and "mp4" in header.formats:
         # A table of all frames: what it lists beyond the end of the file is lost. But a sound file
         # may leave frames out by its edit list.
@@ -167,40 +220,32 @@ def _shortfall(
         return None
     if num_coded < header.num_frames:
         return f"its header promises {header.num_frames} frames and {num_coded} are there"
-    if header.seconds - end_seconds > 0.5 / (header.fps or 1):
-        return f"its header promises {header.seconds:.2f} s, its frames end at {end_seconds:.2f} s"
+    if header.seconds - coded.end_seconds > 0.5 / (header.fps or 1):
+        ends = f"its frames end at {coded.end_seconds:.2f} s"
+        return f"its header promises {header.seconds:.2f} s, {ends}"
     return None
 
 
-def _decodable(formats: Sequence[str], packets: list[_Packet]) -> list[_Packet]:
-    """Leave out what cannot be decoded: a recording off the air begins between key frames."""
-    if not STREAMED.intersection(formats):
-        return packets
-    first = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
-    start = packets[first].time
-    return [
-        packet
-        for packet in packets[first:]
-        if start is None or packet.time is None or packet.time >= start
-    ]
-
-
-def _positions(formats: Sequence[str], packets: Sequence[_Packet]) -> dict[int, int] | None:
+def _positions(formats: Sequence[str], times: Times) -> dict[int, int] | None:
     """Frame number of each presentation time, where there is one per frame."""
-    times = sorted({packet.time for packet in packets if packet.time is not None})
     # AVI stores no presentation times; those FFmpeg makes up do not survive B-frames.
-    if len(times) != len(packets) or "avi" in formats:
+    if "avi" in formats or not rises(times):
         return None
-    return {time: position for position, time in enumerate(times)}
+    return {time: position for position, time in enumerate(times) if time is not None}
 
 
-def _misread_by_decord(
-    formats: Sequence[str], packets: Sequence[_Packet], *, reorders: bool
-) -> str | None:
+def _misread_by_decord(coded: _Coded, num_frames: int) -> str | None:
+    formats = coded.header.formats
+    packets = [packet for packet in coded.packets if not packet.is_cut]
+    if len(packets) != num_frames:
+        return (
+            f"its {len(packets)} packets show {num_frames} frames, and decord takes every packet "
+            "for a frame"
+        )
     if misread := {"flv", *STREAMED}.intersection(formats):
         return f"decord seeks to wrong frames in this format, {misread.pop()}"
     if "avi" in formats:
-        return "decord seeks to wrong frames in AVI files with B-frames" if reorders else None
+        return "decord seeks to wrong frames in AVI files with B-frames" if coded.reorders else None
     if len({packet.time for packet in packets} - {None}) != len(packets):
         return "decord finds frames by their presentation times, and some lack one of their own"
     key_time: int | None = None

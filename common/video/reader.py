@@ -12,10 +12,10 @@ A picture whose size changes within a video is brought to the size of the first,
 players do.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self, TypeVar
 
 import av
 import numpy as np
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 Decoder = Literal["auto", "decord", "pyav"]
+
+T = TypeVar("T")
 
 
 class VideoReader(Protocol):
@@ -147,6 +149,14 @@ class FileReader(FrameReader):
             fps=self.facts.fps,
         )
 
+    def try_out(self) -> None:
+        """Decode the last frame, and whatever costs nothing more.
+
+        Raises:
+            UnreadableVideoError: If a frame is damaged or missing.
+        """
+        self.frames([self.num_frames - 1])
+
 
 class _Damage:
     """Whether the frame just decoded can be trusted.
@@ -188,8 +198,13 @@ class PyAVReader(FileReader):
         Raises:
             UnreadableVideoError: At the first that is damaged; missing ones show at the end.
         """
-        for position, _ in self.in_order(range(self.num_frames)):
+        for position, _ in self._sound_frames(range(self.num_frames)):
             yield position
+
+    def try_out(self) -> None:
+        # To the last frame all before it are decoded anyway.
+        for _ in self.walk():
+            pass
 
     def in_order(self, positions: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Decode the file once and hand out some of its frames on the way.
@@ -257,18 +272,24 @@ class AutoReader(FileReader):
 
     decoder = "decord, pyav"
 
+    def try_out(self) -> None:
+        self._of_either(lambda reader: reader.try_out())
+
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        return self._of_either(lambda reader: reader.frames(positions))
+
+    def _of_either(self, ask: Callable[[FileReader], T]) -> T:
         try:
-            return DecordReader(self.path, self.facts).frames(positions)
+            return ask(DecordReader(self.path, self.facts))
         except UnreadableVideoError as error:
             first = error.reason
         try:
-            return PyAVReader(self.path, self.facts).frames(positions)
+            return ask(PyAVReader(self.path, self.facts))
         except UnreadableVideoError as error:
             raise self._unreadable(f"{first}; {error.reason}") from None
 
 
-def open_video(path: Path, decoder: Decoder = "auto") -> VideoReader:
+def open_video(path: Path, decoder: Decoder = "auto") -> FileReader:
     """Open a video; usable in a `with` statement.
 
     Args:

@@ -33,7 +33,7 @@ def probe_all(
     journal: Journal[VideoProbe],
     advance: Advance,
 ) -> dict[str, VideoProbe]:
-    """Open every video and decode its last frame.
+    """Open every video and try it out.
 
     Args:
         paths: Files, or folders of numbered images, by any key; absolute.
@@ -75,6 +75,5 @@ def _opened(path: Path, decoder: Decoder) -> VideoProbe:
     if path.is_dir():
         return VideoProbe(num_frames=len(numbered_images(path)))
     with open_video(path, decoder) as video:
-        # Opening decodes the first frame; a file that ends early fails at the last.
-        video.frames([video.num_frames - 1])
+        video.try_out()
         return VideoProbe(num_frames=video.num_frames, fps=video.fps)
