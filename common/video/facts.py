@@ -121,7 +121,7 @@ def inspect(path: Path, decoder: str) -> VideoFacts:
         width=width,
         fps=coded.header.fps,
         position_of=_positions(formats, times),
-        misread_by_decord=_misread_by_decord(coded, len(times)),
+        misread_by_decord=_misread_by_decord(coded, times),
         shortfall=shortfall,
     )
 
@@ -234,12 +234,12 @@ def _positions(formats: Sequence[str], times: Times) -> dict[int, int] | None:
     return {time: position for position, time in enumerate(times) if time is not None}
 
 
-def _misread_by_decord(coded: _Coded, num_frames: int) -> str | None:
+def _misread_by_decord(coded: _Coded, times: Times) -> str | None:
     formats = coded.header.formats
     packets = [packet for packet in coded.packets if not packet.is_cut]
-    if len(packets) != num_frames:
+    if len(packets) != len(times):
         return (
-            f"its {len(packets)} packets show {num_frames} frames, and decord takes every packet "
+            f"its {len(packets)} packets show {len(times)} frames, and decord takes every packet "
             "for a frame"
         )
     if misread := {"flv", *STREAMED}.intersection(formats):
@@ -248,6 +248,8 @@ def _misread_by_decord(coded: _Coded, num_frames: int) -> str | None:
         return "decord seeks to wrong frames in AVI files with B-frames" if coded.reorders else None
     if len({packet.time for packet in packets} - {None}) != len(packets):
         return "decord finds frames by their presentation times, and some lack one of their own"
+    if not rises(times):
+        return "decord finds frames by their presentation times, and these go back in between"
     key_time: int | None = None
     for packet in packets:
         assert packet.time is not None

@@ -173,8 +173,19 @@ def _are_timed(clues: Clues) -> bool:
 
 def _is_pieced(packets: Sequence[CodedPacket]) -> bool:
     """Whether only the decoder can tell, of every packet."""
-    keys = [packet.time for packet in packets if packet.is_key and packet.time is not None]
-    return not rises([*keys]) or any(packet.is_tiny or packet.is_damaged for packet in packets)
+    if any(packet.is_tiny or packet.is_damaged for packet in packets):
+        return True
+    # A key frame is shown after all that are stored before it, and its leading pictures are too.
+    latest = floor = float("-inf")
+    for packet in packets:
+        if packet.time is None or packet.is_hidden:
+            continue
+        if packet.is_key:
+            floor = latest
+        if packet.time <= floor:
+            return True
+        latest = max(latest, packet.time)
+    return False
 
 
 def _begins_in_doubt(packets: Sequence[CodedPacket], clues: Clues) -> bool:

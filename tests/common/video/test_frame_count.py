@@ -262,6 +262,12 @@ CASES = [
         times=[0, 1, 0, 1],
     ),
     Case(
+        id="joined, times of the second between those of the first",
+        packets=[key(0), other(2), other(4), key(3), other(5)],
+        outcomes={5: [0, 2, 4, 3, 5]},
+        times=[0, 2, 4, 3, 5],
+    ),
+    Case(
         id="no key frame",
         packets=[other(0), other(1), other(2)],
         outcomes={3: [2]},
