@@ -79,11 +79,6 @@ class Layout:
         """Exact size of all objects of a unit that hold some views, rows not compressed."""
         return sum(self.object_bytes(array, block, unit) for block in self.blocks_of(views))
 
-    def total_bytes(self, array: ArraySpec, views: range | None = None) -> int:
-        """Exact size of all objects of an array, or of those that hold some views."""
-        views = range(self.num_views) if views is None else views
-        return sum(self.unit_bytes(array, unit, views) for unit in range(self.num_units))
-
     def objects(self, array: ArraySpec, unit: int, views: range) -> Iterator[tuple[int, str]]:
         """Block and path of every object of an array in a unit that holds some views."""
         for block in self.blocks_of(views):

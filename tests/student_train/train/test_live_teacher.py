@@ -25,7 +25,7 @@ from reskd.student_train.train import runs
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
 from reskd.teacher_cache.read.reader import CacheReader
-from tests.student_train.edit_cache import edit_identity
+from tests.teacher_cache.handling import edit_identity
 from tests.tiny_experiment import (
     ALONE,
     CPU,

@@ -25,8 +25,7 @@ from reskd.student_train.train import run_training as training_run
 from reskd.student_train.train import runs
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
-from tests.student_train.edit_cache import edit_identity, set_identity
-from tests.teacher_cache.handling import extend
+from tests.teacher_cache.handling import edit_identity, extend, set_identity
 from tests.tiny_experiment import ALONE, TinyCache, make_tiny_cache, save_random_teacher
 
 ONE_EPOCH = "student.training.epochs=1"

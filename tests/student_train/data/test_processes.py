@@ -19,7 +19,7 @@ from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import epoch_order
 from reskd.teacher_cache.read.reader import CacheReader
-from tests.student_train.process_rows import NAMES, rows_of, send_rows
+from tests.student_train.data.process_rows import NAMES, rows_of, send_rows
 from tests.tiny_experiment import ALONE, TinyCache, cut_off
 
 VIEW = 1
