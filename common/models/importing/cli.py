@@ -12,13 +12,25 @@ if TYPE_CHECKING:
 
 
 @click.command("import-checkpoint")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--model",
     metavar="NAME",
     help="A name of `reskd models list`, or tsn_ or tsm_ and a timm model; default: what the "
     "tensors are.",
+)
+@click.option(
+    "--weights",
+    metavar="raw|ema|KEY",
+    help="Which weights of a file that holds several: as trained, their moving average, or those "
+    "under a key of the file.",
+)
+@click.option(
+    "--prefix",
+    metavar="TEXT",
+    help="What the names of the network's tensors begin with; the others are left. Usual ones "
+    "(module., model.) need not be said.",
 )
 @click.option(
     "--part",
@@ -62,6 +74,8 @@ def import_checkpoint(
     file: Path,
     folder: Path,
     model: str | None,
+    weights: str | None,
+    prefix: str | None,
     part: "Role | None",
     class_file: Path | None,
     size: int | None,
@@ -73,9 +87,10 @@ def import_checkpoint(
 ) -> None:
     """Make a checkpoint directory DIR of published weights.
 
-    FILE is a .pth or .safetensors file of mmaction2, ResKD, Video Swin, torchvision or timm. It is
-    read without running anything in it. Every tensor must have its place in the model, and arrives
-    there unchanged; else all differences are listed and nothing is written.
+    FILE is a .pth or .safetensors file of mmaction2, ResKD, Video Swin, TSN, TSM, torchvision or
+    timm, also as training programs wrap it. It is read without running anything in it. Every tensor
+    must have its place in the model, and arrives there unchanged; else all differences are listed
+    and nothing is written.
     """
     if overrides and experiment_name is None:
         raise click.UsageError("-o changes an experiment; name it with --experiment.")
@@ -87,6 +102,8 @@ def import_checkpoint(
 
     options = ImportOptions(
         model=model,
+        weights=weights,
+        prefix=prefix,
         role=part,
         classes=None if class_file is None else read_class_names(class_file),
         size=size,

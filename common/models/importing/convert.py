@@ -13,19 +13,22 @@ from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import CheckpointInfo, save_checkpoint
 from reskd.common.models.importing.fit import fit, inflate
+from reskd.common.models.importing.hints import inner_names, unrecognised_text
 from reskd.common.models.importing.known_models import (
     Candidate,
+    UnrecognisedError,
     decide,
     generic_candidate,
     identify,
     is_generic,
+    is_renamed,
     model_spec,
     plain_head,
     short_name,
 )
 from reskd.common.models.importing.names import INDEX_SUFFIX
 from reskd.common.models.importing.parts import Part, choose_part, usual_role
-from reskd.common.models.importing.safe_file import read_tensors
+from reskd.common.models.importing.weights_file import read_weights
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, meta_model
@@ -33,6 +36,7 @@ from reskd.common.storage.atomic_write import atomic_folder
 
 _INSIDE, _HEAD = "backbone.model.", "classifier."
 _RKD_STUDENT_SIZE, _SIZE = 112, 224
+_SHOWN = 8
 _DRIFTED = (
     "the teacher's BatchNorm statistics in an RKD file are not those it was trained with: it ran "
     "in training mode beside the student, which moved them. Import the teacher's own file wherever "
@@ -46,6 +50,10 @@ class ImportOptions:
 
     model: str | None = None
     """Short name of the model; None tells by the tensors."""
+    weights: str | None = None
+    """`raw` or `ema` where the file holds a moving average too, or the place of the weights."""
+    prefix: str | None = None
+    """What the names of the network begin with; None tells by the names."""
     role: Role | None = None
     """Network of an RKD file (None: the student), or role of another file's (None: teacher)."""
     classes: tuple[str, ...] | None = None
@@ -79,7 +87,8 @@ def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already. Name a new folder, or remove it first.")
-    tensors = read_tensors(file)
+    weights = read_weights(file, weights=options.weights, prefix=options.prefix)
+    tensors = weights.tensors
     try:
         source = _recognise(tensors, options)
         classes = _class_names(source.part, tensors, options)
@@ -98,7 +107,8 @@ def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[
         "classifier": "new" if options.init_classifier else "imported",
         "size": info.size,
         "tensors": len(model.state_dict()),
-        "left": len(source.part.left),
+        "left": len(source.part.left) + len(weights.left),
+        "placeholders": list(weights.placeholders),
         "weights_sha256": info.weights_sha256,
         "warnings": warnings,
     }
@@ -116,13 +126,24 @@ class _Source:
 def _recognise(tensors: Mapping[str, Tensor], options: ImportOptions) -> _Source:
     role = options.role or usual_role(tensors)
     wanted = _wanted_spec(options, role)
-    if wanted is not None and is_generic(wanted):
+    try:
+        part, candidate = _candidate(tensors, role, wanted)
+    except UnrecognisedError as error:
+        raise DataError(unrecognised_text(tensors, wanted)) from error
+    return _Source(part=part, candidate=candidate, spec=decide(candidate, wanted))
+
+
+def _candidate(
+    tensors: Mapping[str, Tensor], role: Role, wanted: ModelSpec | None
+) -> tuple[Part, Candidate]:
+    if wanted is not None and is_generic(wanted) and not is_renamed(tensors):
         part = choose_part(tensors, role, plain_head=plain_head(wanted))
         candidate = generic_candidate(part, wanted)
-    else:
-        part = choose_part(tensors, role)
-        candidate = identify(part, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    return _Source(part=part, candidate=candidate, spec=decide(candidate, wanted))
+        if not candidate.names.keys() & inner_names(wanted):
+            raise UnrecognisedError(f"no name is one of {wanted.backbone}")
+        return part, candidate
+    part = choose_part(tensors, role)
+    return part, identify(part, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
 
 
 def _wanted_spec(options: ImportOptions, role: Role) -> ModelSpec | None:
@@ -267,9 +288,16 @@ def _size(source: _Source, options: ImportOptions) -> int:
     return _SIZE if usual is None else usual.size
 
 
+def _placeholder_lines(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"not loaded, beside the weights: {', '.join(names[:_SHOWN])}{more}"]
+
+
 def import_text(result: Mapping[str, Any]) -> str:
     """The result for a person."""
-    left = f", {result['left']} tensors of its other network left" if result["left"] else ""
+    left = f", {result['left']} other tensors of it left" if result["left"] else ""
     model = (
         f"{result['model']}, {result['classes']} classes ({result['classifier']} classifier), "
         f"frames of {result['size']} px"
@@ -278,6 +306,7 @@ def import_text(result: Mapping[str, Any]) -> str:
         f"{result['role']} {result['checkpoint']}",
         model,
         f"{result['tensors']} tensors from {result['source']} ({result['layout']} layout{left})",
+        *_placeholder_lines(result["placeholders"]),
         *(f"warning: {warning}" for warning in result["warnings"]),
     ]
     return "\n".join(lines)

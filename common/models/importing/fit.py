@@ -152,6 +152,7 @@ def _inflate_one(name: str, tensor: Tensor, wanted: Mapping[str, tuple[int, ...]
 def _checked(key: str, tensor: Tensor, wanted: Tensor, misfits: Misfits) -> Tensor:
     if tensor.shape != wanted.shape:
         misfits.other_shape.append(f"{key} {tuple(tensor.shape)} instead of {tuple(wanted.shape)}")
+        return tensor  # whose values nobody needs, and which may be of any length
     if tensor.dtype in _HALVES and wanted.dtype == torch.float32:
         tensor = tensor.float()
     if tensor.dtype != wanted.dtype:

@@ -6,7 +6,7 @@ after `tsn_`, `tsm_` or `slowonly_` are ResNets of that depth, and what else fol
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,9 +15,15 @@ from pydantic import TypeAdapter
 
 from reskd.common.errors import DataError
 from reskd.common.experiment import ModelSpec
+from reskd.common.models.importing.efficientnet_names import (
+    STEM,
+    efficientnet_size,
+    timm_efficientnet_names,
+)
 from reskd.common.models.importing.names import (
     is_shifted,
     resnet_backbone,
+    shifts_elsewhere,
     swin_backbone,
     timm_resnet_name,
     video_swin_names,
@@ -30,6 +36,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _SHORT_RESNET = re.compile(r"r(18|34|50|101|152)")
 _PLAIN_RESNET = re.compile(r"resnet(18|34|50|101|152)")
 _OVER_FRAMES: Final = ("tsn", "tsm", "slowonly")
+_RESNET_STARTS: Final = tuple(f"layer1.0.conv1.{rest}" for rest in ("weight", "conv.", "net."))
 EXAMPLES: Final = "tsn_r50, tsn_r152, tsm_r50, slowonly_r50, swin3d_t, swin3d_s, swin3d_b, r3d_18"
 
 
@@ -103,6 +110,15 @@ def generic_candidate(part: Part, spec: ModelSpec) -> Candidate:
     )
 
 
+def is_renamed(keys: Iterable[str]) -> bool:
+    """Whether the names are those of a port of timm's networks, so that --model cannot fit them."""
+    return any(key.endswith(STEM) for key in keys)
+
+
+class UnrecognisedError(DataError):
+    """The names are those of no network this program has."""
+
+
 def identify(part: Part, shapes: Shapes) -> Candidate:
     """Tell by names and shapes what a network is.
 
@@ -111,12 +127,15 @@ def identify(part: Part, shapes: Shapes) -> Candidate:
         shapes: Shapes of all tensors by the file's keys.
 
     Raises:
-        DataError: If it is no network this program has.
+        UnrecognisedError: If the names say nothing.
+        DataError: If it is a network this program does not have.
     """
     inside = {name: shapes[key] for name, key in part.backbone.items()}
+    if STEM in inside:
+        return _efficientnet(part, inside)
     if any(name.endswith("attn.relative_position_bias_table") for name in inside):
         return _swin(part, inside)
-    if any(name.startswith(("layer1.0.conv1.weight", "layer1.0.conv1.conv.")) for name in inside):
+    if any(name.startswith(_RESNET_STARTS) for name in inside):
         return _resnet(part, inside)
     if "stem.0.weight" in inside or len(inside.get("features.0.0.0.weight", ())) == 5:
         return _torchvision(part, inside)
@@ -126,11 +145,18 @@ def identify(part: Part, shapes: Shapes) -> Candidate:
             "from torchvision's weights in training instead: recognizer: torchvision, pretrained: "
             "true."
         )
-    shown = ", ".join(list(part.backbone.values())[:6]) or "none"
-    raise DataError(
-        "its names are those of no network this program recognises: "
-        f"{shown}, … Say which it is with --model; known are {EXAMPLES} and their like, and tsn_ "
-        "or tsm_ with the name of any timm model."
+    raise UnrecognisedError(f"no network known has such names: {list(inside)[:6]}")
+
+
+def _efficientnet(part: Part, inside: Shapes) -> Candidate:
+    size = efficientnet_size(inside)
+    renamed = {} if size is None else timm_efficientnet_names(inside, size)
+    return Candidate(
+        recognizers=("tsn",),
+        backbone=None if size is None else f"tf_efficientnet_{size}",
+        described="an EfficientNet that pads as TensorFlow does",
+        names=_reversed(part, renamed),
+        of_images=True,
     )
 
 
@@ -152,6 +178,12 @@ def _resnet(part: Part, inside: Shapes) -> Candidate:
     recognizers: tuple[str, ...]
     images = False
     stem = next((shape for name, shape in inside.items() if renamed[name] == "conv1.weight"), ())
+    if place := shifts_elsewhere(inside):
+        raise DataError(
+            f"it holds a ResNet whose temporal shifts are not where TSM has them ({place}). Models "
+            "here shift before the first convolution of each block, of every second one in deep "
+            "networks."
+        )
     if len(stem) == 5:
         recognizers, described = ("slowonly",), "a ResNet with kernels over time"
     elif is_shifted(inside):

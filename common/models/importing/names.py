@@ -6,6 +6,7 @@ ResNets take timm's names, which are torchvision's too and pass unchanged; mmact
     conv1.bn.bias                     -> bn1.bias
     layer2.0.conv3.conv.weight        -> layer2.0.conv3.weight
     layer2.0.conv1.conv.net.weight    -> layer2.0.conv1.weight        (inside TSM's shift)
+    layer2.0.conv1.net.weight         -> layer2.0.conv1.weight        (TSM's own repository)
     layer2.0.downsample.conv.weight   -> layer2.0.downsample.0.weight
     layer2.0.downsample.bn.bias       -> layer2.0.downsample.1.bias
 
@@ -37,6 +38,10 @@ _CONV_MODULE = re.compile(
     r"(?P<place>layer\d+\.\d+\.)?(?P<layer>conv\d+|downsample)\.(?P<kind>conv|bn)\."
     r"(?P<shift>net\.)?(?P<leaf>\w+)"
 )
+_SHIFTED = re.compile(r"layer(\d+)\.(\d+)\.conv1\.(?:conv\.)?net\.weight")
+_NET: Final = ".net."
+_MANY_BLOCKS: Final = 23  # from this depth of layer3 on TSM shifts every second block
+_ANY_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
 _RESNET_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(conv\d)\.")
 _RESNETS: Final[Mapping[tuple[tuple[int, ...], bool], str]] = {
     ((2, 2, 2, 2), False): "resnet18",
@@ -62,7 +67,7 @@ def timm_resnet_name(name: str) -> str:
     """Name of a ResNet tensor here, from its name in mmaction2 or torchvision."""
     match = _CONV_MODULE.fullmatch(name)
     if match is None:
-        return name
+        return name.replace(_NET, ".") if _SHIFTED.fullmatch(name) else name
     layer, is_conv = match["layer"], match["kind"] == "conv"
     if layer == "downsample":
         layer = f"downsample.{0 if is_conv else 1}"
@@ -73,7 +78,22 @@ def timm_resnet_name(name: str) -> str:
 
 def is_shifted(names: Iterable[str]) -> bool:
     """Whether convolutions are wrapped in a temporal shift, as TSM's are."""
-    return any(".conv.net." in name for name in names)
+    return any(_SHIFTED.fullmatch(name) for name in names)
+
+
+def shifts_elsewhere(names: Iterable[str]) -> str | None:
+    """A place where a ResNet shifts and TSM does not, or the other way round; None if all agree."""
+    names = list(names)
+    shifted = {name for name in names if _NET in name}
+    if not shifted:
+        return None
+    places = {match.groups() for name in names if (match := _ANY_BLOCK.match(name))}
+    deep = len({block for stage, block in places if stage == "3"}) >= _MANY_BLOCKS
+    found = {match.groups() for name in shifted if (match := _SHIFTED.fullmatch(name))}
+    wanted = {(stage, block) for stage, block in places if int(block) % (2 if deep else 1) == 0}
+    odd = sorted(name for name in shifted if not _SHIFTED.fullmatch(name))
+    odd += [f"layer{stage}.{block}.conv1" for stage, block in sorted(found ^ wanted)]
+    return odd[0] if odd else None
 
 
 def resnet_backbone(timm_names: Iterable[str]) -> str | None:

@@ -5,7 +5,8 @@
 | mmaction2, Video Swin, ResKD's teachers | `backbone.` | `cls_head.fc_cls.` |
 | ResKD's distilled students (RKD), student | `backbone.low_res_path.` | same |
 | same file, teacher | `backbone.high_res_path.` | `cls_head.fc_cls_t.`, or none |
-| torchvision, timm, Swin's releases | none | `fc.`, `head.`, ... |
+| repositories of TSN and TSM | `base_model.` | `new_fc.` |
+| torchvision, timm, Swin's releases | none, or `backbone.` | `fc.`, `head.`, ... |
 
 Source: ResKD reference, the names of its saved files.
 """
@@ -17,7 +18,7 @@ from typing import Literal
 from reskd.common.errors import DataError
 from reskd.common.experiment import Role
 
-FileLayout = Literal["rkd", "mmaction", "plain"]
+FileLayout = Literal["rkd", "mmaction", "tsn", "plain"]
 
 _PATHS: Mapping[Role, str] = {
     "student": "backbone.low_res_path.",
@@ -25,7 +26,8 @@ _PATHS: Mapping[Role, str] = {
 }
 _HEADS: Mapping[Role, str] = {"student": "cls_head.fc_cls.", "teacher": "cls_head.fc_cls_t."}
 # Longer ones first: timm's Swin says `head.fc.`, torchvision's and Swin's own `head.`.
-_PLAIN_HEADS = ("head.fc.", "head.", "fc.", "classifier.1.", "classifier.")
+PLAIN_HEADS = ("head.fc.", "head.", "fc.", "classifier.1.", "classifier.", "_fc.")
+_TSN_BACKBONE, _TSN_HEAD = "base_model.", "new_fc."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +70,14 @@ def choose_part(keys: Iterable[str], role: Role, *, plain_head: str | None = Non
         )
     if _is_rkd(keys):
         return _rkd_part(keys, role)
+    if any(key.startswith(_TSN_BACKBONE) for key in keys):
+        return _part(keys, "tsn", role, _TSN_BACKBONE, _TSN_HEAD)
+    found = next((head for head in PLAIN_HEADS if any(key.startswith(head) for key in keys)), None)
     if any(key.startswith("backbone.") for key in keys):
-        return _part(keys, "mmaction", role, "backbone.", _HEADS["student"])
-    if plain_head is None:
-        plain_head = next(
-            (head for head in _PLAIN_HEADS if any(key.startswith(head) for key in keys)), "fc."
-        )
-    return _part(keys, "plain", role, "", plain_head)
+        if found is None or any(key.startswith("cls_head.") for key in keys):
+            return _part(keys, "mmaction", role, "backbone.", _HEADS["student"])
+        return _part(keys, "plain", role, "backbone.", found)
+    return _part(keys, "plain", role, "", plain_head or found or "fc.")
 
 
 def _is_rkd(keys: Iterable[str]) -> bool:

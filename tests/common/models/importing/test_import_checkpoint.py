@@ -193,7 +193,7 @@ def test_rkd_file_gives_its_student(role: str | None, tmp_path: Path) -> None:
     assert torch.equal(ours["classifier.weight"], student["fc.weight"])
     assert (result["role"], result["size"], result["warnings"]) == ("student", 112, [])
     assert result["left"] == len(teacher) - 2
-    assert f"{result['left']} tensors of its other network left" in import_text(result)
+    assert f"{result['left']} other tensors of it left" in import_text(result)
 
 
 def test_rkd_file_gives_its_teacher_with_a_warning(tmp_path: Path) -> None:
