@@ -7,6 +7,7 @@ and decides. To decode is costly, so a file is taken at its packets' word where 
 else its beginning is decoded, and the whole of it only where that tells too little.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -30,6 +31,9 @@ EMPTY_PICTURE_BYTES = 19
 MOST_LEADING = 64
 """Pictures whose references may lie before the first key frame follow it directly; no codec lets
 more than 32 of them wait."""
+
+LEAP_FRAMES = 1.5
+"""Between open groups of pictures, more of the usual time between frames is a joint."""
 
 JOIN_SECONDS = 0.5
 """Where times leap by more, a transport stream is joined to another."""
@@ -176,16 +180,26 @@ def _is_pieced(packets: Sequence[CodedPacket]) -> bool:
     if any(packet.is_tiny or packet.is_damaged for packet in packets):
         return True
     # A key frame is shown after all that are stored before it, and its leading pictures are too.
-    latest = floor = float("-inf")
+    ends, latest, is_open = [float("-inf")], float("-inf"), False
+    key_time = latest
     for packet in packets:
         if packet.time is None or packet.is_hidden:
             continue
         if packet.is_key:
-            floor = latest
-        if packet.time <= floor:
+            ends.append(latest)
+            key_time = packet.time
+        if packet.time <= ends[-1]:
             return True
+        is_open |= packet.time < key_time
         latest = max(latest, packet.time)
-    return False
+    return is_open and _leaps(packets, ends[2:])
+
+
+def _leaps(packets: Sequence[CodedPacket], ends: Sequence[float]) -> bool:
+    """Whether time passes without frames after groups of pictures: what follows lacks them."""
+    times = sorted(packet.time for packet in packets if packet.time is not None)
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    return any(times[bisect_right(times, end)] - end > LEAP_FRAMES * step for end in ends)
 
 
 def _begins_in_doubt(packets: Sequence[CodedPacket], clues: Clues) -> bool:

@@ -268,6 +268,18 @@ CASES = [
         times=[0, 2, 4, 3, 5],
     ),
     Case(
+        id="joined, an open group a while after what it followed",
+        packets=[key(0), other(2), other(1), key(20), other(18), other(19), other(21)],
+        outcomes={7: [0, 1, 2, 20, 21]},
+        times=[0, 1, 2, 20, 21],
+    ),
+    Case(
+        id="closed groups with a pause: at their word",
+        packets=[key(0), other(2), other(1), key(20), other(22), other(21)],
+        outcomes={},
+        times=[0, 1, 2, 20, 21, 22],
+    ),
+    Case(
         id="no key frame",
         packets=[other(0), other(1), other(2)],
         outcomes={3: [2]},
