@@ -1,1 +1,1 @@
-"""Stage one: run the teacher once over every stored view and keep what it said."""
+"""Stage one: run the teacher once over every stored view and keep its outputs."""

@@ -1,4 +1,4 @@
-"""The card of a cache (info.py) for a person."""
+"""The card of a cache as text; info.py collects its facts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

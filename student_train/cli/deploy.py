@@ -56,9 +56,10 @@ def extract_features(
     from reskd.common.console import emit
     from reskd.common.devices import choose_device
     from reskd.common.errors import StoppedShortError
-    from reskd.student_train.deploy import extract_features as extraction
+    from reskd.student_train.deploy.extract_features import extract_features as extract
+    from reskd.student_train.deploy.extract_features import extraction_text
 
-    result = extraction.extract_features(
+    result = extract(
         run,
         source,
         out,
@@ -67,7 +68,7 @@ def extract_features(
         batch_size=batch_size,
         device=choose_device(device),
     )
-    emit(result, as_json=as_json, text=extraction.extraction_text(result))
+    emit(result, as_json=as_json, text=extraction_text(result))
     if result["failed"]:
         raise StoppedShortError(
             f"{result['failed']} videos could not be read and are not in {out}. Fix or remove "
@@ -117,9 +118,10 @@ def predict(
         raise click.UsageError("--step is the distance of windows; give their length: --window.")
     from reskd.common.console import emit
     from reskd.common.errors import StoppedShortError
-    from reskd.student_train.deploy import predict as prediction
+    from reskd.student_train.deploy.predict import predict as predict_videos
+    from reskd.student_train.deploy.predict import prediction_text
 
-    result = prediction.predict(
+    result = predict_videos(
         run,
         videos,
         k=k,
@@ -128,7 +130,7 @@ def predict(
         step_seconds=step,
         device=device,
     )
-    emit(result, as_json=as_json, text=prediction.prediction_text(result))
+    emit(result, as_json=as_json, text=prediction_text(result))
     if result["failed"]:
         raise StoppedShortError(
             f"{result['failed']} of {len(videos)} videos could not be read to their end, for the "
@@ -160,14 +162,15 @@ def export(
     and the command ends with exit code 3.
     """
     from reskd.common.console import emit
-    from reskd.student_train.deploy import export as exporting
+    from reskd.student_train.deploy.export import export as export_network
+    from reskd.student_train.deploy.export import export_text
 
     if kind is None:
         if out.suffix not in (".pt2", ".onnx"):
             raise click.UsageError(f"OUT ends in .pt2 or .onnx, or give --format; got {out}")
         kind = "pt2" if out.suffix == ".pt2" else "onnx"
-    result = exporting.export(run, out, format=kind, check=check)
-    emit(result, as_json=as_json, text=exporting.export_text(result))
+    result = export_network(run, out, format=kind, check=check)
+    emit(result, as_json=as_json, text=export_text(result))
 
 
 @click.command("benchmark")
@@ -228,11 +231,12 @@ def benchmark(
     reads them in one thread, and reading and running them one after the other.
     """
     from reskd.common.console import emit
-    from reskd.student_train.deploy import benchmark as measuring
+    from reskd.student_train.deploy.benchmark import BenchmarkOptions, benchmark_text
+    from reskd.student_train.deploy.benchmark import benchmark as measure
 
-    result = measuring.benchmark(
+    result = measure(
         source,
-        measuring.BenchmarkOptions(
+        BenchmarkOptions(
             size=size,
             num_frames=num_frames,
             batch_size=batch_size,
@@ -243,4 +247,4 @@ def benchmark(
         index_path=index_path,
         max_videos=max_videos,
     )
-    emit(result, as_json=as_json, text=measuring.benchmark_text(result))
+    emit(result, as_json=as_json, text=benchmark_text(result))

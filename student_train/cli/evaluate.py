@@ -103,8 +103,13 @@ def evaluate(
     _check_outputs(scores_file, class_table, report, cache, several=len(every) > 1)
     from reskd.common.console import emit
     from reskd.student_train.distributed import joined_processes
-    from reskd.student_train.evaluate import measure as evaluation
-    from reskd.student_train.evaluate import results as found
+    from reskd.student_train.evaluate.measure import evaluate_runs, write_scores
+    from reskd.student_train.evaluate.results import (
+        evaluation_json,
+        evaluation_text,
+        results_of,
+        write_class_table,
+    )
 
     given = _given_experiment(experiment, overrides, every)
     if cache is not None:
@@ -113,7 +118,7 @@ def evaluate(
         check_cache(cache)  # before hours of work
     fields = {**protocol, "crops": None if crops is None else int(crops)}
     with joined_processes(device) as processes:
-        measured = evaluation.evaluate_runs(
+        measured = evaluate_runs(
             every,
             index_path=index_path,
             split=split,
@@ -123,15 +128,15 @@ def evaluate(
         )
         if not processes.is_first:
             return
-    results = found.results_of(measured)
-    result = found.evaluation_json(results)
+    results = results_of(measured)
+    result = evaluation_json(results)
     if scores_file is not None:
-        evaluation.write_scores(scores_file, measured[0])
+        write_scores(scores_file, measured[0])
         result["scores"] = str(scores_file.absolute())
     if class_table is not None:
-        found.write_class_table(class_table, results)
+        write_class_table(class_table, results)
         result["per_class"] = str(class_table.absolute())
-    text = found.evaluation_text(results, result)
+    text = evaluation_text(results, result)
     if report is not None:
         from reskd.student_train.report.collect import write_report
 

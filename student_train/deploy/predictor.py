@@ -164,14 +164,11 @@ def load_predictor(
         clips: Clips per video, at least 1, spread over it; their probabilities are averaged.
 
     Returns:
-        The network in eval mode on that device, with `top`, `probabilities` and `windows` for
-        videos, and `predict` for uint8 clips (V, T, 3, H, W). Probabilities are float32 (K,) in the
-        order of `info.classes`: they add up to 1, or, of a network that was trained with
+        The network in eval mode on that device: `top` names the most probable classes of a video,
+        `probabilities` gives all of them, `windows` those of a long video with times in seconds,
+        `predict` those of uint8 clips (V, T, 3, H, W). Probabilities are float32 (K,) in the order
+        of `info.classes`: they add up to 1, or, of a network that was trained with
         training.labels.kind any_of, each lies in [0, 1].
-
-    Returns:
-        A predictor: `top` names the most probable classes of a video, `probabilities` gives all
-        (K,), `windows` those of a long video with times in seconds.
 
     Raises:
         DataError: If there is no checkpoint, it is damaged, or there is no such device.

@@ -137,8 +137,6 @@ def calibration_error(
     scores_NK: NDArray[np.floating],
     targets_NK: NDArray[np.bool_],
     predicted_N: NDArray[np.bool_],
-    *,
-    bins: int = CALIBRATION_BINS,
 ) -> float:
     """Expected calibration error: how far a prediction's probability is from how often it is right.
 
@@ -168,7 +166,9 @@ def calibration_error(
     # as a sign that all are logits.
     stated_N = np.minimum(stated_N, np.nextafter(1, 0))
     return binary_calibration_error(
-        torch.from_numpy(stated_N), torch.from_numpy(right_N.astype(np.int64)), n_bins=bins
+        torch.from_numpy(stated_N),
+        torch.from_numpy(right_N.astype(np.int64)),
+        n_bins=CALIBRATION_BINS,
     ).item()
 
 

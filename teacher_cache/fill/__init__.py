@@ -1,1 +1,1 @@
-"""Run the teacher and write what it said, unit by unit."""
+"""Run the teacher and write its outputs, unit by unit."""

@@ -1,4 +1,4 @@
-"""How well `reskd cache plan` foretells the size of a cache and the time that it takes.
+"""How well `reskd cache plan` predicts the size of a cache and the time that it takes.
 
     python -m tests.benchmarks.plan_time --json
 

@@ -162,7 +162,7 @@ class _Pool:
         yield outcome
 
     def _bury(self, child: _Child) -> Iterator[tuple[Trial, VideoCheck]]:
-        """A child has died, or speaks no sense."""
+        """A child has died, or sends what is no message."""
         # One that closed its end and lives on would be waited for without end.
         child.process.join(timeout=1)
         child.process.kill()

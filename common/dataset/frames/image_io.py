@@ -7,7 +7,7 @@ since 0.29. Higher levels of PNG cost up to three times the time for a tenth of 
 colours are stored at half size (4:2:0), as those of nearly all video are.
 
 Pictures are made smaller with antialias: a film of 1080 lines loses two of three at 360, and
-without it fine texture turns into noise. Later resizes are without, as ever (preprocess.py).
+without it fine texture turns into noise. Later resizes are done without (preprocess.py).
 """
 
 import io

@@ -56,7 +56,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "teacher"
 
 
-def test_checkpoint_loaded_answers_exactly_as_the_one_saved(tmp_path: Path) -> None:
+def test_checkpoint_loaded_predicts_exactly_as_the_one_saved(tmp_path: Path) -> None:
     model = make_model()
     info = save(tmp_path, model)
     loaded, loaded_info = load_checkpoint(tmp_path)

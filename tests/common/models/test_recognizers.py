@@ -13,7 +13,7 @@ from reskd.common.models.registry import build_model, meta_model
 from tests.common.models.networks import SMALL_NETWORKS, BuiltNetwork, SmallNetwork, build, spec
 
 
-def test_recognizer_answers_each_clip_by_itself_and_always_the_same(small: BuiltNetwork) -> None:
+def test_recognizer_scores_each_clip_by_itself_and_always_the_same(small: BuiltNetwork) -> None:
     network, model = small
     clips = network.clips(batch=2)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_recognizer_names_stages_that_it_has(small: BuiltNetwork) -> None:
 @pytest.mark.parametrize(
     "network", SMALL_NETWORKS[:4], ids=[network.id for network in SMALL_NETWORKS[:4]]
 )
-def test_recognizer_from_its_checkpoint_answers_as_before(
+def test_recognizer_from_its_checkpoint_predicts_as_before(
     network: SmallNetwork, tmp_path: Path
 ) -> None:
     model, clips = build(network.spec), network.clips()

@@ -60,7 +60,7 @@ def attention(x: Tensor, state: State, name: str, *, heads: int, shifted: bool) 
     place = place * window[2] + (moved % window)[:, 2]
     cells = int(window.prod())
     bias = bias_of_pairs(state[f"{name}.relative_position_bias_table"], cells)
-    answer = torch.zeros_like(tokens)
+    output = torch.zeros_like(tokens)
     rows_of_windows = (of_window * cells + place).argsort().view(-1, cells)
     assert len(rows_of_windows) == int(windows_per_axis.prod())
     for rows in rows_of_windows:
@@ -76,8 +76,8 @@ def attention(x: Tensor, state: State, name: str, *, heads: int, shifted: bool) 
             scores = q @ k.T * width_of_head**-0.5 + bias[head] - 100.0 * apart
             mixed.append(scores.softmax(dim=1) @ v)
         joined = torch.cat(mixed, dim=1)
-        answer[rows] = linear(joined, state[f"{name}.proj.weight"], state[f"{name}.proj.bias"])
-    return answer.view_as(padded)[:steps, :height, :width]
+        output[rows] = linear(joined, state[f"{name}.proj.weight"], state[f"{name}.proj.bias"])
+    return output.view_as(padded)[:steps, :height, :width]
 
 
 def norm(x: Tensor, state: State, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""TSN over timm backbones: against its own definition, and against the reference's answers."""
+"""TSN over timm backbones: against its own definition, and against the reference's outputs."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class ScaledFrames(nn.Module):
         return frames_N3HW[:, :1] * torch.arange(1.0, 5.0).view(1, 4, 1, 1)
 
 
-def test_tsn_answer_has_the_stated_shapes() -> None:
+def test_tsn_output_has_the_stated_shapes() -> None:
     model = build_model(TINY, num_classes=7).eval()
     with torch.no_grad():
         output = model(torch.randn(2, 3, 3, 64, 64))
@@ -216,7 +216,7 @@ def test_complexity_counts_parameters_of_backbone_and_classifier() -> None:
     assert cost.parameters == 25_557_032  # as torchvision states for its ResNet-50
 
 
-# What the reference system answers, from weights and inputs that are functions of their names.
+# What the reference system computes from weights and inputs that are functions of their names.
 
 SHARED = Path(os.environ.get("RESKD_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
 REFERENCE = SHARED.parent / "reference"
@@ -224,7 +224,7 @@ REFERENCE = SHARED.parent / "reference"
 
 def reference_weights() -> ModuleType:
     if not (REFERENCE / "weights.py").is_file():
-        pytest.skip("the reference's answers are not at hand")
+        pytest.skip("the reference's outputs are not at hand")
     spec = spec_from_file_location("reference_weights", REFERENCE / "weights.py")
     assert spec is not None
     assert spec.loader is not None
@@ -283,7 +283,7 @@ def largest_error(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> f
     ("case", "shape"),
     [("64", (2, 4, 3, 64, 64)), ("112", (1, 16, 3, 112, 112)), ("224", (1, 4, 3, 224, 224))],
 )
-def test_resnet50_answers_as_the_reference(
+def test_resnet50_gives_the_outputs_of_the_reference(
     case: str, shape: tuple[int, ...], golden: tuple[ModuleType, TSN]
 ) -> None:
     weights, model = golden

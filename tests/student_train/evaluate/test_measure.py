@@ -133,18 +133,18 @@ def test_evaluate_equals_accuracy_counted_video_by_video(
     run = _checkpoint(seven_classes, tmp_path / "run", role=role)
     model, _ = load_checkpoint(run)
     index = read_index(seven_classes.parent / "index.jsonl")
-    entries, processes, predictions = index.split("train"), [], set()
+    entries, ranks, predictions = index.split("train"), [], set()
     for entry in entries:
         clip = _test_clip(seven_classes, index, entry, SIZES[role])
         with torch.inference_mode():
             order = model(clip[None]).logits_BK[0].argsort(descending=True).tolist()
-        processes.append(order.index(entry.labels[0]))
+        ranks.append(order.index(entry.labels[0]))
         predictions.add(order[0])
     assert len(predictions) > 1  # else a network that ignores its input would pass
     result = _evaluate(run, "train")
     assert result["videos"] == 9
-    assert result["top1"] == pytest.approx(sum(rank < 1 for rank in processes) / 9)
-    assert result["top5"] == pytest.approx(sum(rank < 5 for rank in processes) / 9)
+    assert result["top1"] == pytest.approx(sum(rank < 1 for rank in ranks) / 9)
+    assert result["top5"] == pytest.approx(sum(rank < 5 for rank in ranks) / 9)
     assert 0 < result["top5"] < 1
     assert (result["role"], result["size"], result["failed"]) == (role, SIZES[role], 0)
 

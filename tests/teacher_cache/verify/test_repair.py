@@ -27,7 +27,7 @@ OBJECT = "features/c/0/3/0/0/0/0"
         (lambda cache: flip_a_bit(cache / "features/zarr.json"), []),
     ],
 )
-def test_damage_is_mended_to_the_very_bytes_and_nothing_else_is_touched(
+def test_damage_is_repaired_to_the_very_bytes_and_nothing_else_is_touched(
     tiny_cache: TinyCache, damage: Callable[[Path], None], recomputed: list[int]
 ) -> None:
     whole = tree_of(tiny_cache.cache)
@@ -42,7 +42,7 @@ def test_damage_is_mended_to_the_very_bytes_and_nothing_else_is_touched(
     assert touched == set(recomputed)
 
 
-def test_units_of_an_extension_are_mended_by_the_run_that_wrote_them(
+def test_units_of_an_extension_are_repaired_by_the_run_that_wrote_them(
     tiny_cache: TinyCache,
 ) -> None:
     extend(tiny_cache, views=6, targets=("logit_map",))

@@ -135,11 +135,11 @@ def test_try_all_after_a_video_that_breaks_its_process_tries_the_next_one_afresh
 def test_check_index_quarantines_what_cannot_be_used_and_keeps_other_splits(
     tmp_path: Path,
 ) -> None:
-    ids = ["fine.mp4", "crash_error.mp4", "other.mp4", "mended.mp4"]
+    ids = ["fine.mp4", "crash_error.mp4", "other.mp4", "fixed.mp4"]
     index = make_index(tmp_path, ids, val="other.mp4")
     earlier = [
         BadVideo(id=id_, path="", verdict="corrupt", message="once")
-        for id_ in ("other.mp4", "mended.mp4", "removed.mp4")
+        for id_ in ("other.mp4", "fixed.mp4", "removed.mp4")
     ]
     write_quarantine(quarantine_file(index), earlier)
     report = check_index(plan(index, split="train", jobs=1), try_one=misbehave)

@@ -58,7 +58,7 @@ def stored(tiny_experiment: Path, capsys: Capture) -> Path:
     return with_frames(tiny_experiment, "frames.h5")
 
 
-def test_plan_foretells_what_the_command_then_makes(tiny_experiment: Path, capsys: Capture) -> None:
+def test_plan_predicts_what_the_command_then_makes(tiny_experiment: Path, capsys: Capture) -> None:
     home = tiny_experiment.parent
     before = sorted(home.rglob("*"))
     options = ("--fps", 3, "--split", "train", "--decoder", "pyav")
