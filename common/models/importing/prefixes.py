@@ -59,7 +59,7 @@ def strip_prefixes(tensors: Mapping[str, Tensor], prefix: str | None) -> Strippe
     left: list[str] = []
     if prefix is not None:
         named, left = _under(named, _MARKS.sub("", prefix))
-    beside = set(_beside(named))
+    beside = dict.fromkeys(_beside(named))
     left += beside
     named = {name: value for name, value in named.items() if name not in beside}
     while prefixes := _common(named):
@@ -90,14 +90,16 @@ def _without_marks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
-    inside = {name for name in tensors if name.startswith(prefix) and name != prefix}
-    if not inside:
+    if any(name.startswith(f"{prefix}.") for name in tensors):  # `model` is not `model_ema` too
+        prefix += "."
+    inside = {name: name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
+    if not all(inside.values()) or not inside:
         starts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in tensors))
         raise DataError(
             f"has no name that begins with --prefix {prefix}. Its names begin with {starts[:300]}."
         )
     left = [name for name in tensors if name not in inside]
-    return {name.removeprefix(prefix).lstrip("."): tensors[name] for name in inside}, left
+    return {bare: tensors[name] for name, bare in inside.items()}, left
 
 
 def _beside(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -96,6 +96,12 @@ LAYOUTS = [
     FileOf(id="lightning-raw", content=LIT_EMA, weights="raw"),
     FileOf(id="two-keys", content={"student": OWN, "teacher": OTHER}, weights="student"),
     FileOf(id="two-prefixes", content=TWO_NETWORKS, prefix="student.", left=2),
+    FileOf(
+        id="prefix-that-begins-another",
+        content={"state_dict": under("model.") | under("model_ema.", OTHER)},
+        prefix="model",
+        left=2,
+    ),
     FileOf(id="prefix-without-dot", content=TWO_NETWORKS, prefix="student", left=2),
     FileOf(id="deepspeed", content={"module": OWN, "optimizer": None, "ds_config": {"a": 1}}),
 ]
