@@ -110,11 +110,7 @@ def mean_interval(
 
 
 def paired_difference(
-    first_N: NDArray[np.bool_],
-    second_N: NDArray[np.bool_],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    first_N: NDArray[np.bool_], second_N: NDArray[np.bool_]
 ) -> tuple[float, Interval]:
     """How much larger the first share is, measured on the same videos in every draw.
 
@@ -130,7 +126,7 @@ def paired_difference(
     if first_N.shape != second_N.shape:
         raise ValueError(f"not of the same videos: {first_N.shape} and {second_N.shape}")
     difference_N = first_N.astype(np.float32) - second_N
-    return float(difference_N.mean()), mean_interval(difference_N, seed=seed, resamples=resamples)
+    return float(difference_N.mean()), mean_interval(difference_N)
 
 
 def calibration_error(

@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reskd.common.experiment import ClipSpec, ViewSpec
-from reskd.common.video import views as view_params
-from reskd.common.video.views import ViewParams, columns, draw_view, failed_row, short_side_size
+from reskd.common.video.views import (
+    FAILED,
+    OK,
+    ViewParams,
+    columns,
+    draw_view,
+    failed_row,
+    short_side_size,
+)
 
 Crop = Literal["multi_scale", "random_resized"]
 
@@ -64,7 +71,7 @@ def test_row_of_a_view_is_named_by_columns_and_read_back() -> None:
         "flip": 1,
         "frame_height": 256,
         "frame_width": 340,
-        "status": view_params.OK,
+        "status": OK,
     }
     assert ViewParams.from_row(row) == VIEW
 
@@ -79,7 +86,7 @@ def test_row_of_a_drawn_view_is_read_back(crop: Crop) -> None:
 
 def test_row_of_unreadable_video_has_status_failed_and_is_no_view() -> None:
     row = failed_row(3)
-    assert row.tolist() == [-1] * 10 + [view_params.FAILED]
+    assert row.tolist() == [-1] * 10 + [FAILED]
     assert len(row) == len(columns(3))
     with pytest.raises(ValueError, match="could not be read"):
         ViewParams.from_row(row)

@@ -14,8 +14,7 @@ from reskd.common.distill import encoding
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
-from reskd.student_train.train import meters as figures
-from reskd.student_train.train import runs, task
+from reskd.student_train.train import meters, runs, task
 from reskd.student_train.train.reproduce import recovery_hint, reproduce
 from tests.tiny_experiment import ALONE, TinyCache
 
@@ -161,7 +160,7 @@ def test_folder_without_a_step_is_refused(tmp_path: Path) -> None:
 def test_exploding_loss_stops_the_run(
     tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "EXPLODED", 0.5)
-    monkeypatch.setattr(figures, "_ENOUGH_PARTS", 1)
+    monkeypatch.setattr(meters, "EXPLODED", 0.5)
+    monkeypatch.setattr(meters, "_ENOUGH_PARTS", 1)
     with pytest.raises(StoppedShortError, match="that of the epoch was far less at epoch 0"):
         _train(tiny_cache, tmp_path / "run")

@@ -21,8 +21,7 @@ from reskd.student_train.evaluate import inference
 from reskd.student_train.evaluate.measure import evaluate_runs
 from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.run.log import read_events
-from reskd.student_train.train import run_training as training_run
-from reskd.student_train.train import runs
+from reskd.student_train.train import run_training, runs
 from reskd.student_train.train.validation import LOGGED
 from tests.student_train.two_processes import WORLD, in_one_group
 from tests.tiny_experiment import ALONE, TinyCache
@@ -65,8 +64,8 @@ def _second_has_no_videos(cache: TinyCache, processes: ProcessGroup) -> list[str
     opened = open_entry if processes.is_first else refuse
     said: list[str] = []
     with (
-        patch.object(training_run, "open_entry", opened),
-        patch.object(training_run, "say", said.append),
+        patch.object(run_training, "open_entry", opened),
+        patch.object(run_training, "say", said.append),
     ):
         assert "validation" not in _train(cache, "unmeasured", processes)
     return said

@@ -21,8 +21,7 @@ from reskd.common.models.checkpoint import (
 )
 from reskd.student_train.data.cache import open_cache
 from reskd.student_train.run.log import read_events
-from reskd.student_train.train import run_training as training_run
-from reskd.student_train.train import runs
+from reskd.student_train.train import run_training, runs
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
 from tests.teacher_cache.handling import edit_identity, extend, set_identity
@@ -436,7 +435,7 @@ def test_fresh_run_that_stops_leaves_no_older_checkpoint(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_run, "train", stop)
+    monkeypatch.setattr(run_training, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         student("run", "student.training.seed=1", fresh=True)
     with pytest.raises(DataError, match="not a checkpoint directory"):
