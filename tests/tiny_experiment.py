@@ -21,7 +21,8 @@ from reskd.teacher_cache.format.plan import plan_cache
 from tests.video_files import write_video
 
 CLASS_NAMES = ("climb", "dive", "jump", "run", "throw")
-MODEL = "{backbone: test_resnet, backbone_args: {output_stride: 16}, dropout: 0.2}"
+COLOURS = "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
+MODEL = f"{{backbone: test_resnet, backbone_args: {{output_stride: 16}}, dropout: 0.2, {COLOURS}}}"
 OPTIMIZER = "{name: adamw, lr: 0.003, weight_decay: 0.01}"
 CPU = torch.device("cpu")
 ALONE = ProcessGroup(CPU)

@@ -21,7 +21,7 @@ from typing import Any, Final
 from reskd.common.distill.arrays import ArraySpec, Grid, TargetPlan
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment, FeaturesTarget, LogitMapTarget
-from reskd.common.models.registry import complexity
+from reskd.common.models.registry import Complexity, complexity
 from reskd.common.video.views import columns
 
 ARRAYS_OF_LOSS: Final[dict[str, tuple[str, ...]]] = {
@@ -46,6 +46,8 @@ ARRAYS_OF_TARGET: Final[dict[str, tuple[str, ...]]] = {
 FROM_VIDEO_ALONE: Final = frozenset({"frames", "views"})
 """Arrays that need no teacher."""
 
+_MSE: Final = "student.losses.feature_mse"
+_KL: Final = "student.losses.logit_map_kl"
 _MOST_CLASSES: Final = 65535  # class numbers of a top-k map are uint16
 
 
@@ -53,19 +55,22 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     """Work out every array from shapes alone; runs no network and reads no weights.
 
     Raises:
-        ExperimentError: If a backbone is unknown, if features are to be stored on the student's
+        ExperimentError: If a backbone is unknown, if a network does not make the maps that targets
+            or losses ask it for, if features are to be stored on the student's
             grid and that is larger than the teacher's, if the student's losses compare maps that
             have other time steps than the teacher's, or if a logit map is to keep as many classes
             as there are, or more classes than uint16 can name.
     """
     num_frames, small = experiment.clip.num_frames, experiment.required_student()
-    teacher, student = (
-        complexity(model, num_classes=num_classes, num_frames=num_frames, size=size).feature_shape
+    costs = [
+        complexity(model, num_classes=num_classes, num_frames=num_frames, size=size)
         for model, size in (
             (experiment.teacher.model, experiment.views.size),
             (small.model, small.size),
         )
-    )
+    ]
+    _check_maps(experiment, *costs)
+    teacher, student = (cost.feature_shape for cost in costs)
     steps, channels, *_ = teacher
     _check_time_steps(experiment, steps, student[0])
     teacher_grid = (teacher[2], teacher[3])
@@ -96,6 +101,27 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
         feature_grid=grid,
         student_size=student_size,
     )
+
+
+def _check_maps(experiment: Experiment, teacher: Complexity, student: Complexity) -> None:
+    """Whether both networks make the maps that targets and losses name; scores all make."""
+    losses, targets = experiment.required_student().losses, experiment.targets
+    asked = (
+        ("targets.features", targets.features, "teacher", bool(teacher.feature_shape[1])),
+        ("targets.logit_map", targets.logit_map, "teacher", teacher.gives_logit_map),
+        (_MSE, losses.feature_mse, "student", bool(student.feature_shape[1])),
+        (_KL, losses.logit_map_kl, "student", student.gives_logit_map),
+    )
+    for name, wanted, role, given in asked:
+        if wanted and not given:
+            model = getattr(experiment, role).model
+            kind, loss = ("feature map", _MSE) if "feature" in name else ("logit map", _KL)
+            clear = f"{name}: null, {loss}: 0" if role == "teacher" else f"{name}: 0"
+            raise ExperimentError(
+                f"{name} needs a {kind}, which the {role} ({model.recognizer}, {model.backbone}) "
+                f"does not make: it classifies by a head of its own. Set {clear} and distil with "
+                "student.losses.logit_kd, or take another network (`reskd models show` tells)."
+            )
 
 
 def _check_time_steps(experiment: Experiment, teacher_steps: int, student_steps: int) -> None:

@@ -10,7 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from reskd.common.devices import plain_float32
 from reskd.common.errors import ExperimentError
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.video.preprocess import normalize
 
 BATCH_GROUP: Final = 8
 """Clips that share their BatchNorm statistics in mode `batch`: one device's batch as published."""
@@ -95,7 +94,7 @@ class Teacher:
             Feature maps, class scores and, if asked for, the class scores of every location.
         """
         with plain_float32():
-            features, logits = self.model(normalize(clips_BT3HW.to(self.device)))
+            features, logits = self.model(self.model.normalize(clips_BT3HW.to(self.device)))
             logit_map = self.model.logit_map(features).float() if self._logit_map else None
         return TeacherOutput(features.float(), logits.float(), logit_map)
 

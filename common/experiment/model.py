@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from reskd.common.experiment.values import STRICT, ProperFraction
+from reskd.common.experiment.values import STRICT, Fraction, ProperFraction, Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +31,16 @@ class ModelSpec:
     drop_path: ProperFraction = 0.0
     """Chance to skip the last residual branch in training, growing linearly from 0 at the first.
     A teacher that is cached or measured never skips any."""
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    """What is taken from red, green and blue, of values from 0 to 1, before the network sees them.
+    null: what its weights were trained with: those of `start`, else timm's or torchvision's."""
+    std: tuple[Share, Share, Share] | None = None
+    """What the rest is divided by; null as for `mean`."""
+
+    @property
+    def network(self) -> tuple[str, str, dict[str, Any]]:
+        """Recognizer, backbone without the tag of its weights, and arguments: the same network."""
+        return self.recognizer, self.backbone.partition(".")[0], self.backbone_args
 
     def __post_init__(self) -> None:
         if self.start is not None and self.pretrained:

@@ -34,8 +34,9 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import parse_experiment
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import build_model
+from reskd.common.models.registry import build_model, own_colours
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.video.preprocess import IMAGENET, colours_of
 
 FORMAT = "reskd-checkpoint/1"
 WEIGHTS_FILE = "model.safetensors"
@@ -43,6 +44,11 @@ LABELS_FILE = "labels.json"
 CONFIG_FILE = "config.json"
 _RECORD: Final = "reskd"
 """Key in the header of the weights; other programs pass it over."""
+_OTHER_HEAD: Final = (
+    "they are those of an earlier version, which averaged the feature map of every model and "
+    "classified that. The model's own head, which it has now, needs the file it was imported from "
+    "(`reskd import-checkpoint`) or new training."
+)
 _LONGEST_HEADER: Final = 100_000_000
 """Bytes; safetensors takes no longer ones."""
 
@@ -54,7 +60,7 @@ class CheckpointInfo:
     role: Role
     """Which part of the experiment it plays."""
     model: ModelSpec
-    """How to build the network."""
+    """How to build the network, with the mean and std of its input as numbers."""
     size: int
     """Side of the frames it was trained on, in pixels."""
     weights_sha256: str
@@ -103,7 +109,7 @@ def save_checkpoint(
     }
     info = CheckpointInfo(
         role=role,
-        model=spec,
+        model=replace(spec, mean=model.colours.mean, std=model.colours.std),
         size=size,
         weights_sha256=weights_digest(state),
         classes=classes,
@@ -149,11 +155,20 @@ def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
     if record and record["weights_sha256"] != config.get("weights_sha256"):
         labels, config = record.pop("classes"), record
     try:
-        return TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
+        info = TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
     except ValidationError as error:
         raise DataError(
             f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}"
         ) from error
+    return info if info.model.mean and info.model.std else _with_former_colours(info)
+
+
+def _with_former_colours(info: CheckpointInfo) -> CheckpointInfo:
+    """Checkpoints once had no mean and std, for they were the same for all."""
+    colours = IMAGENET
+    if info.model.recognizer == "torchvision":
+        colours = own_colours(info.model)
+    return replace(info, model=replace(info.model, mean=colours.mean, std=colours.std))
 
 
 def _own_record(weights: BinaryIO) -> dict[str, Any]:
@@ -196,7 +211,9 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Recognizer, Checkpo
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise DataError(f"The weights in {folder} do not fit its model: {error}") from error
+        former = "classifier.weight" in state.keys() - model.state_dict().keys()
+        reason = _OTHER_HEAD if former else str(error)
+        raise DataError(f"The weights in {folder} do not fit its model: {reason}") from error
     return model.eval(), info
 
 
@@ -214,7 +231,8 @@ def _read_whole(folder: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
 def start_from(model: Recognizer, spec: ModelSpec) -> None:
     """Fill a fresh network with the weights of the checkpoint directory `spec.start`, if any.
 
-    Everything is taken, except a classifier of another number of classes.
+    Everything is taken, mean and std of its input too where the spec leaves them open, except a
+    classifier of another number of classes.
 
     Raises:
         DataError: If the checkpoint is missing, damaged, or another network.
@@ -223,7 +241,7 @@ def start_from(model: Recognizer, spec: ModelSpec) -> None:
         return
     source, info = load_checkpoint(spec.start)
     own, state = model.state_dict(), source.state_dict()
-    fresh = {f"classifier.{name}" for name in ("weight", "bias")}
+    fresh = model.classifier_tensors
     taken = {
         name: value
         for name, value in state.items()
@@ -238,6 +256,8 @@ def start_from(model: Recognizer, spec: ModelSpec) -> None:
             f"{spec.backbone} {spec.backbone_args}. Name a checkpoint of that network."
         )
     model.load_state_dict(taken, strict=False)
+    colours = source.colours
+    model.colours = colours_of(spec.mean or colours.mean, spec.std or colours.std)
 
 
 def _read_json(path: Path) -> Any:
@@ -264,12 +284,15 @@ def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: Vid
             "trained on, or another teacher."
         )
     wanted, held = experiment.teacher.model, checkpoint.model
-    if (wanted.recognizer, wanted.backbone, wanted.backbone_args) != (
-        held.recognizer,
-        held.backbone,
-        held.backbone_args,
-    ):
+    if wanted.network != held.network:
         raise DataError(
             f"teacher.model asks for {wanted.recognizer} {wanted.backbone} {wanted.backbone_args}, "
             f"the checkpoint {folder} holds {held.recognizer} {held.backbone} {held.backbone_args}."
         )
+    for name in ("mean", "std"):
+        stated, trained = getattr(wanted, name), getattr(held, name)
+        if stated is not None and stated != trained:
+            raise DataError(
+                f"teacher.model.{name} is {list(stated)}, the network in {folder} was made for "
+                f"{list(trained)}. Leave teacher.model.{name} out, which takes the checkpoint's."
+            )

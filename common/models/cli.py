@@ -69,7 +69,7 @@ def show(name: str, size: int | None, frames: int | None, classes: int, as_json:
 
 def _as_text(name: str, about: Mapping[str, Any]) -> str:
     shapes = {
-        key: " x ".join(map(str, about[f"{key}_shape"]))
+        key: " x ".join(map(str, about[f"{key}_shape"] or ["none"]))
         for key in ("clip", "feature", "logit_map", "logits")
     }
     frames, _, side, _ = about["clip_shape"]
@@ -80,6 +80,7 @@ def _as_text(name: str, about: Mapping[str, Any]) -> str:
         f"  features     {shapes['feature']}   (time steps, channels, height, width)",
         f"  logit map    {shapes['logit_map']}   (time steps, height, width, classes)",
         f"  logits       {shapes['logits']}",
+        f"  input        mean {_numbers(about['mean'])}; std {_numbers(about['std'])}",
         f"  cost         {about['gmacs']:.2f} GMACs per clip",
         f"  parameters   {about['parameters']:,}",
         f"  stages       {' '.join(about['stages']) or 'not named'}",
@@ -89,5 +90,5 @@ def _as_text(name: str, about: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _numbers(values: list[int]) -> str:
+def _numbers(values: list[int] | list[float]) -> str:
     return ", ".join(map(str, values)) or "none"

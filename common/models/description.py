@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 
 from reskd.common.experiment import ModelSpec
-from reskd.common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import complexity, meta_model
 
 SIZES: Final = (64, 96, 112, 128, 160, 224, 256)
@@ -26,7 +26,8 @@ def describe(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int) -
 
     Returns:
         Plain values, as `reskd models show --json` prints them. `sizes_taken` and `frames_taken`
-        are those of SIZES and FRAMES the model takes when the other of the two is as given.
+        are those of SIZES and FRAMES the model takes when the other of the two is as given. Shapes
+        of a feature map or a logit map that it does not make are None.
 
     Raises:
         ExperimentError: If there is no such model, or it does not take such clips.
@@ -37,18 +38,22 @@ def describe(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int) -
         "recognizer": spec.recognizer,
         "backbone": spec.backbone,
         "clip_shape": [num_frames, 3, size, size],
-        "feature_shape": list(cost.feature_shape),
-        "logit_map_shape": [cost.feature_shape[0], *cost.feature_shape[2:], num_classes],
+        "feature_shape": list(cost.feature_shape) if cost.feature_shape[1] else None,
+        "logit_map_shape": [cost.feature_shape[0], *cost.feature_shape[2:], num_classes]
+        if cost.gives_logit_map
+        else None,
         "logits_shape": [num_classes],
         "gmacs": round(cost.gmacs, 4),
         "parameters": cost.parameters,
         "stages": list(cost.stage_names),
+        "mean": list(model.colours.mean),
+        "std": list(model.colours.std),
         "sizes_taken": [side for side in SIZES if _takes(model, num_frames, side)],
         "frames_taken": [count for count in FRAMES if _takes(model, count, size)],
     }
 
 
-def _takes(model: LinearRecognizer, num_frames: int, size: int) -> bool:
+def _takes(model: Recognizer, num_frames: int, size: int) -> bool:
     with torch.device("meta"), torch.no_grad():
         try:
             model(torch.empty(1, num_frames, 3, size, size))

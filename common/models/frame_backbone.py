@@ -1,33 +1,48 @@
-"""Any timm model as a network from frames to feature maps."""
+"""Any timm model as a network from frames to features, with its own head or without it."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
-from math import isqrt
-from typing import Any
+from typing import Any, Final
 
 import timm
 import torch
+from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
 from reskd.common.errors import ExperimentError
+from reskd.common.models.timm_head import RawFeatures, TimmHead, map_of_features, timm_head
+
+HEADLESS: Final[Mapping[str, Any]] = {"num_classes": 0, "global_pool": ""}
+"""Settings of timm.create_model that leave the classifier out, and the pooling before it."""
 
 
 class FrameBackbone(nn.Module):
-    """A timm model without its classifier; frames (N, 3, H, W) to feature maps (N, C, h, w)."""
+    """A timm model; frames (N, 3, H, W) to feature maps (N, C, h, w).
+
+    Args:
+        name: Of the model, perhaps with the tag of its weights.
+        pretrained: Start from the weights timm has under that name.
+        args: Further arguments of timm.create_model.
+        settings: Those that decide about the head.
+
+    Raises:
+        ExperimentError: If timm cannot make it so.
+    """
 
     model: Any  # timm's models share methods, not a base class
 
-    def __init__(self, name: str, *, pretrained: bool, args: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool,
+        args: dict[str, Any],
+        settings: Mapping[str, Any] = HEADLESS,
+    ) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
-            raise ExperimentError(
-                f"timm knows no model {name!r}. Some that sound like it: {near or 'none'}; "
-                "`python -c 'import timm; print(timm.list_models())'` lists all."
-            )
+        _require_model(name)
         try:
-            self.model = timm.create_model(
-                name, pretrained=pretrained, num_classes=0, global_pool="", **args
-            )
+            self.model = timm.create_model(name, pretrained=pretrained, **settings, **args)
             self.num_features = int(self.model.num_features)
             self.stage_names = _stage_names(self.model)
             # Channels last: convolutions run up to half as fast again on CPU and GPU alike.
@@ -35,25 +50,56 @@ class FrameBackbone(nn.Module):
         except Exception as error:  # timm refuses arguments with whatever comes to hand
             hint = _where_weights_go(name, args) if pretrained else ""
             raise ExperimentError(
-                f"timm cannot make {name} as a feature map with pretrained: {pretrained} and "
+                f"timm cannot make {name} with pretrained: {pretrained} and "
                 f"backbone_args: {args}: {type(error).__name__}: {error}{hint}"
             ) from error
 
     def forward(self, frames_N3HW: Tensor) -> Tensor:
-        frames_N3HW = frames_N3HW.contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.model.forward_features(frames_N3HW)
-        if features.ndim == 3:
-            return self._map_from_tokens(features)
-        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-            return features.permute(0, 3, 1, 2)
-        return features
+        return self.feature_map(self.raw_features(frames_N3HW))
 
-    def _map_from_tokens(self, tokens_NLC: Tensor) -> Tensor:
-        """Vision transformers: drop class and register tokens, lay the patches out again."""
-        patches_NLC = tokens_NLC[:, getattr(self.model, "num_prefix_tokens", 0) :]
-        count, length, channels = patches_NLC.shape
-        side = isqrt(length)  # frames are square, so the grid is
-        return patches_NLC.transpose(1, 2).reshape(count, channels, side, side)
+    def raw_features(self, frames_N3HW: Tensor) -> RawFeatures:
+        """What the model hands to its own head."""
+        frames_N3HW = frames_N3HW.contiguous(memory_format=torch.channels_last)
+        return self.model.forward_features(frames_N3HW)
+
+    def feature_map(self, features: RawFeatures) -> Tensor:
+        """Raw features as a map (N, C, h, w); (N, 0, 0, 0) where they are none."""
+        features_NChw = map_of_features(self.model, features)
+        if features_NChw is None:
+            first = features if isinstance(features, Tensor) else features[0]
+            return first.new_empty(len(first), 0, 0, 0)
+        return features_NChw
+
+
+def head_of(name: str, args: dict[str, Any]) -> TimmHead:
+    """How a timm model classifies.
+
+    Raises:
+        ExperimentError: If there is none of that name, it refuses an argument or cannot classify.
+    """
+    _require_model(name)
+    try:
+        return timm_head(name, args)
+    except Exception as error:  # timm refuses arguments with whatever comes to hand
+        raise ExperimentError(
+            f"timm cannot make {name} as a classifier of frames with backbone_args: {args}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _require_model(name: str) -> None:
+    if not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
+        raise ExperimentError(
+            f"timm knows no model {name!r}. Some that sound like it: {near or 'none'}; "
+            "`python -c 'import timm; print(timm.list_models())'` lists all."
+        )
+    architecture, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        raise ExperimentError(
+            f"timm knows no weights {tag!r} of {architecture}; it has {', '.join(tags) or 'none'}."
+        )
 
 
 def _stage_names(model: Any) -> tuple[str, ...]:

@@ -30,6 +30,10 @@ class LinearRecognizer(Recognizer):
         nn.init.normal_(self.classifier.weight, std=init_std)
         nn.init.zeros_(self.classifier.bias)
 
+    @property
+    def classifier_tensors(self) -> frozenset[str]:
+        return frozenset({"classifier.weight", "classifier.bias"})
+
     def forward(self, clips_BT3HW: Tensor) -> ClipOutput:
         features_BTChw = self.features(clips_BT3HW)
         return ClipOutput(features_BTChw, self.classify(features_BTChw))

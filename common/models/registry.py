@@ -1,7 +1,9 @@
 """From a model's spec to the model, and to its shapes and cost without weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,24 +11,88 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import ModelSpec
-from reskd.common.models.frame_backbone import FrameBackbone
+from reskd.common.models.frame_backbone import FrameBackbone, head_of
+from reskd.common.models.kinetics_weights import kinetics_weights
 from reskd.common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.slowonly import SlowOnlyBackbone
 from reskd.common.models.swin3d import Swin3DBackbone
 from reskd.common.models.temporal_shift import TSM
 from reskd.common.models.torchvision_video import TorchvisionBackbone
-from reskd.common.models.tsn import TSN
+from reskd.common.models.tsn import TSN, OwnHeadTSN
+from reskd.common.video.preprocess import IMAGENET, Colours, colours_of
 
 
-def build_model(spec: ModelSpec, *, num_classes: int) -> LinearRecognizer:
+def build_model(spec: ModelSpec, *, num_classes: int) -> Recognizer:
     """Make a recognizer; its random weights come from torch's global generator.
 
     Raises:
         ExperimentError: If the backbone or one of its arguments is unknown, does not fit the
             recognizer, or its pretrained weights cannot be had.
     """
+    model = _network(spec, num_classes=num_classes)
+    own = own_colours(spec, model)
+    model.colours = colours_of(spec.mean or own.mean, spec.std or own.std)
+    return model
+
+
+def _network(spec: ModelSpec, *, num_classes: int) -> Recognizer:
+    if spec.recognizer == "tsn":
+        head = head_of(spec.backbone, frame_args(spec))
+        if not head.plain:
+            return OwnHeadTSN(_frame_classifier(spec, num_classes=num_classes), head)
     recognizer, backbone = _parts(spec)
-    return recognizer(backbone, num_classes=num_classes, dropout=spec.dropout)
+    model = recognizer(backbone, num_classes=num_classes, dropout=spec.dropout)
+    if spec.recognizer == "tsm":
+        _require_plain_head(spec)
+    return model
+
+
+def timm_facts(model: Recognizer) -> Mapping[str, Any]:
+    """What timm says of the weights of its model's name and tag; nothing where it is not timm's."""
+    about: Mapping[str, Any] = getattr(model.get_submodule("backbone.model"), "pretrained_cfg", {})
+    return about
+
+
+def own_colours(spec: ModelSpec, model: Recognizer | None = None) -> Colours:
+    """Mean and std with which the weights that timm or torchvision has were trained.
+
+    Args:
+        spec: The model.
+        model: The network, where it is at hand.
+    """
+    if spec.recognizer == "torchvision":
+        presets = kinetics_weights(spec.backbone).transforms()
+        return colours_of(presets.mean, presets.std)
+    about = timm_facts(meta_model(spec, num_classes=1) if model is None else model)
+    return colours_of(about.get("mean") or IMAGENET.mean, about.get("std") or IMAGENET.std)
+
+
+def frame_args(spec: ModelSpec) -> dict[str, Any]:
+    """What timm is told beside the name of a network of frames."""
+    # Not every model of timm knows the argument, so it is named only where it is wanted.
+    drop_path = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
+    return {**spec.backbone_args, **drop_path}
+
+
+def _require_plain_head(spec: ModelSpec) -> None:
+    if not head_of(spec.backbone, frame_args(spec)).plain:
+        raise ExperimentError(
+            f"tsm takes networks that classify the mean of their feature map by one linear layer; "
+            f"{spec.backbone} with backbone_args: {spec.backbone_args} has a head of its own. Take "
+            "a backbone such as resnet50, or recognizer: tsn."
+        )
+
+
+def _frame_classifier(spec: ModelSpec, *, num_classes: int) -> FrameBackbone:
+    """The network with its own head; a rate among backbone_args goes before `dropout`."""
+    dropout = {} if "drop_rate" in spec.backbone_args else {"drop_rate": spec.dropout}
+    return FrameBackbone(
+        spec.backbone,
+        pretrained=spec.pretrained,
+        args=frame_args(spec),
+        settings={"num_classes": num_classes, **dropout},
+    )
 
 
 def _parts(spec: ModelSpec) -> tuple[type[LinearRecognizer], nn.Module]:
@@ -44,11 +110,10 @@ def _parts(spec: ModelSpec) -> tuple[type[LinearRecognizer], nn.Module]:
 
 
 def _frame_backbone(spec: ModelSpec) -> FrameBackbone:
-    # Not every model of timm knows the argument, so it is named only where it is wanted.
-    drop_path = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
-    return FrameBackbone(
-        spec.backbone, pretrained=spec.pretrained, args={**spec.backbone_args, **drop_path}
-    )
+    args = frame_args(spec)
+    if spec.recognizer in ("tsn", "tsm"):  # a plain head pools as these do, whatever it calls it
+        args.pop("global_pool", None)
+    return FrameBackbone(spec.backbone, pretrained=spec.pretrained, args=args)
 
 
 def _clip_backbone(
@@ -67,7 +132,9 @@ class Complexity:
     """Shapes and cost of a recognizer for one clip of T square frames."""
 
     feature_shape: tuple[int, int, int, int]
-    """(T, C, h, w) of its feature map."""
+    """(T, C, h, w) of its feature map; C is 0 where it has none."""
+    gives_logit_map: bool
+    """Whether its classifier may be asked at every location of that map."""
     gmacs: float
     """Multiply-accumulate operations per clip, in 1e9."""
     parameters: int
@@ -76,7 +143,7 @@ class Complexity:
     """Stages of its backbone, first to last."""
 
 
-def meta_model(spec: ModelSpec, *, num_classes: int) -> LinearRecognizer:
+def meta_model(spec: ModelSpec, *, num_classes: int) -> Recognizer:
     """The recognizer in eval mode on the meta device: shapes, no weights."""
     with torch.device("meta"):
         return build_model(replace(spec, pretrained=False), num_classes=num_classes).eval()
@@ -118,6 +185,7 @@ def _counted(spec: ModelSpec, num_classes: int, num_frames: int, size: int) -> C
     _, frames, channels, height, width = output.features_BTChw.shape
     return Complexity(
         feature_shape=(frames, channels, height, width),
+        gives_logit_map=model.gives_logit_map,
         gmacs=counter.get_total_flops() / 2 / 1e9,  # the counter takes two operations per MAC
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         stage_names=model.stage_names,

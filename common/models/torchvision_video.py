@@ -2,13 +2,11 @@
 
 from typing import Any, Final
 
-import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torchvision.models import get_model
 
 from reskd.common.errors import ExperimentError
-from reskd.common.models.kinetics_weights import kinetics_weights, load_kinetics_weights
+from reskd.common.models.kinetics_weights import load_kinetics_weights
 
 _RESNET_HEAD, _S3D_HEAD, _MVIT_HEAD = "fc", "classifier", "head"
 TORCHVISION: Final = {
@@ -37,8 +35,6 @@ class TorchvisionBackbone(nn.Module):
     """
 
     model: Any  # torchvision's networks share nn.Module, not their parts
-    scale_3111: Tensor
-    shift_3111: Tensor
 
     def __init__(
         self, name: str, *, pretrained: bool, drop_path: float, args: dict[str, Any]
@@ -61,20 +57,9 @@ class TorchvisionBackbone(nn.Module):
         self._is_mvit = head == _MVIT_HEAD
         self.stage_names = _stage_names(self.model, head)
         self._stages = ("stem", *self.stage_names) if head == _RESNET_HEAD else ("features",)
-        self._note_colours()
-
-    def _note_colours(self) -> None:
-        """Clips come normalised as ImageNet's images; these networks were trained otherwise."""
-        presets = kinetics_weights(self._name).transforms()
-        mean, std, own_mean, own_std = (
-            torch.tensor(values).view(3, 1, 1, 1)
-            for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, presets.mean, presets.std)
-        )
-        self.register_buffer("scale_3111", std / own_std, persistent=False)
-        self.register_buffer("shift_3111", (mean - own_mean) / own_std, persistent=False)
 
     def forward(self, clips_BT3HW: Tensor) -> Tensor:
-        clips_B3THW = clips_BT3HW.transpose(1, 2) * self.scale_3111 + self.shift_3111
+        clips_B3THW = clips_BT3HW.transpose(1, 2)
         if self._is_mvit:
             return self._mvit_features(clips_B3THW)
         features_BCThw = clips_B3THW

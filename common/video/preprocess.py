@@ -25,7 +25,8 @@ where this one takes 2.8.
 Layouts: T frames, H rows, W columns; decoders give (T, H, W, 3), networks want (T, 3, H, W).
 """
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,8 +37,28 @@ from reskd.common.video.views import ViewParams
 PREPROCESSING_VERSION: Final = 1
 """Part of a cache's identity. Any change of a bit that leaves this file is a new version."""
 
-_MEAN: Final = (123.675, 116.28, 103.53)
-_STD: Final = (58.395, 57.12, 57.375)
+Three = tuple[float, float, float]
+
+
+class Colours(NamedTuple):
+    """What a network's input is normalised with: red, green and blue, black being 0 and white 1."""
+
+    mean: Three
+    std: Three
+
+    def grey_levels(self) -> "Colours":
+        """The same where white is 255, free of the roundings of 1/255."""
+        return colours_of(*([round(255 * value, 9) for value in values] for values in self))
+
+
+def colours_of(mean: Iterable[float], std: Iterable[float]) -> Colours:
+    """Colours of any three and three numbers."""
+    (a, b, c), (d, e, f) = mean, std
+    return Colours(mean=(a, b, c), std=(d, e, f))
+
+
+IMAGENET: Final = Colours(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""Of ImageNet's images, with which most networks were trained."""
 
 
 def apply(frames: Tensor, params: ViewParams, size: int) -> Tensor:
@@ -145,19 +166,20 @@ def shrink(frames: Tensor, size: int) -> Tensor:
     return small.view(*frames.shape[:-2], size, size)
 
 
-def normalize(frames: Tensor) -> Tensor:
-    """Bring frames to the scale networks are trained on: (x - mean) / std per channel.
+def normalize(frames: Tensor, colours: Colours) -> Tensor:
+    """Bring frames to the scale a network was trained on: (x - mean) / std per channel.
 
     Args:
         frames: uint8 (..., 3, H, W), RGB, on any device.
+        colours: The network's (`Recognizer.colours`).
 
     Returns:
-        float32 of the same shape, about -2.1 to 2.6.
+        float32 of the same shape; about -2.1 to 2.6 for ImageNet's.
 
     Raises:
         ValueError: If the frames are of another type or shape.
 
-    Source: ResKD reference, Normalize: the ImageNet mean and standard deviation in grey levels.
+    Source: ResKD reference, Normalize, there with ImageNet's in grey levels.
     """
     if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-3] != 3:
         raise ValueError(
@@ -165,9 +187,26 @@ def normalize(frames: Tensor) -> Tensor:
         )
     out = frames.to(torch.float32)
     # Python numbers instead of tensors: on a GPU a constant would be copied there, and waited for.
-    for channel, (mean, std) in enumerate(zip(_MEAN, _STD, strict=True)):
+    for channel, (mean, std) in enumerate(zip(*colours.grey_levels(), strict=True)):
         out[..., channel, :, :].sub_(mean).mul_(1 / std)
     return out
+
+
+def renormalize(clips: Tensor, colours: Colours) -> Tensor:
+    """Clips that came normalised with ImageNet's colours, as a network with others takes them.
+
+    Args:
+        clips: float32 (..., 3, H, W).
+        colours: The network's.
+
+    Returns:
+        float32 of the same shape; `clips` itself where the network's are ImageNet's.
+    """
+    if colours == IMAGENET:
+        return clips
+    numbers = (torch.tensor(values).view(3, 1, 1) for values in (*IMAGENET, *colours))
+    mean, std, own_mean, own_std = numbers
+    return (clips * std + (mean - own_mean)) / own_std
 
 
 def _resize(frames_THWC: Tensor, *, height: int, width: int) -> Tensor:

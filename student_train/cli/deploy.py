@@ -49,9 +49,10 @@ def extract_features(
     """Write feature maps and class scores of the network in DIR to OUT.npz.
 
     INPUT is a video, a list of videos (.txt, one per line), a video index (.jsonl) or a .npy file
-    of normalised float32 clips (B, T, 3, H, W). Videos are read as `evaluate` reads them: frames
-    at segment centres, centre crop. Those that cannot be read are left out and listed; OUT.npz is
-    written from the others, and the command ends with exit code 5.
+    of clips (B, T, 3, H, W), uint8 RGB or float32 normalised with ImageNet's mean and std (they
+    become the network's own). Videos are read as `evaluate` reads them: frames at segment centres,
+    centre crop. Those that cannot be read are left out and listed; OUT.npz is written from the
+    others, and the command ends with exit code 5.
     """
     from reskd.common.console import emit
     from reskd.common.devices import choose_device
@@ -157,9 +158,9 @@ def export(
     """Write the network in RUN to OUT for other programs, for any number of clips.
 
     It takes normalised float32 clips (B, T, 3, H, W) and gives class scores (B, K). How clips are
-    made of a video, and the names of the classes, are in the file. Its class scores are compared
-    with the network's on random clips before it gets its name; if they differ nothing is written,
-    and the command ends with exit code 3.
+    made of a video, mean and std included, and the names of the classes are in the file. Its class
+    scores are compared with the network's on random clips before it gets its name; if they differ
+    nothing is written, and the command ends with exit code 3.
     """
     from reskd.common.console import emit
     from reskd.student_train.deploy.export import export as export_network

@@ -7,7 +7,7 @@ from reskd.common.dataset.index import VideoIndex
 from reskd.common.distill.targets import plan_targets
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
-from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
+from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, read_checkpoint_info
 from reskd.teacher_cache.format.identity import cache_identity, first_difference
 from reskd.teacher_cache.read.reader import CacheReader
 
@@ -39,9 +39,9 @@ def open_cache(
     """
     reader = CacheReader(folder)
     _check_split(reader, experiment)
-    weights: str | None = None
+    teacher: CheckpointInfo | None = None
     if (experiment.teacher.checkpoint / CONFIG_FILE).exists():
-        weights = read_checkpoint_info(experiment.teacher.checkpoint).weights_sha256
+        teacher = read_checkpoint_info(experiment.teacher.checkpoint)
     else:
         say(f"no teacher in {experiment.teacher.checkpoint}: trusting the cache's record of it")
     pixels_needed = views_only or not holds_frames(reader)
@@ -49,7 +49,7 @@ def open_cache(
         experiment,
         index,
         split=experiment.data.train_split,
-        weights_sha256=weights,
+        teacher=teacher,
         with_pixels=pixels_needed,  # else a frame store need not be here either
     )
     ignore = () if pixels_needed else ("decoder",)

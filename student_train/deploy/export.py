@@ -25,7 +25,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -35,6 +34,7 @@ from reskd.common.models.recognizer import Recognizer
 from reskd.common.rng import keyed_generator
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import crop_side, teacher_size
+from reskd.common.video.preprocess import colours_of
 from reskd.student_train.deploy.predictor import load_predictor
 from reskd.student_train.evaluate.clip_reader import Reading
 from reskd.student_train.evaluate.inference import ScoreActivation
@@ -120,8 +120,7 @@ def clip_facts(
     info: CheckpointInfo, reading: Reading, *, probabilities: ScoreActivation
 ) -> dict[str, Any]:
     """What another program must know to make the input from a video, and to read the output."""
-    colours = [round(255 * value, 3) for value in IMAGENET_DEFAULT_MEAN]
-    spread = [round(255 * value, 3) for value in IMAGENET_DEFAULT_STD]
+    colours = colours_of(info.model.mean or (), info.model.std or ()).grey_levels()
     cut_size = teacher_size(reading.views, reading.evaluation)
     return {
         "format": FORMAT,
@@ -132,8 +131,8 @@ def clip_facts(
             "colours": "RGB",
             "frames": reading.clip.num_frames,
             "size": reading.size,
-            "mean": colours,
-            "std": spread,
+            "mean": list(colours.mean),
+            "std": list(colours.std),
             "normalised": "(grey level 0 to 255 - mean) / std, per colour",
         },
         "sampling": {

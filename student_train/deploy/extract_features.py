@@ -20,6 +20,7 @@ from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.prefetch import ordered_map
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.video.preprocess import Colours, renormalize
 from reskd.common.video.reader import VideoReader, open_video
 from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading, reading_of
 from reskd.student_train.evaluate.inference import forward
@@ -51,7 +52,8 @@ def extract_features(
         folder: Checkpoint directory.
         source: A video; a text list of them, one per line, relative to the list (.txt, .list,
             .lst); a video index (.jsonl), of which all splits are taken; or a .npy file of
-            normalised float32 clips (B, T, 3, H, W).
+            clips (B, T, 3, H, W): uint8 RGB, or float32 normalised with ImageNet's mean and std,
+            which become the network's own.
         out: .npz file to write; numpy opens it with allow_pickle=False.
         size: Side of the network's frames in pixels; None: the checkpoint's.
         num_frames: T; None: the experiment's, else the recognizer's (evaluate/clip_reader.py).
@@ -72,7 +74,7 @@ def extract_features(
     failures: dict[str, str] = {}
     if source.suffix == ".npy":
         clips = _read_clips(source, size=size, num_frames=num_frames)
-        batches = _stored_batches(clips, batch_size)
+        batches = _stored_batches(clips, batch_size, model.colours)
     else:
         experiment = info.parsed_experiment(source=str(folder))
         reading = reading_of(info, experiment, size=size, num_frames=num_frames)
@@ -140,16 +142,21 @@ def _list_files(source: Path) -> list[Path]:
     return [source]
 
 
-def _read_clips(source: Path, *, size: int | None, num_frames: int | None) -> NDArray[np.float32]:
-    """Clips (B, T, 3, H, W) float32, read from the file as they are needed."""
+def _read_clips(source: Path, *, size: int | None, num_frames: int | None) -> NDArray[Any]:
+    """Clips (B, T, 3, H, W) float32 or uint8, read from the file as they are needed."""
     try:
         clips = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{source} cannot be read as a numpy array: {error}") from error
-    if clips.dtype != np.float32 or clips.ndim != 5 or clips.shape[2] != 3 or not clips.size:
+    if (
+        clips.dtype not in (np.float32, np.uint8)
+        or clips.ndim != 5
+        or clips.shape[2] != 3
+        or not clips.size
+    ):
         raise DataError(
-            f"{source} holds {clips.dtype} {clips.shape}; wanted are normalised float32 clips "
-            "(B, T, 3, H, W)."
+            f"{source} holds {clips.dtype} {clips.shape}; wanted are clips (B, T, 3, H, W), uint8 "
+            "RGB or float32 normalised with ImageNet's mean and std."
         )
     wanted = (num_frames or clips.shape[1], size or clips.shape[3], size or clips.shape[4])
     if (clips.shape[1], *clips.shape[3:]) != wanted:
@@ -157,15 +164,15 @@ def _read_clips(source: Path, *, size: int | None, num_frames: int | None) -> ND
             f"clips of {source} are taken as they are, with {clips.shape[1]} frames of "
             f"{clips.shape[3]}x{clips.shape[4]} px; leave --size and --frames out."
         )
-    stored: NDArray[np.float32] = clips
+    stored: NDArray[Any] = clips
     return stored
 
 
-def _stored_batches(clips: NDArray[np.float32], batch_size: int) -> Iterator[Tensor]:
+def _stored_batches(clips: NDArray[Any], batch_size: int, colours: Colours) -> Iterator[Tensor]:
     with progress("extracting", len(clips), unit="clips") as advance:
         for first in range(0, len(clips), batch_size):
             batch = torch.from_numpy(np.array(clips[first : first + batch_size]))
-            yield batch
+            yield batch if batch.dtype == torch.uint8 else renormalize(batch, colours)
             advance(len(batch))
 
 

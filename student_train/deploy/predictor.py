@@ -113,7 +113,7 @@ class Predictor:
     def clips(self, video: str | os.PathLike[str]) -> Tensor:
         """The clips of a video as evaluation cuts them, (V, T, 3, size, size) uint8.
 
-        `reskd.common.video.preprocess.normalize` makes of them what the model takes.
+        `model.normalize` makes of them what the model takes.
 
         Raises:
             UnreadableVideoError: If the video cannot be decoded.

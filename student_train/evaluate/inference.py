@@ -13,7 +13,6 @@ from reskd.common.devices import plain_float32
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, Role
 from reskd.common.models.recognizer import ClipOutput, Recognizer
-from reskd.common.video.preprocess import normalize
 
 ScoreActivation = Literal["softmax", "sigmoid"]
 
@@ -24,14 +23,14 @@ def forward(model: Recognizer, clips_BT3HW: Tensor) -> ClipOutput:
 
     Args:
         model: In eval mode.
-        clips_BT3HW: uint8 RGB, or float32 that is normalised already; on any device.
+        clips_BT3HW: uint8 RGB, or float32 as `model.normalize` makes it; on any device.
 
     Returns:
         Feature maps and class scores as the network gives them, on its device.
     """
     clips = clips_BT3HW.to(next(model.parameters()).device)
     with plain_float32():
-        return model(normalize(clips) if clips.dtype == torch.uint8 else clips)
+        return model(model.normalize(clips) if clips.dtype == torch.uint8 else clips)
 
 
 @torch.inference_mode()

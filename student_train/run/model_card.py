@@ -180,7 +180,8 @@ def _input(info: CheckpointInfo, experiment: Experiment | None) -> Iterator[tupl
             + (", shrunk" if info.role == "student" else ""),
         )
         yield "cost", f"{cost.gmacs:.3f} GMACs per clip, {cost.parameters:,} parameters"
-    yield "tensor", "float32 (B, T, 3, H, W), ImageNet mean and standard deviation"
+    mean, std = (", ".join(map(str, three or ())) for three in (info.model.mean, info.model.std))
+    yield "tensor", f"float32 (B, T, 3, H, W), colours from 0 to 1, mean {mean}, std {std}"
     yield "output", "class scores (B, K) and a feature map"
 
 

@@ -63,7 +63,7 @@ class RunStart:
         teacher_sha256 = None
         if arrays_needed(recipe.losses):
             if targets.live is not None:
-                learned_from, teacher_sha256 = "live", targets.live.weights_sha256
+                learned_from, teacher_sha256 = "live", targets.live.checkpoint.weights_sha256
             elif manifest is not None:
                 learned_from = "cache"
                 teacher_sha256 = manifest.identity["teacher"]["weights_sha256"]

@@ -52,7 +52,7 @@ class LiveTeacher:
         self.plan: TargetPlan = replace(
             plan, arrays=tuple(array for array in plan.arrays if array.name in names)
         )
-        self.weights_sha256 = checkpoint.weights_sha256
+        self.checkpoint = checkpoint
         self._mode = experiment.teacher.mode
         self._teacher = Teacher(
             model,

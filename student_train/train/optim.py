@@ -33,6 +33,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from reskd.common.experiment import OptimizerSpec, ScheduleSpec
+from reskd.common.models.recognizer import Recognizer
 
 RATE: Final = "rate"
 """Key in a parameter group: factor of the learning rate."""
@@ -52,10 +53,13 @@ def build_optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optim
         spec: Optimiser and groups.
     """
     groups: dict[Factors, list[nn.Parameter]] = defaultdict(list)
+    classifier = _classifier(module)
     for owner_name, owner in module.named_modules():
         for name, parameter in owner.named_parameters(recurse=False):
             if parameter.requires_grad:
-                factors = _factors(spec, owner, f"{owner_name}.{name}")
+                full_name = f"{owner_name}.{name}"
+                inside = ".backbone." in full_name and full_name not in classifier
+                factors = _factors(spec, owner, full_name, in_backbone=inside)
                 groups[factors].append(parameter)
     settings: list[dict[str, Any]] = [
         {
@@ -73,7 +77,17 @@ def build_optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optim
     )
 
 
-def _factors(spec: OptimizerSpec, owner: nn.Module, name: str) -> Factors:
+def _classifier(module: nn.Module) -> set[str]:
+    """Names of the classifiers' tensors; those of a model with its own head lie in its backbone."""
+    return {
+        f"{owner_name}.{name}"
+        for owner_name, owner in module.named_modules()
+        if isinstance(owner, Recognizer)
+        for name in owner.classifier_tensors
+    }
+
+
+def _factors(spec: OptimizerSpec, owner: nn.Module, name: str, *, in_backbone: bool) -> Factors:
     """Factors of rate and decay of one parameter."""
     is_norm = isinstance(owner, _NORMS)
     match spec.groups:
@@ -86,9 +100,9 @@ def _factors(spec: OptimizerSpec, owner: nn.Module, name: str) -> Factors:
         case "swin":
             if name.endswith(_BIAS_TABLE):
                 return 1, 0
-            return (0.1, 1) if ".backbone." in name else (1, 1)
+            return (0.1, 1) if in_backbone else (1, 1)
         case "swin_intended":
-            if ".backbone." not in name:
+            if not in_backbone:
                 return 1, 1
             return (0.1, 0) if is_norm or name.endswith(_BIAS_TABLE) else (0.1, 1)
 

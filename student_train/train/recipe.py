@@ -121,7 +121,7 @@ def _teacher_identity(
             recipe.experiment,
             index,
             split=recipe.experiment.data.train_split,
-            weights_sha256=targets.live.weights_sha256,
+            teacher=targets.live.checkpoint,
         )
         fingerprint = digest(identity)
     elif targets.reader is not None:

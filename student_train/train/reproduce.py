@@ -30,7 +30,7 @@ from reskd.common.models.checkpoint import CONFIG_FILE
 from reskd.common.models.registry import build_model
 from reskd.common.rng import derived_seed
 from reskd.common.storage.atomic_write import atomic_write
-from reskd.common.video.preprocess import normalize
+from reskd.common.video.preprocess import colours_of
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, RunPosition
 from reskd.student_train.train.stepper import Stepper, described
@@ -70,6 +70,7 @@ def save_failure(
     step = {"problem": problem, "epoch": place.epoch, "step": place.step, **facts}
     step["teacher_grid"] = stepper.task.teacher_grid
     step["videos"] = batch.videos
+    step["colours"] = stepper.task.model.colours._asdict()
     atomic_write(folder / TENSORS_FILE, safetensors.torch.save(whole))
     atomic_write(folder / STEP_FILE, json.dumps(step, indent=1, default=str).encode())
 
@@ -124,13 +125,14 @@ def reproduce(folder: Path) -> dict[str, Any]:
         teacher_grid=None if grid is None else (grid[0], grid[1]),
     )
     task.load_state_dict(_with_prefix(tensors, _WEIGHTS))
+    model.colours = colours_of(step["colours"]["mean"], step["colours"]["std"])
     strange: list[str] = []
     for name, module in task.named_modules():
         module.register_forward_hook(_note_strange(name, strange))
     torch.manual_seed(derived_seed(step["seed"], "step", step["epoch"], step["step"], step["rank"]))
     dtype: torch.dtype = getattr(torch, step["precision"])
     with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
-        output = task.train()(normalize(tensors["frames"]), tensors["labels"], targets)
+        output = task.train()(model.normalize(tensors["frames"]), tensors["labels"], targets)
     output.loss.backward()
     gradients = [p.grad.norm() for p in task.parameters() if p.grad is not None]
     buffers = {_WEIGHTS + name for name, _ in task.named_buffers()}

@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad_norm_
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import TrainingSpec
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.video.preprocess import normalize
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.folder import Stateful
@@ -113,7 +112,7 @@ class Stepper:
             if self._shared is not None and batch.ends_step:
                 self.scaler.scale(self._shared(None)).backward()
             return None
-        clips = normalize(self._moved(batch.frames_BT3HW))
+        clips = self.task.model.normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels)
         targets = {name: self._moved(target) for name, target in self.targets(batch).items()}
         with self._exchange(batch.ends_step):

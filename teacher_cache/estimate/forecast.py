@@ -267,7 +267,7 @@ def _goes_on(
         experiment,
         index,
         split=plan.split,
-        weights_sha256=None if checkpoint is None else checkpoint.weights_sha256,
+        teacher=checkpoint,
     )
     manifest = open_or_create(folder, identity, plan)  # there is something, so nothing is made
     missing = [missing_units(folder, manifest, one) for one in manifest.generations]

@@ -225,9 +225,7 @@ def measure_speed(
     start = time.perf_counter()
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
-    identity = cache_identity(
-        experiment, index, split=plan.split, weights_sha256=checkpoint.weights_sha256
-    )
+    identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
     arrays, planned = _to_measure(plan)
     names = {array.name for array in arrays}
     logit_map = any(name.startswith("logit_map") for name in names)

@@ -56,9 +56,7 @@ def run_cache_teacher(
     index = read_index(experiment.data.index)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
-    identity = cache_identity(
-        experiment, index, split=plan.split, weights_sha256=checkpoint.weights_sha256
-    )
+    identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
     if not folder.exists() or not any(folder.iterdir()):
         # Before anything is made: the same folder must be free for a fixed teacher.
         plain = Teacher(model, options.device, mode=experiment.teacher.mode)

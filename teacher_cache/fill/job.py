@@ -67,9 +67,7 @@ def job_on_cache(
     index = read_index(experiment.data.index)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
-    wanted = cache_identity(
-        experiment, index, split=manifest.split, weights_sha256=checkpoint.weights_sha256
-    )
+    wanted = cache_identity(experiment, index, split=manifest.split, teacher=checkpoint)
     difference = first_difference(manifest.identity, wanted)
     if difference is not None:
         raise CacheError(

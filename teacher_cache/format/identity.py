@@ -5,13 +5,21 @@ may only learn from a cache whose identity is its experiment's.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.experiment import Experiment
 
+if TYPE_CHECKING:
+    from reskd.common.models.checkpoint import CheckpointInfo
+
 Identity = dict[str, Any]
+_FORMER_COLOURS: Final = {
+    "teacher.model.mean": [0.485, 0.456, 0.406],
+    "teacher.model.std": [0.229, 0.224, 0.225],
+}
+"""Of caches that do not state them: the same for all networks but torchvision's."""
 
 
 def cache_identity(
@@ -19,7 +27,7 @@ def cache_identity(
     index: VideoIndex,
     *,
     split: str,
-    weights_sha256: str | None,
+    teacher: "CheckpointInfo | None",
     with_pixels: bool = True,
 ) -> Identity:
     """Everything that decides the teacher's outputs.
@@ -32,8 +40,8 @@ def cache_identity(
         index: Its video index.
         split: The cached split. Outputs for any other than data.train_split are marked as for
             agreement metrics only: no student may learn from them.
-        weights_sha256: Digest of the teacher's weights; None where only a comparison with a cache
-            is wanted and the weights are not at hand.
+        teacher: What the teacher's checkpoint says of itself; None where only a comparison with a
+            cache is wanted and the checkpoint is not at hand.
         with_pixels: Tell who makes the pixels; without it field `decoder` is empty, for a
             comparison that leaves it out.
 
@@ -44,17 +52,20 @@ def cache_identity(
     from reskd.common.distill.teacher import BATCH_GROUP
     from reskd.common.video.preprocess import PREPROCESSING_VERSION
 
+    model = experiment.teacher.model
+    if teacher is not None:  # it says in numbers what an experiment may leave open
+        model = replace(model, mean=teacher.model.mean, std=teacher.model.std)
     views = asdict(experiment.views)
     del views["count"]
     return {
         "teacher": {
-            "weights_sha256": weights_sha256,
+            "weights_sha256": None if teacher is None else teacher.weights_sha256,
             "mode": experiment.teacher.mode,
             "group_clips": BATCH_GROUP if experiment.teacher.mode == "batch" else 1,
             "precision": "float32",
             "model": {
                 key: value
-                for key, value in asdict(experiment.teacher.model).items()
+                for key, value in asdict(model).items()
                 if key not in ("pretrained", "start", "dropout", "drop_path")  # shape training
             },
         },
@@ -94,6 +105,10 @@ def first_difference(
         ignore: Dotted paths not to compare.
     """
     left, right = dict(_leaves(recorded)), dict(_leaves(wanted))
+    for path, former in _FORMER_COLOURS.items():
+        if path in right and path not in left:
+            own = left.get("teacher.model.recognizer") == "torchvision"
+            left[path] = right[path] if own else former
     for path in [*right, *(path for path in left if path not in right)]:
         if any(path == skip or path.startswith(f"{skip}.") for skip in ignore):
             continue

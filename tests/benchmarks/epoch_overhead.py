@@ -89,9 +89,7 @@ def fill_with_noise(experiment: Experiment, folder: Path) -> None:
     """Write the experiment's cache with rows that no teacher has made."""
     index = read_index(experiment.data.index)
     _, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    identity = cache_identity(
-        experiment, index, split="train", weights_sha256=checkpoint.weights_sha256
-    )
+    identity = cache_identity(experiment, index, split="train", teacher=checkpoint)
     manifest = open_or_create(
         folder, identity, plan_cache(experiment, index, memory_bytes=2 * 10**9)
     )

@@ -22,14 +22,13 @@ from typing import Any
 
 import click
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reskd.common.console import emit
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment import Experiment, ModelSpec
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.registry import build_model
-from reskd.common.video.preprocess import normalize
 from reskd.student_train.data.decoded_frames import DecodedFrames, LoadedBatch
 from reskd.student_train.data.order import cut_batches
 from reskd.student_train.data.read_ahead import SLOTS, SlotRing
@@ -61,12 +60,12 @@ class Student:
     """A network whose steps take what time they take."""
 
     def __init__(self, backbone: str) -> None:
-        self._model: nn.Module = build_model(ModelSpec(backbone=backbone), num_classes=2).train()
+        self._model = build_model(ModelSpec(backbone=backbone), num_classes=2).train()
 
     def step(self, frames_BT3HW: Tensor) -> None:
         """Forward, backward."""
         self._model.zero_grad(set_to_none=True)
-        self._model(normalize(frames_BT3HW)).logits_BK.sum().backward()
+        self._model(self._model.normalize(frames_BT3HW)).logits_BK.sum().backward()
 
 
 def from_store(

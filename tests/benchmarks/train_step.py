@@ -21,7 +21,6 @@ from torch.nn.utils import clip_grad_norm_
 from reskd.common.console import emit
 from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec, OptimizerSpec, TrainingSpec
 from reskd.common.models.registry import build_model
-from reskd.common.video.preprocess import normalize
 from reskd.student_train.data.batches import Batch, Batches
 from reskd.student_train.data.decoded_frames import LoadedBatch
 from reskd.student_train.data.unreadable import Unreadable
@@ -102,7 +101,7 @@ def bare(backbone: str, batches: list[Batch]) -> None:
     task = make_task(backbone).train()
     optimizer = torch.optim.SGD(task.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     for batch in batches:
-        logits = task.model(normalize(batch.frames_BT3HW)).logits_BK
+        logits = task.model(task.model.normalize(batch.frames_BT3HW)).logits_BK
         loss = cross_entropy(logits, batch.labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -8,8 +8,9 @@ from reskd.common.experiment import ModelSpec, Role
 from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.models.checkpoint import save_checkpoint
 from reskd.common.models.registry import build_model
+from reskd.common.video.preprocess import IMAGENET
 
-TINY = ModelSpec(backbone="test_resnet")
+TINY = ModelSpec(backbone="test_resnet", mean=IMAGENET.mean, std=IMAGENET.std)
 
 
 def random_checkpoint(

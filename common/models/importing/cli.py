@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="NAME",
-    help="A name of `reskd models list`, or tsn_ or tsm_ and a timm model; default: what the "
-    "tensors are.",
+    help="A name of `reskd models list`, or tsn_ or tsm_ and a timm model, best with the tag of "
+    "its weights (tsn_NAME.TAG), which settles mean and std; default: what the tensors are.",
 )
 @click.option(
     "--weights",

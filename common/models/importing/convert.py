@@ -23,6 +23,7 @@ from reskd.common.models.importing.known_models import (
     is_generic,
     is_renamed,
     model_spec,
+    own_classifier,
     plain_head,
     short_name,
 )
@@ -31,7 +32,7 @@ from reskd.common.models.importing.parts import Part, choose_part, usual_role
 from reskd.common.models.importing.weights_file import read_weights
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import build_model, meta_model
+from reskd.common.models.registry import build_model, meta_model, timm_facts
 from reskd.common.storage.atomic_write import atomic_folder
 
 _INSIDE, _HEAD = "backbone.model.", "classifier."
@@ -106,6 +107,9 @@ def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[
         "classes": len(classes),
         "classifier": "new" if options.init_classifier else "imported",
         "size": info.size,
+        "mean": list(model.colours.mean),
+        "std": list(model.colours.std),
+        "colours_of": _colours_source(source.spec, model),
         "tensors": len(model.state_dict()),
         "left": len(source.part.left) + len(weights.left),
         "placeholders": list(weights.placeholders),
@@ -137,7 +141,9 @@ def _candidate(
     tensors: Mapping[str, Tensor], role: Role, wanted: ModelSpec | None
 ) -> tuple[Part, Candidate]:
     if wanted is not None and is_generic(wanted) and not is_renamed(tensors):
-        part = choose_part(tensors, role, plain_head=plain_head(wanted))
+        part = choose_part(
+            tensors, role, plain_head=plain_head(wanted), own_classifier=own_classifier(wanted)
+        )
         candidate = generic_candidate(part, wanted)
         if not candidate.names.keys() & inner_names(wanted):
             raise UnrecognisedError(f"no name is one of {wanted.backbone}")
@@ -155,12 +161,13 @@ def _wanted_spec(options: ImportOptions, role: Role) -> ModelSpec | None:
         options.experiment.teacher if role == "teacher" else options.experiment.required_student()
     )
     planned = replace(plan.model, pretrained=False, start=None)
-    if named and (named.recognizer, named.backbone) != (planned.recognizer, planned.backbone):
+    if named and named.network[:2] != planned.network[:2]:
         raise DataError(
             f"--model {options.model} contradicts the {role} of the experiment, "
             f"{short_name(planned.recognizer, planned.backbone)}. Leave --model out."
         )
-    return planned
+    # Whose weights it is may be said by the one or the other.
+    return replace(planned, backbone=named.backbone) if named and "." in named.backbone else planned
 
 
 def _class_names(
@@ -178,7 +185,8 @@ def _class_names(
                 "--init-classifier makes a classifier for the names in --classes FILE; name them."
             )
         return names
-    weight = part.classifier.get("weight") or part.classifier.get("bias")
+    named = (key for name, key in part.classifier.items() if name.endswith(("weight", "bias")))
+    weight = next(named, None)
     if weight is None:
         raise DataError(_no_classifier(part))
     count = tensors[weight].shape[0] if tensors[weight].ndim else 0
@@ -209,11 +217,13 @@ def _state(
     """The model's whole state under its own names, and what its user should know."""
     part = source.part
     origin = {_INSIDE + name: key for name, key in source.candidate.names.items()}
-    if not options.init_classifier:
-        origin |= {_HEAD + name: key for name, key in part.classifier.items()}
-    target = meta_model(source.spec, num_classes=num_classes).state_dict()
+    model = meta_model(source.spec, num_classes=num_classes)
+    target, fresh = model.state_dict(), model.classifier_tensors
     if options.init_classifier:
-        target = {name: value for name, value in target.items() if not name.startswith(_HEAD)}
+        target = {name: value for name, value in target.items() if name not in fresh}
+    else:
+        prefix = _HEAD if f"{_HEAD}weight" in fresh else _INSIDE
+        origin |= {prefix + name: key for name, key in part.classifier.items()}
     found = _shaped({name: tensors[key] for name, key in origin.items()}, source, target)
     state, misfits = fit(found, origin, target, unknown=part.unknown)
     if problems := misfits.text():
@@ -252,8 +262,8 @@ def _filled(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = build_model(spec, num_classes=num_classes)  # which knows how its classifier starts
-    new = {name: value for name, value in model.state_dict().items() if name.startswith(_HEAD)}
-    model.load_state_dict(state | new)
+    whole = model.state_dict()
+    model.load_state_dict(state | {name: whole[name] for name in model.classifier_tensors})
     return model
 
 
@@ -270,13 +280,13 @@ def _write(
             model,
             role=source.part.role,
             spec=source.spec,
-            size=_size(source, options),
+            size=_size(source, model, options),
             classes=classes,
             experiment={} if options.experiment is None else experiment_tree(options.experiment),
         )
 
 
-def _size(source: _Source, options: ImportOptions) -> int:
+def _size(source: _Source, model: Recognizer, options: ImportOptions) -> int:
     if options.size is not None:
         return options.size
     role = source.part.role
@@ -285,7 +295,26 @@ def _size(source: _Source, options: ImportOptions) -> int:
     if source.part.layout == "rkd" and role == "student":
         return _RKD_STUDENT_SIZE
     usual = NAMED_MODELS.get(short_name(source.spec.recognizer, source.spec.backbone))
-    return _SIZE if usual is None else usual.size
+    if usual is not None:
+        return usual.size
+    about = timm_facts(model)
+    return int(about["input_size"][-1]) if about.get("fixed_input_size") else _SIZE
+
+
+def _colours_source(spec: ModelSpec, model: Recognizer) -> str:
+    """Where mean and std of the input come from, and how to say otherwise."""
+    if spec.mean is not None and spec.std is not None:
+        return "the experiment"
+    if spec.recognizer in ("swin3d", "torchvision"):
+        return f"torchvision's {spec.backbone}"
+    tag = timm_facts(model).get("tag")
+    name = f"timm's {spec.backbone.partition('.')[0]}" + (f".{tag}" if tag else "")
+    if "." in spec.backbone or not tag:
+        return name
+    return (
+        f"{name}, assumed since no tag was named; for weights of another one, import with "
+        f"--model {short_name(spec.recognizer, spec.backbone)}.TAG"
+    )
 
 
 def _placeholder_lines(names: list[str]) -> list[str]:
@@ -302,9 +331,11 @@ def import_text(result: Mapping[str, Any]) -> str:
         f"{result['model']}, {result['classes']} classes ({result['classifier']} classifier), "
         f"frames of {result['size']} px"
     )
+    mean, std = (", ".join(map(str, result[name])) for name in ("mean", "std"))
     lines = [
         f"{result['role']} {result['checkpoint']}",
         model,
+        f"input: mean {mean}; std {std} (of {result['colours_of']})",
         f"{result['tensors']} tensors from {result['source']} ({result['layout']} layout{left})",
         *_placeholder_lines(result["placeholders"]),
         *(f"warning: {warning}" for warning in result["warnings"]),

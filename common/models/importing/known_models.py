@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from reskd.common.errors import DataError
 from reskd.common.experiment import ModelSpec
+from reskd.common.models.frame_backbone import head_of
 from reskd.common.models.importing.efficientnet_names import (
     STEM,
     efficientnet_size,
@@ -91,13 +92,20 @@ def short_name(recognizer: str, backbone: str) -> str:
 
 def is_generic(spec: ModelSpec) -> bool:
     """Whether the backbone is some timm model whose tensors carry timm's names already."""
-    return spec.recognizer in ("tsn", "tsm") and not _PLAIN_RESNET.fullmatch(spec.backbone)
+    network = spec.backbone.partition(".")[0]
+    return spec.recognizer in ("tsn", "tsm") and not _PLAIN_RESNET.fullmatch(network)
 
 
 def plain_head(spec: ModelSpec) -> str | None:
-    """Prefix of a generic timm model's classifier in its own files; None where timm names none."""
-    name = timm.get_pretrained_cfg_value(spec.backbone, "classifier") if is_generic(spec) else None
-    return f"{name}." if isinstance(name, str) else None
+    """Prefix of a generic timm model's classifier in its own files; None where it is not ours."""
+    head = head_of(spec.backbone, spec.backbone_args)
+    return head.classifier[0].removesuffix("weight") if head.plain else None
+
+
+def own_classifier(spec: ModelSpec) -> tuple[str, ...]:
+    """Tensors of a generic timm model that have a row for each class, inside its own head."""
+    head = head_of(spec.backbone, spec.backbone_args)
+    return () if head.plain else head.classifier
 
 
 def generic_candidate(part: Part, spec: ModelSpec) -> Candidate:
@@ -251,8 +259,10 @@ def decide(candidate: Candidate, wanted: ModelSpec | None) -> ModelSpec:
             raise DataError(f"it holds {found}. Say --model {name} to start that network from it.")
         return _spec(candidate.recognizers[0], candidate.backbone)
     # A timm name may go on with the weights it was pretrained by: resnet50.tv_in1k.
-    network = wanted.backbone.partition(".")[0]
-    if wanted.recognizer in candidate.recognizers and network == candidate.backbone:
+    network, found_network = (
+        name.partition(".")[0] for name in (wanted.backbone, candidate.backbone)
+    )
+    if wanted.recognizer in candidate.recognizers and network == found_network:
         return wanted
     fitting = [short_name(recognizer, candidate.backbone) for recognizer in candidate.recognizers]
     raise DataError(

@@ -39,7 +39,7 @@ class Part:
     backbone: Mapping[str, str]
     """Name inside the backbone -> key in the file."""
     classifier: Mapping[str, str]
-    """`weight` and `bias` -> key in the file."""
+    """`weight` and `bias`, or what a model's own head calls them -> key in the file."""
     unknown: tuple[str, ...]
     """Keys that belong to neither."""
     left: tuple[str, ...]
@@ -51,13 +51,20 @@ def usual_role(keys: Iterable[str]) -> Role:
     return "student" if _is_rkd(keys) else "teacher"
 
 
-def choose_part(keys: Iterable[str], role: Role, *, plain_head: str | None = None) -> Part:
+def choose_part(
+    keys: Iterable[str],
+    role: Role,
+    *,
+    plain_head: str | None = None,
+    own_classifier: tuple[str, ...] = (),
+) -> Part:
     """Sort the keys of a file by the network they belong to.
 
     Args:
         keys: All keys of the file.
         role: Which network of an RKD file, or what the one network of another file is to be.
         plain_head: Prefix of the classifier in a file without prefixes; None knows the usual ones.
+        own_classifier: In such a file, tensors of a model's own head that count the classes.
 
     Raises:
         DataError: If the file is a checkpoint of this program already.
@@ -73,11 +80,25 @@ def choose_part(keys: Iterable[str], role: Role, *, plain_head: str | None = Non
     if any(key.startswith(_TSN_BACKBONE) for key in keys):
         return _part(keys, "tsn", role, _TSN_BACKBONE, _TSN_HEAD)
     found = next((head for head in PLAIN_HEADS if any(key.startswith(head) for key in keys)), None)
-    if any(key.startswith("backbone.") for key in keys):
-        if found is None or any(key.startswith("cls_head.") for key in keys):
-            return _part(keys, "mmaction", role, "backbone.", _HEADS["student"])
-        return _part(keys, "plain", role, "backbone.", found)
-    return _part(keys, "plain", role, "", plain_head or found or "fc.")
+    prefix = "backbone." if any(key.startswith("backbone.") for key in keys) else ""
+    of_mmaction = any(key.startswith("cls_head.") for key in keys)
+    if prefix and (of_mmaction or not (found or own_classifier)):
+        return _part(keys, "mmaction", role, prefix, _HEADS["student"])
+    if own_classifier:
+        return _own_head_part({key.removeprefix(prefix): key for key in keys}, role, own_classifier)
+    return _part(keys, "plain", role, prefix, (not prefix and plain_head) or found or "fc.")
+
+
+def _own_head_part(names: Mapping[str, str], role: Role, classifier: tuple[str, ...]) -> Part:
+    """A whole timm model: its head is inside, with all else."""
+    return Part(
+        layout="plain",
+        role=role,
+        backbone={name: key for name, key in names.items() if name not in classifier},
+        classifier={name: key for name, key in names.items() if name in classifier},
+        unknown=(),
+        left=(),
+    )
 
 
 def _is_rkd(keys: Iterable[str]) -> bool:

@@ -233,3 +233,49 @@ def test_new_choices_are_off_unless_asked_for() -> None:
     assert (plain.targets.codec, plain.targets.logit_map) == ("none", None)
     teacher = {"checkpoint": "teacher", "mode": "batch", "least_top1": 0.7}
     assert experiment(teacher=teacher).teacher.mode == "batch"
+
+
+VIT, RESNET, CROSSVIT = ("test_vit", 160), ("test_resnet", 240), ("crossvit_tiny_240", 240)
+"""Backbones and the side of their frames."""
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "targets", "message"),
+    [
+        (VIT, RESNET, LOGIT_MAP, r"targets\.logit_map needs a logit map, which the teacher"),
+        (CROSSVIT, RESNET, {}, r"targets\.features needs a feature map, which the teacher"),
+        (RESNET, CROSSVIT, {}, r"feature_mse needs a feature map, which the student"),
+    ],
+    ids=["logit map", "features", "student"],
+)
+def test_map_that_a_network_does_not_make_is_refused_by_name_with_what_to_do(
+    teacher: tuple[str, int], student: tuple[str, int], targets: dict[str, Any], message: str
+) -> None:
+    wanted = experiment(
+        views={"count": 1, "size": teacher[1]},
+        teacher={"checkpoint": "teacher", "model": {"backbone": teacher[0]}},
+        student={
+            "training": {"epochs": 5},
+            "model": {"backbone": student[0]},
+            "size": min(student[1], teacher[1]),
+        },
+        targets=targets,
+    )
+    with pytest.raises(ExperimentError, match=message) as caught:
+        plan_targets(wanted, num_classes=5)
+    assert "student.losses.logit_kd" in str(caught.value)
+
+
+def test_teacher_without_any_map_is_cached_by_its_scores() -> None:
+    wanted = experiment(
+        views={"count": 1, "size": 240},
+        teacher={"checkpoint": "teacher", "model": {"backbone": "crossvit_tiny_240"}},
+        student={
+            "training": {"epochs": 5},
+            "model": {"backbone": "test_resnet"},
+            "size": 48,
+            "losses": {"feature_mse": 0, "logit_kd": 1},
+        },
+        targets={"features": None},
+    )
+    assert set(table(plan_targets(wanted, num_classes=5))) == {"logits", "frames", "views"}

@@ -9,7 +9,6 @@ from reskd.common.errors import ExperimentError
 from reskd.common.experiment import ModelSpec
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model
-from reskd.common.video.preprocess import normalize
 
 CPU = torch.device("cpu")
 
@@ -91,7 +90,7 @@ def test_batch_mode_equals_train_mode_without_dropout_and_drop_path() -> None:
         if "drop" in type(layer).__name__.lower():
             layer.eval()
     with torch.no_grad():
-        expected = plain(normalize(clips(4)))
+        expected = plain(plain.normalize(clips(4)))
     torch.testing.assert_close(found.features_BTChw, expected.features_BTChw)
     torch.testing.assert_close(found.logits_BK, expected.logits_BK)
 

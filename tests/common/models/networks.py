@@ -55,15 +55,16 @@ SMALL_NETWORKS = [
 def build(model: ModelSpec, *, num_classes: int = 5) -> LinearRecognizer:
     """In eval mode; what starts at zero, such as the last BatchNorm of a block, is awake."""
     network = build_model(model, num_classes=num_classes).eval()
+    assert isinstance(network, LinearRecognizer)
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, mean=0.5, std=0.2)
     if model.backbone == "s3d":  # with torch's default weights, which it has, signals fade
-        for parameter in network.backbone.parameters():
+        for parameter in network.get_submodule("backbone").parameters():
             if parameter.ndim == 5:
                 nn.init.kaiming_normal_(parameter)
     if model.backbone == "mvit_v1_b":
-        shrink_positions(network.backbone.model)
+        shrink_positions(network.get_submodule("backbone.model"))
     return network
 
 

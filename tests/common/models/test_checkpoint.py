@@ -25,7 +25,13 @@ from reskd.common.models.checkpoint import (
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model
 
-SPEC = ModelSpec(backbone="test_resnet", backbone_args={"output_stride": 16}, dropout=0.25)
+SPEC = ModelSpec(
+    backbone="test_resnet",
+    backbone_args={"output_stride": 16},
+    dropout=0.25,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.3, 0.4),
+)
 # A class named by a folder whose name is not UTF-8, and others that need more than ASCII.
 CLASSES = ("jump", "tänzeln", "跳", b"caf\xe9".decode("utf-8", "surrogateescape"), "a\nb")
 

@@ -173,7 +173,6 @@ def test_backbone_args_that_timm_refuses_are_named(args: dict[str, object]) -> N
         ("test_vit3", 96),  # made for 160 px
         ("test_maxvit", 112),  # windows of 5 cells
         ("test_coatnet", 96),
-        ("volo_d1_224", 224),  # class token in an unexpected place
     ],
 )
 def test_backbone_that_cannot_take_the_size_is_refused_saying_what_to_do(

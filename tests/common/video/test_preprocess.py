@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reskd.common.video.preprocess import (
+    IMAGENET,
+    Colours,
     apply,
     crop_and_resize,
     normalize,
+    renormalize,
     resize_short_side,
     shrink,
 )
@@ -216,17 +219,30 @@ def test_resize_without_vector_instructions_equals_integer_arithmetic() -> None:
 
 def test_normalize_of_known_pixels_matches_hand_values() -> None:
     frames = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1).expand(2, 4, 3, 5, 5)
-    out = normalize(frames)
+    out = normalize(frames, IMAGENET)
     assert out.dtype == torch.float32
     assert out.shape == frames.shape
     expected = [-123.675 / 58.395, (128 - 116.28) / 57.12, (255 - 103.53) / 57.375]
     np.testing.assert_allclose(out[1, 3, :, 4, 4].numpy(), expected, rtol=1e-6)
 
 
+def test_colours_in_grey_levels_are_those_of_the_reference() -> None:
+    assert IMAGENET.grey_levels() == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def test_clips_with_the_colours_of_imagenet_become_those_of_another_network() -> None:
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8))
+    half = Colours(mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 1.0))
+    found = renormalize(normalize(frames, IMAGENET), half)
+    torch.testing.assert_close(found, normalize(frames, half))
+    clips = normalize(frames, IMAGENET)
+    assert renormalize(clips, IMAGENET) is clips
+
+
 def test_normalize_leaves_its_input_alone() -> None:
     frames = random_frames(3, 4, 4)
     before = frames.clone()
-    normalize(frames)
+    normalize(frames, IMAGENET)
     assert torch.equal(frames, before)
 
 
@@ -277,4 +293,4 @@ def test_shrink_of_wrong_frames_is_refused(frames: Tensor, size: int, message: s
 @pytest.mark.parametrize("frames", [torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8)])
 def test_normalize_of_wrong_frames_is_refused(frames: Tensor) -> None:
     with pytest.raises(ValueError, match="normalize needs uint8"):
-        normalize(frames)
+        normalize(frames, IMAGENET)

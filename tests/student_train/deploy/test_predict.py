@@ -17,7 +17,6 @@ from reskd.common.dataset.frames.plan import FrameOptions
 from reskd.common.errors import DataError
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
 from reskd.common.models.registry import build_model
-from reskd.common.video.preprocess import normalize
 from reskd.common.video.reader import UnreadableVideoError, VideoReader, open_video
 from reskd.student_train.data.video_memory import RememberedVideo
 from reskd.student_train.deploy import windows
@@ -150,7 +149,7 @@ def test_classes_that_go_together_are_predicted_with_a_sigmoid(tiny_experiment: 
     assert predictor.score_activation == "sigmoid"
     model, _ = load_checkpoint(run)
     with torch.inference_mode():
-        logits = model(normalize(predictor.clips(a_video(run)))).logits_BK[0]
+        logits = model(model.normalize(predictor.clips(a_video(run)))).logits_BK[0]
     np.testing.assert_allclose(
         predictor.probabilities(a_video(run)), logits.sigmoid().numpy(), rtol=1e-4
     )
@@ -259,7 +258,7 @@ def test_folder_of_images_is_a_video_without_times_and_so_without_windows(
 def test_network_that_predicts_no_numbers_is_refused(run: Path) -> None:
     predictor = load_predictor(run)
     model = build_model(predictor.info.model, num_classes=3).eval()
-    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    torch.nn.init.constant_(model.get_parameter("classifier.bias"), float("nan"))
     broken = replace(predictor, model=model)
     with pytest.raises(DataError, match="not numbers"):
         broken.probabilities(a_video(run))

@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
-from reskd.common.experiment import Role
+from reskd.common.experiment import ModelSpec, Role
 from reskd.common.models.checkpoint import WEIGHTS_FILE
-from tests.student_train.random_checkpoint import TINY, random_checkpoint
+from tests.student_train.random_checkpoint import random_checkpoint
 from tests.tiny_experiment import make_tiny_experiment
 
 CLASSES = ("climb", "dive", "jump")
+OWN = ModelSpec(backbone="test_resnet")
+"""With timm's mean and std, which an import assumes."""
 SIZES = {"teacher": 48, "student": 24}
 
 Capture = pytest.CaptureFixture[str]
@@ -31,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, role in enumerate(roles):
         torch.manual_seed(seed)
         random_checkpoint(
-            folder / role, experiment_file, spec=TINY, role=role, size=SIZES[role], decided=True
+            folder / role, experiment_file, spec=OWN, role=role, size=SIZES[role], decided=True
         )
         published = {
             name.removeprefix("backbone.model.").replace("classifier.", "fc."): tensor

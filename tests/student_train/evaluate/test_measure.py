@@ -20,10 +20,12 @@ from reskd.common.experiment import EvaluationSpec
 from reskd.common.experiment.load import experiment_tree, load_experiment
 from reskd.common.metrics import mean_average_precision, mean_class_accuracy
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
+from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.common.models.registry import build_model
 from reskd.common.video.eval_views import evaluation_views
-from reskd.common.video.preprocess import apply, normalize, shrink
+from reskd.common.video.preprocess import IMAGENET, apply, normalize, shrink
 from reskd.common.video.reader import Decoder, PyAVReader, VideoReader, open_video
+from reskd.student_train.evaluate.inference import forward
 from reskd.student_train.evaluate.measure import evaluate_runs, write_scores
 from tests.tiny_experiment import ALONE, cut_off
 
@@ -123,7 +125,7 @@ def _test_clips(
             shrink(apply(torch.from_numpy(video.frames(view.frame_indices)), view, cut_size), size)
             for view in views
         ]
-    return normalize(torch.stack(clips))
+    return normalize(torch.stack(clips), IMAGENET)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -171,11 +173,11 @@ def test_evaluate_shows_each_network_frames_of_its_own_size(
 ) -> None:
     shapes = []
 
-    def noting(frames: Tensor) -> Tensor:
-        shapes.append(tuple(frames.shape))
-        return normalize(frames)
+    def noting(model: Recognizer, clips: Tensor) -> ClipOutput:
+        shapes.append(tuple(clips.shape))
+        return forward(model, clips)
 
-    monkeypatch.setattr("reskd.student_train.evaluate.inference.normalize", noting)
+    monkeypatch.setattr("reskd.student_train.evaluate.inference.forward", noting)
     _evaluate(_checkpoint(tiny_experiment, tmp_path / "run", role=role))
     assert shapes == [(3, 3, 3, size, size)]
 
@@ -324,16 +326,16 @@ def test_no_forward_pass_has_more_clips_than_a_batch_and_no_video_is_decoded_twi
 ) -> None:
     shapes, calls = [], []
 
-    def noting(frames: Tensor) -> Tensor:
-        shapes.append(tuple(frames.shape))
-        return normalize(frames)
+    def noting(model: Recognizer, clips: Tensor) -> ClipOutput:
+        shapes.append(tuple(clips.shape))
+        return forward(model, clips)
 
     def counting(reader: PyAVReader, indices: Sequence[int]) -> NDArray[np.uint8]:
         calls.append(reader.path)
         return frames(reader, indices)
 
     frames = PyAVReader.frames
-    monkeypatch.setattr("reskd.student_train.evaluate.inference.normalize", noting)
+    monkeypatch.setattr("reskd.student_train.evaluate.inference.forward", noting)
     run = _checkpoint(tiny_experiment, tmp_path / "run")
     monkeypatch.setattr(PyAVReader, "frames", counting)
     _evaluate(run, clips=3, crops=3, batch_size=5)  # three videos of nine views

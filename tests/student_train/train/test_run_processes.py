@@ -15,9 +15,10 @@ import torch
 from reskd.common.dataset.open import open_entry
 from reskd.common.errors import DataError, PreemptedError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
-from reskd.common.video.preprocess import normalize
+from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate import inference
+from reskd.student_train.evaluate.inference import forward
 from reskd.student_train.evaluate.measure import evaluate_runs
 from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.run.log import read_events
@@ -74,13 +75,13 @@ def _second_has_no_videos(cache: TinyCache, processes: ProcessGroup) -> list[str
 def _second_is_asked_to_stop(cache: TinyCache, processes: ProcessGroup) -> list[str]:
     """While it measures the network after the first epoch; then the run is called again."""
 
-    def interrupted(clips: torch.Tensor) -> torch.Tensor:
+    def interrupted(model: Recognizer, clips: torch.Tensor) -> ClipOutput:
         if not processes.is_first:
             os.kill(os.getpid(), signal.SIGTERM)
-        return normalize(clips)
+        return forward(model, clips)
 
     with (
-        patch.object(inference, "normalize", interrupted),
+        patch.object(inference, "forward", interrupted),
         pytest.raises(PreemptedError) as stopped,
     ):
         _train(cache, "stopped", processes)

@@ -15,10 +15,11 @@ from reskd.common.dataset.index import read_index, write_index
 from reskd.common.errors import DataError, PreemptedError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
+from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.common.models.registry import build_model
 from reskd.common.signals import stop_request
-from reskd.common.video.preprocess import normalize
 from reskd.student_train.evaluate import inference
+from reskd.student_train.evaluate.inference import forward
 from reskd.student_train.evaluate.measure import measure
 from reskd.student_train.run.log import EVENTS_FILE, read_events, read_log
 from reskd.student_train.train import runs, validation
@@ -114,17 +115,17 @@ def test_measuring_that_is_interrupted_is_done_again(
     assert [event["epoch"] for event in events if event["which"] == "current"] == [1, 3, 4]
 
 
-def _signal_in(nth: int, *numbers: signal.Signals) -> Callable[[Tensor], Tensor]:
+def _signal_in(nth: int, *numbers: signal.Signals) -> Callable[[Recognizer, Tensor], ClipOutput]:
     """Sends signals while the nth measurement has its first clips in hand."""
     begun = 0
 
-    def interrupted(clips: Tensor) -> Tensor:
+    def interrupted(model: Recognizer, clips: Tensor) -> ClipOutput:
         nonlocal begun
         begun += 1
         if begun == nth:
             for number in numbers:
                 os.kill(os.getpid(), number)
-        return normalize(clips)
+        return forward(model, clips)
 
     return interrupted
 
@@ -173,7 +174,7 @@ def test_signal_while_measuring_stops_at_once_and_the_run_ends_as_one_never_stop
     numbers: list[signal.Signals],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "normalize", _signal_in(nth, *numbers))
+        patch.setattr(inference, "forward", _signal_in(nth, *numbers))
         with pytest.raises(PreemptedError, match=f"Stopped by {numbers[0].name}"):
             _train(tiny_cache, tmp_path / "run")
     assert len(read_events(tmp_path / "run")) == epochs
@@ -193,11 +194,11 @@ def test_measuring_that_is_asked_to_stop_opens_no_more_videos(
         batches: list[Tensor] = []
         interrupted = _signal_in(2, signal.SIGTERM)
 
-        def counted(clips: Tensor) -> Tensor:
+        def counted(model: Recognizer, clips: Tensor) -> ClipOutput:
             batches.append(clips)
-            return interrupted(clips)
+            return interrupted(model, clips)
 
-        patch.setattr(inference, "normalize", counted)
+        patch.setattr(inference, "forward", counted)
         with pytest.raises(PreemptedError):
             measure(
                 *(model, experiment, index),
