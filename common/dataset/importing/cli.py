@@ -60,8 +60,9 @@ def folder(
 ) -> None:
     """Index the videos below DIR: the name of a sub-folder is the class of the videos in it.
 
-    DIR/train, DIR/val and DIR/test are splits where they exist; then the classes are their
-    sub-folders. Otherwise a share of each class becomes `val`, the same one every time.
+    DIR/train, DIR/val and DIR/test are splits where they exist (Training, valid, dev, test_set and
+    the like, too); then the classes are their sub-folders. Otherwise a share of each class becomes
+    `val`, the same one every time. Where DIR holds no video files, a folder of images is a video.
     """
     from reskd.common.console import emit
     from reskd.common.dataset.importing.pipeline import import_folder

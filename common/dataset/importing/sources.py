@@ -8,16 +8,23 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from reskd.common.errors import DataError
 
-ALIASES = {
+SPLIT_WORDS = {
     "train": ("train", "training", "trainlist", "trainset"),
-    "val": ("val", "valid", "validate", "validation", "vallist"),
+    "val": ("val", "valid", "validate", "validation", "vallist", "valset", "dev", "eval"),
     "test": ("test", "testing", "testlist", "testset"),
 }
-SPLIT_OF = {alias: split for split, aliases in ALIASES.items() for alias in aliases}
+"""What the splits are called, by people and by data sets; the index says train, val and test."""
+SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+FILLING = frozenset(
+    ("set", "list", "split", "data", "dataset", "video", "videos", "clips", "frames", "images")
+)
+"""Words that say nothing beside a split's: training_set, test videos."""
+WORD_ENDS = re.compile(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])")
 PREFIXED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
 
 
@@ -41,8 +48,7 @@ class Source:
         """
         if self.split is not None:
             return self.split
-        words = re.split(r"[^A-Za-z]+", self.path.stem)
-        found = {SPLIT_OF[word.lower()] for word in words if word.lower() in SPLIT_OF}
+        found = {SPLIT_OF[word] for word in _words(self.path.stem) if word in SPLIT_OF}
         if len(found) == 1:
             return found.pop()
         problem = f"has {' and '.join(sorted(found))}" if found else "has no train, val or test"
@@ -121,9 +127,20 @@ def parse_video_folders(texts: Sequence[str]) -> VideoFolders:
     )
 
 
+def split_called(name: str) -> str | None:
+    """The split that a name means and nothing else: `val` for `Validation` or `dev_set`."""
+    words = [word for word in _words(name) if word not in FILLING]
+    return SPLIT_OF.get(words[0]) if len(words) == 1 else None
+
+
+@cache
 def split_named(text: str) -> str:
-    """`val` for `validate`, `validation` and so on; other names stay."""
-    return SPLIT_OF.get(text.lower(), text)
+    """`val` for `validate`, `Validation set` and so on; other names stay."""
+    return split_called(text) or text
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in WORD_ENDS.split(name) if word]
 
 
 def _parted(text: str) -> tuple[str | None, Path]:

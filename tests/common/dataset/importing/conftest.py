@@ -10,6 +10,7 @@ from reskd.common.cli.main import main
 from reskd.common.dataset.index import VideoIndex, read_index
 from tests.video_files import numbered_frames, write_video
 
+Tree = Callable[..., Path]
 Videos = Callable[..., Path]
 Import = Callable[..., int]
 
@@ -38,6 +39,22 @@ def videos(tmp_path: Path, clip: bytes) -> Videos:
         return folder
 
     return write
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Make files below a folder, each of its own bytes; enough where videos are not opened."""
+
+    def make(*names: str) -> Path:
+        directory = tmp_path / "my videos"
+        directory.mkdir(exist_ok=True)
+        for name in names:
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{next(serial)} {name}")
+        return directory
+
+    return make
 
 
 @pytest.fixture

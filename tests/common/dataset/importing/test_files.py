@@ -114,6 +114,8 @@ def test_folder_is_listed_once_for_all_its_videos(
         ("something-something-v2-validation.json", "val"),
         ("sthv2_val_list_videos.txt", "val"),
         ("testlist03.txt", "test"),
+        ("Dev_Set.csv", "val"),
+        ("evalList.txt", "val"),
     ],
 )
 def test_split_is_read_from_a_files_name(name: str, split: str) -> None:
@@ -131,7 +133,7 @@ def test_split_before_a_file_wins(tmp_path: Path) -> None:
     one, other, third = parse_sources(["validate=x/train.txt", str(tmp_path / "a=b"), "dev=y"])
     assert (one.split, one.path) == ("val", Path("x/train.txt"))
     assert (other.split, other.path) == (None, tmp_path / "a=b")
-    assert third.split_or_named() == "dev"
+    assert third.split_or_named() == "val"
 
 
 def test_file_given_for_two_splits_is_refused() -> None:
