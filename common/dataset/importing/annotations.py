@@ -8,12 +8,14 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from reskd.common.dataset.importing.columns import refuse_unused
 from reskd.common.errors import DataError
 
 
@@ -53,6 +55,8 @@ class Annotations:
     rows: tuple[Row, ...] = ()
     numbered: bool
     """Whether labels are numbers of classes, not names."""
+    may_be_names: bool = False
+    """Whether they might be names all the same, being in a table of the user's own."""
     first_label: int | None = None
     """Number of the first class, where the format fixes it."""
     classes: tuple[str, ...] | None = None
@@ -81,6 +85,7 @@ def merged(parts: Sequence[Annotations], *, classes: tuple[str, ...] | None = No
     return Annotations(
         rows=tuple(chain.from_iterable(part.rows for part in parts)),
         numbered=all(part.numbered for part in parts),
+        may_be_names=any(part.may_be_names for part in parts),
         first_label=first_labels.pop() if len(first_labels) == 1 else None,
         classes=classes or (own[0] if own else None),
         ignored=tuple(chain.from_iterable(part.ignored for part in parts)),
@@ -117,16 +122,25 @@ def is_comment(line: str) -> bool:
     return line == "#" or line.startswith("# ")
 
 
-def table(text: str, source: str, *, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def table(
+    text: str,
+    source: str,
+    *,
+    needed: Collection[str],
+    used: Collection[str] = (),
+    ignored_columns: Set[str] = frozenset(),
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of a CSV file with a header, by the header's names.
 
     Args:
         text: The file.
         source: Its name.
         needed: Columns that must be there.
+        used: Columns that may be there.
+        ignored_columns: Others that the user leaves out.
 
     Raises:
-        DataError: If a column or a field is missing.
+        DataError: If a column or a field is missing, or a column would not be used.
     """
     # Unlike text.splitlines(), this keeps line ends inside quotes.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
@@ -137,7 +151,8 @@ def table(text: str, source: str, *, needed: Iterable[str]) -> Iterator[tuple[in
             if not any(values):
                 continue
             if not header:
-                header = [name.lower() for name in values]
+                # Programs that number the rows leave that column without a name.
+                header = [name.lower() or f"#{at}" for at, name in enumerate(values, start=1)]
                 if absent := [name for name in needed if name not in header]:
                     raise wrong(
                         reader.line_num,
@@ -145,6 +160,10 @@ def table(text: str, source: str, *, needed: Iterable[str]) -> Iterator[tuple[in
                         f"is the header and has no column {', '.join(absent)}; it is "
                         f"{','.join(values)!r:.200}",
                     )
+                if twice := [name for name, count in Counter(header).items() if count > 1]:
+                    raise wrong(reader.line_num, source, f"names column {', '.join(twice)} twice")
+                others = [name for name in header if name not in {*needed, *used}]
+                refuse_unused(others, ignored_columns, source)
             elif len(values) != len(header):
                 raise wrong(
                     reader.line_num,

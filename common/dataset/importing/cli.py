@@ -97,16 +97,23 @@ def plain_csv(options: ListOptions, sources: tuple[str, ...]) -> None:
     from reskd.common.dataset.importing.pipeline import run_import
     from reskd.common.dataset.importing.source_sets import read_sources
 
-    run_import(read_sources(sources, parse_table), options)
+    annotations = read_sources(
+        sources,
+        lambda text, source: parse_table(text, source, ignored_columns=options.ignore_columns),
+    )
+    run_import(annotations, options)
 
 
 @import_.command("mmaction")
 @click.option(
     "--layout",
-    type=click.Choice(["auto", "videos", "frames", "frames-offset"]),
+    type=click.Choice(
+        ["auto", "videos", "videos-frames", "videos-start", "frames", "frames-offset"]
+    ),
     default="auto",
     show_default=True,
-    help="Numbers of a line: labels; images and labels; first image, images and labels.",
+    help="Numbers of a line, before the label: none, of videos; number of frames; first frame; "
+    "number of images, in folders; first image and number of images.",
 )
 @list_options
 def mmaction(options: ListOptions, sources: tuple[str, ...], layout: "ListLayout") -> None:
@@ -122,7 +129,11 @@ def mmaction(options: ListOptions, sources: tuple[str, ...], layout: "ListLayout
     annotations = read_sources(
         sources,
         lambda text, source: parse_list(
-            text, source.name, split=source.split_or_named(), layout=layout
+            text,
+            source.name,
+            split=source.split_or_named(),
+            layout=layout,
+            ignored_columns=options.ignore_columns,
         ),
     )
     run_import(annotations, options)
@@ -154,7 +165,13 @@ def kinetics(options: ListOptions, sources: tuple[str, ...], id_files: tuple[Pat
     ids = read_ids(id_files)
     annotations = read_sources(
         sources,
-        lambda text, source: parse_kinetics(text, source.name, split=source.split, only_ids=ids),
+        lambda text, source: parse_kinetics(
+            text,
+            source.name,
+            split=source.split,
+            only_ids=ids,
+            ignored_columns=options.ignore_columns,
+        ),
     )
     run_import(annotations, options)
 

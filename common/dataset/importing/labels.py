@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Literal
 
 from reskd.common.dataset.importing.annotations import Annotations, Ignored, Row
 from reskd.common.errors import DataError
+
+LabelKind = Literal["names", "numbers"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +19,8 @@ class LabelRules:
     """Class names in the order of the labels."""
     num_classes: int | None = None
     """How many classes there are, so that ones without videos show."""
+    labels: LabelKind | None = None
+    """What labels in digits are; None: numbers, and what may be names is refused."""
     labels_from: int | None = None
     """Number of the first class, 0 or 1; None: 0, and lists that look otherwise are refused."""
     only_classes: bool = False
@@ -47,13 +52,33 @@ def label_rows(annotations: Annotations, rules: LabelRules) -> Labelled:
         )
     if not annotations.rows:
         raise DataError("the annotations hold no labelled video")
-    # In a user's own table, numbers may be the names of classes.
-    as_names = set(classes or ()).issuperset(
-        label for row in annotations.rows for label in row.labels
-    )
-    if annotations.numbered and not as_names:
-        return _by_number(annotations, rules, classes)
-    return _by_name(annotations, rules, classes)
+    if not annotations.numbered:
+        if rules.labels == "numbers":
+            raise DataError("--labels numbers was given, and the labels are not all in digits")
+        return _by_name(annotations, rules, classes)
+    if rules.labels == "names" or (rules.labels is None and _are_names(annotations, classes)):
+        return _by_name(annotations, rules, classes)
+    return _by_number(annotations, rules, classes)
+
+
+def _are_names(annotations: Annotations, classes: tuple[str, ...] | None) -> bool:
+    """Whether labels in digits are names from the class list; a user's own table may have such.
+
+    Raises:
+        DataError: If they are names there and positions in it, and these differ.
+    """
+    written = {label for row in annotations.rows for label in row.labels}
+    position = {name: label for label, name in enumerate(classes or ())}
+    if not written <= position.keys():
+        return False
+    other = [label for label in written if position[label] != int(label) < len(position)]
+    if other and all(int(label) < len(position) for label in written):
+        raise DataError(
+            f"label {min(other)} is the name of class {position[min(other)]} of the class list and "
+            f"the position of {list(position)[int(min(other))]!r}: say --labels names or --labels "
+            "numbers"
+        )
+    return True
 
 
 def _by_number(
@@ -68,9 +93,13 @@ def _by_number(
             raise DataError(
                 f"no video has label 0; the labels are {min(numbers)} to {max(numbers)}. If they "
                 "count from 1, say --labels-from 1; if class 0 merely has no video here, say "
-                "--labels-from 0. Nothing is shifted without being told"
+                "--labels-from 0; if they are names, say --labels names. Nothing is shifted "
+                "without being told"
             )
         first = 0
+    stated = rules.num_classes or classes or rules.labels or rules.labels_from is not None
+    if annotations.may_be_names and not stated:
+        _refuse_gaps(set(numbers), first)
     num_classes = rules.num_classes or (len(classes) if classes else max(numbers) - first + 1)
     last = first + num_classes - 1
     for row in annotations.rows:
@@ -88,10 +117,24 @@ def _by_number(
     return Labelled(classes=names, rows=rows, ignored=annotations.ignored)
 
 
+def _refuse_gaps(numbers: set[int], first: int) -> None:
+    """Refuse numbers of which many between do not occur: 1995 and 2003 are names of classes."""
+    absent = max(numbers) - first + 1 - len(numbers)
+    if absent > 0:
+        raise DataError(
+            f"the labels are {len(numbers)} different numbers up to {max(numbers)}, so {absent} "
+            "classes would have no video. If they are names of classes, say --labels names; if "
+            "they are numbers of classes, give --classes FILE, --num-classes or --labels numbers"
+        )
+
+
 def _hint(label: int, first: int, last: int) -> str:
     if first == 0 and label == last + 1:
         return ". If the labels count from 1, say --labels-from 1"
-    return ". Is the class list, or --num-classes, that of this data set?"
+    return (
+        ". Is the class list, or --num-classes, that of this data set? If the labels are names, "
+        "say --labels names"
+    )
 
 
 def _by_name(
@@ -101,7 +144,9 @@ def _by_name(
         raise DataError("--labels-from is for labels that are numbers; here they are names")
     found = {label for row in annotations.rows for label in row.labels}
     if classes is None:
-        classes = tuple(sorted(found))
+        # Names in digits in the order of their numbers: 9 before 10.
+        digits = annotations.numbered
+        classes = tuple(sorted(found, key=lambda name: (int(name) if digits else 0, name)))
         if rules.num_classes not in {None, len(classes)}:
             raise DataError(
                 f"the annotations name {len(classes)} classes and --num-classes says "

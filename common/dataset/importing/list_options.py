@@ -11,6 +11,7 @@ import click
 from reskd.common.cli.options import json_option
 
 if TYPE_CHECKING:
+    from reskd.common.dataset.importing.labels import LabelKind
     from reskd.common.video.reader import Decoder
 
 out_option = click.option(
@@ -43,8 +44,10 @@ class ListOptions:
     videos: tuple[str, ...]
     classes: Path | None
     num_classes: int | None
+    labels: "LabelKind | None"
     labels_from: int | None
     only_classes: bool
+    ignore_columns: frozenset[str]
     allow_missing: int
     merge_duplicates: bool
     allow_copies: bool
@@ -52,6 +55,10 @@ class ListOptions:
     jobs: int | None
     quarantine: Path | None
     as_json: bool
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 _OPTIONS = (
@@ -77,6 +84,12 @@ _OPTIONS = (
         help="Number of classes, so that classes without videos show.",
     ),
     click.option(
+        "--labels",
+        type=click.Choice(["names", "numbers"]),
+        help="What labels are that are written in digits; default: numbers, where no other reading "
+        "is possible.",
+    ),
+    click.option(
         "--labels-from",
         type=click.Choice([0, 1]),
         help="First number of a class, where labels are numbers.",
@@ -85,6 +98,13 @@ _OPTIONS = (
         "--only-classes",
         is_flag=True,
         help="Leave out rows of classes that --classes does not have.",
+    ),
+    click.option(
+        "--ignore-columns",
+        metavar="A,B",
+        default="",
+        callback=lambda _context, _option, text: _names(text),
+        help="Columns to leave out that the import has no use for; any other is an error.",
     ),
     click.option(
         "--allow-missing",

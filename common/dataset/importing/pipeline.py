@@ -68,6 +68,7 @@ def run_import(
     rules = LabelRules(
         classes=read_class_list(options.classes) if options.classes else None,
         num_classes=options.num_classes,
+        labels=options.labels,
         labels_from=options.labels_from,
         only_classes=only_classes or options.only_classes,
     )

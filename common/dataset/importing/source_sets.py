@@ -60,7 +60,9 @@ def read_minikinetics(texts: Iterable[str], ids: Set[str] | None, *, named: bool
 
     def parse(text: str, source: Source) -> Annotations:
         if not is_kinetics(text):
-            return parse_list(text, source.name, split=source.split_or_named())
+            return parse_list(
+                text, source.name, split=source.split_or_named(), folders_state_frames=True
+            )
         if ids is None and not named:
             raise DataError(
                 f"{source.path} is a table of all of Kinetics; name the 200 classes of the subset "
@@ -101,7 +103,12 @@ def read_fcvid(texts: Iterable[str]) -> Annotations:
     names = [(source, text) for source, text in files if is_split_list(text)]
     if not matrices and not names:
         return merged(
-            [parse_list(text, source.name, split=source.split_or_named()) for source, text in files]
+            [
+                parse_list(
+                    text, source.name, split=source.split_or_named(), folders_state_frames=True
+                )
+                for source, text in files
+            ]
         )
     if len(matrices) != 1 or len(names) != 1 or len(files) != 2:
         raise DataError(

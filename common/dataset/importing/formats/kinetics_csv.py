@@ -27,7 +27,12 @@ def is_kinetics(text: str) -> bool:
 
 
 def parse_kinetics(
-    text: str, source: str, *, split: str | None, only_ids: Set[str] | None = None
+    text: str,
+    source: str,
+    *,
+    split: str | None,
+    only_ids: Set[str] | None = None,
+    ignored_columns: Set[str] = frozenset(),
 ) -> Annotations:
     """Read a table.
 
@@ -36,6 +41,7 @@ def parse_kinetics(
         source: Its name, for messages.
         split: Split of all its rows; the column `split` where None.
         only_ids: YouTube ids to keep; all where None.
+        ignored_columns: Columns that the user leaves out; others that are not used are refused.
 
     Raises:
         DataError: If a line is wrong, with its number.
@@ -43,7 +49,10 @@ def parse_kinetics(
     rows: list[Row] = []
     ignored: list[Ignored] = []
     needed = (*COLUMNS, *(() if split else ("split",)))
-    for number, fields in table(text, source, needed=needed):
+    used = {"label", "split", "is_cc"} - ignored_columns
+    for number, fields in table(
+        text, source, needed=needed, used=used, ignored_columns=ignored_columns
+    ):
         youtube_id, where = fields["youtube_id"], place(number, source)
         if only_ids is not None and youtube_id not in only_ids:
             ignored.append(Ignored(where=where, reason="not one of the ids asked for"))

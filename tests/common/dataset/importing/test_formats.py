@@ -35,7 +35,23 @@ class ListCase:
 
 LIST_CASES = (
     ListCase(id="video", line="a/b.mp4 3", name="a/b.mp4", labels=("3",)),
-    ListCase(id="labels", line="a/b.mp4 3 17", name="a/b.mp4", labels=("3", "17")),
+    ListCase(id="labels", line="a/b.mp4 3 17", layout="videos", name="a/b.mp4", labels=("3", "17")),
+    ListCase(
+        id="video, frames",
+        line="a/b.mp4 20 1",
+        layout="videos-frames",
+        name="a/b.mp4",
+        labels=("1",),
+        num_frames=20,
+    ),
+    ListCase(
+        id="video, start",
+        line="a/b.mp4 17 1",
+        layout="videos-start",
+        name="a/b.mp4",
+        labels=("1",),
+        start_frame=17,
+    ),
     ListCase(id="spaces", line="a b/c  d 2.mp4  3", name="a b/c  d 2.mp4", labels=("3",)),
     ListCase(id="number in name", line="a 1.mp4 2.mp4 3", name="a 1.mp4 2.mp4", labels=("3",)),
     ListCase(id="no suffix", line="74225 3", name="74225", labels=("3",)),
@@ -65,7 +81,13 @@ LIST_CASES = (
 
 @pytest.mark.parametrize("case", LIST_CASES, ids=lambda case: case.id)
 def test_mmaction_line_is_read_as_published(case: ListCase) -> None:
-    annotations = parse_list(f"\r\n{case.line}\r\n", "x.txt", split="val", layout=case.layout)
+    annotations = parse_list(
+        f"\r\n{case.line}\r\n",
+        "x.txt",
+        split="val",
+        layout=case.layout,
+        folders_state_frames=True,
+    )
     (row,) = annotations.rows
     assert (row.files, row.labels, row.split) == ((case.name,), case.labels, "val")
     assert (row.num_frames, row.start_frame) == (case.num_frames, case.start_frame)
@@ -101,6 +123,11 @@ def test_comment_lines_are_listed_as_ignored() -> None:
         ("a 120 0\nb 120\n", "auto", "line 2 .*`path/folder number_of_frames label`"),
         ("a 120 0\n", "frames-offset", "line 1 .*first_frame number_of_frames label"),
         ("a 120 0\nmy b 7 120 3\n", "auto", "line 2 .*not clear which numbers"),
+        ("a.mp4 20 0\nb.mp4 20 1\n", "auto", "'a.mp4 20 0'.*--layout videos .*videos-start"),
+        ("a.mp4 20 0\nb.mp4 20 1 2\n", "auto", "every line has 2 numbers or more"),
+        ("a 2 6 0\na 10 8 1\n", "auto", "'a 2 6 0'.*--layout frames .*frames-offset"),
+        ('[{"frame_dir": "a", "label": 1, "fps": 3}]', "auto", "not be used: fps.*columns fps"),
+        ('[{"frame_dir": "a", "filename": "a", "label": 1}]', "auto", "not be used: frame_dir"),
         ('[{"frame_dir": "a"}]', "auto", r"entry 1 of x\.txt .*\"label\": number"),
         ('[{"frame_dir": "a", "label": true}]', "auto", "entry 1"),
         ('[{"frame_dir": "a",\n "label"]', "auto", r"line 2 of x\.txt is not JSON"),
@@ -111,6 +138,23 @@ def test_mmaction_line_of_another_form_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=problem):
         parse_list(text, "x.txt", split="val", layout=layout)
+
+
+def test_one_line_with_a_single_label_shows_that_the_others_are_labels() -> None:
+    rows = parse_list("a.mp4 3 17\nb.mp4 3\n", "x.txt", split="val").rows
+    assert [row.labels for row in rows] == [("3", "17"), ("3",)]
+    rows = parse_list("a 120 3 17\nb 90 3\n", "x.txt", split="val").rows
+    assert [(row.num_frames, row.labels) for row in rows] == [(120, ("3", "17")), (90, ("3",))]
+
+
+def test_first_frames_are_left_out_where_the_user_says_so() -> None:
+    text = "a.mp4 17 3\n"
+    rows = parse_list(
+        text, "x.txt", split="val", layout="videos-start", ignored_columns={"start"}
+    ).rows
+    assert [(row.labels, row.start_frame) for row in rows] == [(("3",), None)]
+    with pytest.raises(DataError, match=r"names start; the unused columns of x\.txt are none"):
+        parse_list(text, "x.txt", split="val", layout="videos-frames", ignored_columns={"start"})
 
 
 KINETICS = (
@@ -405,3 +449,45 @@ def test_numbers_in_one_file_and_names_in_another_are_refused() -> None:
     ]
     with pytest.raises(DataError, match=r"numbers in one file .* and names in another"):
         merged(parts)
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        (
+            "path,label,start,end",
+            r"used: start, end\. start, end may say which part.*ffmpeg",
+        ),
+        ("path,label,note", "not be used: note. To leave them out give --ignore-columns note"),
+        (",path,label", "not be used: #1"),
+        ("path,label,label", "names column label twice"),
+    ],
+)
+def test_table_with_columns_that_would_not_be_used_is_refused(header: str, problem: str) -> None:
+    row = ",".join("1" for _ in header.split(","))
+    with pytest.raises(DataError, match=problem):
+        parse_table(f"{header}\n{row}\n", source("val"))
+
+
+def test_columns_that_the_user_names_are_left_out() -> None:
+    text = "#1,path,label,split,start\n1,a.mp4,run,train,0.5\n"
+    ignored = {"#1", "start", "split"}
+    (row,) = parse_table(text, source("val"), ignored_columns=ignored).rows
+    assert (row.id, row.split) == ("a.mp4", "val")
+    with pytest.raises(DataError, match=r"names stop; the unused columns of t.csv are #1, start"):
+        parse_table(text, source(), ignored_columns={"stop"})
+    with pytest.raises(DataError, match="'train', and val= was given"):
+        parse_table(text, source("val"), ignored_columns={"#1", "start"})
+
+
+def test_kinetics_table_with_an_unknown_column_is_refused() -> None:
+    text = "label,youtube_id,time_start,time_end,split,url\nrun,x,1,2,val,u\n"
+    with pytest.raises(DataError, match="--ignore-columns url"):
+        parse_kinetics(text, "k.csv", split=None)
+    assert len(parse_kinetics(text, "k.csv", split=None, ignored_columns={"url"}).rows) == 1
+
+
+@pytest.mark.parametrize("label", ["-1", "3.0"])
+def test_table_with_labels_that_are_no_whole_numbers_is_refused(label: str) -> None:
+    with pytest.raises(DataError, match=f"line 3 of t.csv has label '{label}'"):
+        parse_table(f"path,label\na.mp4,0\nb.mp4,{label}\n", source("val"))

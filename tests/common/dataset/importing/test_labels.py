@@ -12,7 +12,7 @@ from reskd.common.dataset.importing.labels import (
 from reskd.common.errors import DataError
 
 
-def annotations(*labels: str, numbered: bool = True) -> Annotations:
+def annotations(*labels: str, numbered: bool = True, may_be_names: bool = False) -> Annotations:
     """Rows with labels such as "3" or "3 17"."""
     rows = [
         Row(
@@ -20,7 +20,7 @@ def annotations(*labels: str, numbered: bool = True) -> Annotations:
         )
         for line, text in enumerate(labels, start=1)
     ]
-    return Annotations(rows=tuple(rows), numbered=numbered)
+    return Annotations(rows=tuple(rows), numbered=numbered, may_be_names=may_be_names)
 
 
 def labels(labelled: Labelled) -> list[tuple[int, ...]]:
@@ -111,3 +111,37 @@ def test_number_of_classes_of_a_data_set_yields_to_the_users() -> None:
     assert with_default_classes(LabelRules(), 239).num_classes == 239
     assert with_default_classes(LabelRules(num_classes=3), 239).num_classes == 3
     assert with_default_classes(LabelRules(classes=("a",)), 239).num_classes is None
+
+
+def test_digits_that_leave_gaps_in_a_table_are_refused_until_said() -> None:
+    years = annotations("0", "1995", "2003", may_be_names=True)
+    with pytest.raises(DataError, match=r"2001 classes would have no video.*--labels names"):
+        label_rows(years, LabelRules())
+    labelled = label_rows(years, LabelRules(labels="names"))
+    assert (labels(labelled), labelled.classes) == ([(0,), (1,), (2,)], ("0", "1995", "2003"))
+    assert len(label_rows(years, LabelRules(labels="numbers")).classes) == 2004
+    assert len(label_rows(years, LabelRules(num_classes=2100)).classes) == 2100
+
+
+def test_names_in_digits_are_numbered_in_their_order() -> None:
+    rules = LabelRules(labels="names")
+    assert label_rows(annotations("10", "9"), rules).classes == ("9", "10")
+
+
+def test_digits_that_are_names_and_other_positions_are_refused_until_said() -> None:
+    rows = annotations("0", "1")
+    classes = ("1", "0")
+    with pytest.raises(DataError, match="--labels names or --labels numbers"):
+        label_rows(rows, LabelRules(classes=classes))
+    assert labels(label_rows(rows, LabelRules(classes=classes, labels="names"))) == [(1,), (0,)]
+    assert labels(label_rows(rows, LabelRules(classes=classes, labels="numbers"))) == [(0,), (1,)]
+
+
+def test_numbers_outside_the_class_list_name_the_option_for_names() -> None:
+    with pytest.raises(DataError, match=r"with 2 classes .*--labels names"):
+        label_rows(annotations("0", "7"), LabelRules(classes=("a", "b")))
+
+
+def test_names_called_numbers_are_refused() -> None:
+    with pytest.raises(DataError, match="not all in digits"):
+        label_rows(annotations("run", numbered=False), LabelRules(labels="numbers"))
