@@ -42,7 +42,7 @@ def refuse_unknown_names(accepted: Set[str], columns: Iterable[str], source: str
         DataError: If there is one.
     """
     known = list(columns)
-    if absent := sorted(accepted.difference(known)):
+    if absent := sorted(accepted - set(known)):
         raise DataError(
             f"--ignore-columns names {', '.join(absent)}; the unused columns of {source} are "
             f"{', '.join(known) or 'none'}"

@@ -207,7 +207,8 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
             f"Add or fix them; or give --allow-missing {lost}, which keeps them in the index "
             "as failed videos, so that they are counted and never silently dropped"
         )
-    if report.contradicting:
+    # Parts of one video are not the same video twice.
+    if report.contradicting and not report.parts:
         yield (
             f"{len(report.contradicting)} videos are named twice with different labels:\n"
             f"{listing(report.contradicting)}\nOne of the two lines is wrong: correct the list"
@@ -218,7 +219,7 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
             "The measured accuracy would be that of videos seen in training: take them out of "
             "one list. Files of the same name in a folder per split need --videos SPLIT=DIR"
         )
-    if report.same and not allowed.repetitions:
+    if report.same and not report.parts and not allowed.repetitions:
         yield (
             f"{len(report.same)} videos are named twice with the same labels:\n"
             f"{listing(report.same)}\nEach would count twice: remove the lines, or give "
@@ -233,9 +234,10 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
         )
     if report.parts:
         yield (
-            f"{len(report.parts)} rows are a part of a folder of images, which an index cannot "
-            f"say:\n{listing(report.parts)}\nGive each a folder of its own (links to its images "
-            "do, numbered from 1)"
+            f"{len(report.parts)} rows are a part of a video or of a folder of images, which an "
+            f"index cannot say:\n{listing(report.parts)}\nGive each a file of its own (ffmpeg -i "
+            "VIDEO -ss START -to END PART.mp4) or its own folder (links to its images do); or, "
+            "if whole videos are meant, give --ignore-columns start"
         )
 
 

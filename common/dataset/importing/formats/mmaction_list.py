@@ -96,12 +96,12 @@ def parse_list(
     lines: list[_Line] = []
     ignored: list[Ignored] = []
     separator = ""
-    for number, line in numbered_lines(text):
-        if is_comment(line):
+    for number, content in numbered_lines(text):
+        if is_comment(content):
             ignored.append(Ignored(where=place(number, source), reason="a comment"))
             continue
-        separator = separator or _separator(line)
-        lines.append(_part(number, line, separator))
+        separator = separator or _separator(content)
+        lines.append(_part(number, content, separator))
     if layout == "auto" and lines:
         layout = _layout_of(lines, source, folders_state_frames=folders_state_frames)
     roles = () if layout == "auto" else NUMBERS_BEFORE_LABELS[layout]
