@@ -1,6 +1,7 @@
 """What a person sees while a command works: progress on stderr, results on stdout."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,6 +80,20 @@ class _PlainProgress:
             f"{self._title}: {self._done}/{self._total} {self._unit}, {elapsed:.0f} s, "
             f"about {left:.0f} s left{'  ' if note else ''}{note}"
         )
+
+
+@contextmanager
+def quiet(*libraries: str) -> Iterator[None]:
+    """Keep what libraries log while they try again out of the way of what we say at the end."""
+    loggers = [logging.getLogger(name) for name in libraries]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def say(text: str) -> None:

@@ -1,6 +1,11 @@
-"""SIGTERM and SIGUSR1 end a command with exit code 75: clean on disk, safe to requeue."""
+"""SIGTERM and SIGUSR1 end a command with exit code 75: clean on disk, safe to requeue.
+
+Signals belong to the main thread. Work that a program does in another one, as Ray's workers do,
+runs without these handlers: whoever started it stops it.
+"""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -43,7 +48,7 @@ class StopRequest:
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Turn the signals of schedulers into PreemptedError inside the block (main thread only)."""
+    """Turn the signals of schedulers into PreemptedError inside the block."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         request = StopRequest()
@@ -58,9 +63,9 @@ def preemptible() -> Iterator[None]:
 def stop_request() -> Iterator[StopRequest]:
     """Note the signals of schedulers and Ctrl-C inside the block.
 
-    For work that stops at a moment of its own. Main thread only. A Ctrl-C that is ignored stays so:
-    it is meant for what runs in the foreground of the terminal, not for a command that a script
-    has started with `&` there. What schedulers send is obeyed even then.
+    For work that stops at a moment of its own. A Ctrl-C that is ignored stays so: it is meant for
+    what runs in the foreground of the terminal, not for a command that a script has started with
+    `&` there. What schedulers send is obeyed even then.
     """
     request = StopRequest()
 
@@ -78,6 +83,9 @@ def stop_request() -> Iterator[StopRequest]:
 def _handled_by(
     handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
 ) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python refuses handlers here
+        return
     earlier = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

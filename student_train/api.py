@@ -22,6 +22,7 @@ def train_student(
     max_bad: float | None = None,
     allow_incomplete: bool = False,
     fresh: bool = False,
+    replace: str | None = None,
     validate: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def train_student(
         distill: False trains from labels alone, all else equal.
         max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
         allow_incomplete: Use the finished units of a cache.
-        fresh: Forget an earlier run in this folder.
+        fresh: Forget an earlier run of this recipe in the folder.
+        replace: Name of the folder, to forget whatever run or network it holds.
         validate: Measure on data.val_split while training and at the end.
         device: auto, cpu, cuda or cuda:N; of several processes each takes its own.
 
@@ -47,7 +49,8 @@ def train_student(
 
     Raises:
         ExperimentError: If there is no student, or teacher, cache and losses do not fit each other.
-        DataError: If the index, or the live teacher, is missing or does not fit.
+        DataError: If the index, or the live teacher, is missing or does not fit, or the folder
+            holds another run.
         CacheError: If the cache is damaged or another experiment's.
         StoppedShortError: If the cache is incomplete, too many videos are unreadable, training
             diverged, or another process trains in this folder; what was saved is kept.
@@ -63,6 +66,7 @@ def train_student(
             processes=processes,
             max_bad=experiment.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
+            replace=replace,
             allow_incomplete=allow_incomplete,
             validate=validate,
         )

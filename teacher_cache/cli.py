@@ -185,7 +185,7 @@ def verify(
     """
     from reskd.common.console import emit
     from reskd.common.devices import choose_device
-    from reskd.teacher_cache.verify.report import report_text
+    from reskd.teacher_cache.verify.report import remedy_text, report_text
     from reskd.teacher_cache.verify.verify import verify_cache
 
     if level == "semantic":
@@ -212,7 +212,7 @@ def verify(
         )
         raise CacheError(
             f"{report.cache} has {len(report.findings)} findings, listed above. "
-            f"`reskd cache repair {folder}{again}` computes the units concerned anew."
+            f"{remedy_text(report, f'reskd cache repair {folder}{again}')}"
         )
 
 

@@ -13,6 +13,31 @@ folder_path = click.Path(path_type=Path, file_okay=False)
 file_path = click.Path(path_type=Path, dir_okay=False)
 
 
+class _RunPath(click.Path):
+    """The folder of a run; who names a file inside it, or weights from elsewhere, is told so."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(value)
+        if path.is_file():
+            self.fail(_file_instead_of_run_text(path), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _file_instead_of_run_text(path: Path) -> str:
+    if (path.parent / "config.json").is_file():
+        return f"{path} is a file of a run. Name its folder: {path.parent}"
+    return (
+        f"{path} is a file; a run is the folder that training wrote. Weights from elsewhere become "
+        f"one with `reskd import-checkpoint {path} DIR`."
+    )
+
+
+run_path = _RunPath()
+
+
 def _key_and_value(
     context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[str, ...]:

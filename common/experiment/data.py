@@ -19,8 +19,9 @@ class DataSpec:
     """Video index, made by `reskd dataset import`."""
     train_split: str = "train"
     """Split of the index that is cached and trained on."""
-    val_split: str = "val"
-    """Split of the index that `evaluate` measures."""
+    val_split: str | None = None
+    """Split of the index that `evaluate` measures and training is measured on. One that is named
+    must be there; null is `val`, and training goes unmeasured where the index has none."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """`auto` is decord where it is installed and opens the file, else PyAV."""
     frames: Path | None = None
@@ -28,6 +29,11 @@ class DataSpec:
     are then cut from the kept frames as if they were the video. null opens the videos."""
     max_bad: Fraction = 0.005
     """Share of videos that may be unreadable before a command stops with exit code 5."""
+
+    @property
+    def measured_split(self) -> str:
+        """Split that is measured, named or not."""
+        return self.val_split or "val"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

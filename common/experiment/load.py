@@ -44,17 +44,27 @@ def load_experiment(
     tree = _absolute_paths(_load_layers(path, ()), base)
     for text in overrides:
         tree = _merge(tree, parse_override(text))
-    return parse_experiment(tree, source=str(path))
+    return parse_experiment(tree, source=str(path), overrides=overrides)
 
 
-def parse_experiment(tree: Mapping[str, Any], *, source: str) -> Experiment:
-    """Check a nested mapping; `source` names it in error messages."""
+def parse_experiment(
+    tree: Mapping[str, Any], *, source: str, overrides: Sequence[str] = ()
+) -> Experiment:
+    """Check a nested mapping; `source` names it in error messages, beside the overrides in it."""
     try:
         return _EXPERIMENT.validate_python(dict(tree))
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(dict(item))}" for item in error.errors())
+        found = [(dict(item), _override_behind(dict(item), overrides)) for item in error.errors()]
+        problems = "\n".join(
+            f"  {_explain(item)}{f' It is from -o {text}' if text else ''}" for item, text in found
+        )
+        what = (
+            f"-o does not fit {source}"
+            if all(text for _, text in found)
+            else f"{source} does not describe an experiment"
+        )
         raise ExperimentError(
-            f"{source} does not describe an experiment:\n{problems}\n"
+            f"{what}:\n{problems}\n"
             "`reskd config show EXPERIMENT` prints a whole one; common/experiment explains each "
             "key."
         ) from error
@@ -86,12 +96,24 @@ def _locate(name_or_path: str) -> tuple[Path, Path]:
     names = config_names()
     if name_or_path in names:
         return Path(str(files("reskd.configs"))) / f"{name_or_path}.yaml", Path.cwd()
+    if beside := _files_named_like(path):
+        raise ExperimentError(f"There is no file {path}. Did you mean {beside[0]}?")
     near = get_close_matches(name_or_path, names, n=3)
     hint = f" Close names: {', '.join(near)}." if near else ""
     raise ExperimentError(
         f"No experiment {name_or_path!r}: it is no file and none of the installed ones.{hint} "
         f"Installed experiments: {', '.join(names) or 'none'}."
     )
+
+
+def _files_named_like(path: Path) -> list[Path]:
+    """YAML files in the same folder with nearly the name of one that is not there."""
+    if not path.parent.is_dir():
+        return []
+    beside = {file.name: file for file in sorted(path.parent.glob("*.y*ml")) if file.is_file()}
+    same_stem = [file for file in beside.values() if file.stem in (path.name, path.stem)]
+    near = get_close_matches(path.name, beside, n=1, cutoff=0.8)
+    return same_stem or [beside[name] for name in near]
 
 
 def _load_layers(path: Path, chain: tuple[Path, ...]) -> Tree:
@@ -202,6 +224,17 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 PATH_KEYS = tuple(_path_keys(Experiment))
+
+
+def _override_behind(problem: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """The last override that set the key of a finding; empty if the file did."""
+    location = [str(part) for part in problem["loc"]]
+    for text in reversed(overrides):
+        key = text.partition("=")[0].split(".")
+        unknown = problem["type"] in ("unexpected_keyword_argument", "dataclass_type")
+        if location[: len(key)] == key or (unknown and key[: len(location)] == location):
+            return text
+    return ""
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -88,7 +88,8 @@ class TrainingSpec:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     epochs: Positive
-    """Passes over the training videos, one view of each video per pass."""
+    """Passes over the training videos, one view of each video per pass. A finished run goes on when
+    it is called with more of them."""
     batch_size: Positive = 64
     """Clips per optimiser step."""
     accumulation: Positive = 1

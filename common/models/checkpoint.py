@@ -42,6 +42,10 @@ FORMAT = "reskd-checkpoint/1"
 WEIGHTS_FILE = "model.safetensors"
 LABELS_FILE = "labels.json"
 CONFIG_FILE = "config.json"
+RUN_STATES: Final = "states"
+"""Folder beside the checkpoint of a run, or without one while it trains (student_train/run)."""
+BEST_CHECKPOINT: Final = "best"
+"""Checkpoint inside a run's folder, there while it trains."""
 _RECORD: Final = "reskd"
 """Key in the header of the weights; other programs pass it over."""
 _OTHER_HEAD: Final = (
@@ -143,6 +147,8 @@ def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
     try:
         config, labels = (_read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
     except OSError as error:
+        if (folder / RUN_STATES).is_dir():
+            raise DataError(_unfinished_text(folder)) from error
         raise DataError(
             f"{folder} is not a checkpoint directory: cannot read its "
             f"{Path(error.filename).name} ({error.strerror}). "
@@ -169,6 +175,19 @@ def _with_former_colours(info: CheckpointInfo) -> CheckpointInfo:
     if info.model.recognizer == "torchvision":
         colours = own_colours(info.model)
     return replace(info, model=replace(info.model, mean=colours.mean, std=colours.std))
+
+
+def _unfinished_text(run: Path) -> str:
+    best = run / BEST_CHECKPOINT
+    meanwhile = (
+        f" The best network so far is a checkpoint already: name {best} instead."
+        if (best / CONFIG_FILE).exists()
+        else ""
+    )
+    return (
+        f"{run} holds a run that is not finished: its checkpoint is written at the end. Wait for "
+        f"it, or call the command that trains it again if nothing trains there.{meanwhile}"
+    )
 
 
 def _own_record(weights: BinaryIO) -> dict[str, Any]:
@@ -287,7 +306,12 @@ def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: Vid
     if wanted.network != held.network:
         raise DataError(
             f"teacher.model asks for {wanted.recognizer} {wanted.backbone} {wanted.backbone_args}, "
-            f"the checkpoint {folder} holds {held.recognizer} {held.backbone} {held.backbone_args}."
+            f"the checkpoint {folder} holds {held.recognizer} {held.backbone} "
+            f"{held.backbone_args}. Set teacher.model to what it holds "
+            f"(-o teacher.model.recognizer={held.recognizer} "
+            f"-o teacher.model.backbone={held.backbone} "
+            f"-o 'teacher.model.backbone_args={json.dumps(dict(held.backbone_args))}'), or name a "
+            "checkpoint of that network as teacher.checkpoint."
         )
     for name in ("mean", "std"):
         stated, trained = getattr(wanted, name), getattr(held, name)

@@ -9,6 +9,7 @@ import torch
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
+from reskd.common.console import quiet
 from reskd.common.errors import ExperimentError
 from reskd.common.models.timm_head import RawFeatures, TimmHead, map_of_features, timm_head
 
@@ -42,7 +43,8 @@ class FrameBackbone(nn.Module):
         super().__init__()
         _require_model(name)
         try:
-            self.model = timm.create_model(name, pretrained=pretrained, **settings, **args)
+            with quiet("huggingface_hub", "timm", "urllib3"):  # a paragraph of ours follows
+                self.model = timm.create_model(name, pretrained=pretrained, **settings, **args)
             self.num_features = int(self.model.num_features)
             self.stage_names = _stage_names(self.model)
             # Channels last: convolutions run up to half as fast again on CPU and GPU alike.

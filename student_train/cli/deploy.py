@@ -5,13 +5,13 @@ from typing import Literal
 
 import click
 
-from reskd.common.cli.options import device_option, file_path, folder_path, json_option
+from reskd.common.cli.options import device_option, file_path, json_option, run_path
 
 seconds = click.FloatRange(0, min_open=True)
 
 
 @click.command("extract-features")
-@click.argument("run", metavar="DIR", type=folder_path)
+@click.argument("run", metavar="DIR", type=run_path)
 @click.argument("source", metavar="INPUT", type=file_path)
 @click.argument("out", metavar="OUT.npz", type=file_path)
 @click.option(
@@ -78,7 +78,7 @@ def extract_features(
 
 
 @click.command("predict")
-@click.argument("run", metavar="RUN", type=folder_path)
+@click.argument("run", metavar="RUN", type=run_path)
 @click.argument(
     "videos", metavar="VIDEO...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -140,7 +140,7 @@ def predict(
 
 
 @click.command("export")
-@click.argument("run", metavar="RUN", type=folder_path)
+@click.argument("run", metavar="RUN", type=run_path)
 @click.argument("out", metavar="OUT", type=file_path)
 @click.option(
     "--format",

@@ -13,6 +13,7 @@ from reskd.common.cli.options import (
     folder_path,
     json_option,
     override_option,
+    run_path,
 )
 from reskd.common.errors import DataError, StoppedShortError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate")
-@click.argument("runs", metavar="RUN...", type=folder_path, nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", type=run_path, nargs=-1, required=True)
 @click.option(
     "--index",
     "index_path",
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--short-side", type=click.IntRange(1), help="Pixels; crops are taken from there.")
 @click.option("--size", type=click.IntRange(1), help="Side of the teacher's frames in pixels.")
 @click.option("--batch", "batch_size", type=click.IntRange(1), help="Clips per forward pass.")
-@click.option("--teacher", type=folder_path, help="Measured too, before RUN: for agreement.")
+@click.option("--teacher", type=run_path, help="Measured too, before RUN: for agreement.")
 @click.option(
     "--per-class", "class_table", metavar="OUT.csv", type=file_path, help="Also write the classes."
 )

@@ -15,7 +15,14 @@ from reskd.common.cli.options import (
     override_option,
 )
 
-fresh_option = click.option("--fresh", is_flag=True, help="Forget an earlier run in this folder.")
+fresh_option = click.option(
+    "--fresh", is_flag=True, help="Forget an earlier run of this recipe in the folder."
+)
+replace_option = click.option(
+    "--replace",
+    metavar="NAME",
+    help="Name of the folder again: with --fresh, forget whatever run or network it holds.",
+)
 validate_option = click.option(
     "--validate/--no-validate",
     default=True,
@@ -37,6 +44,7 @@ plan_option = click.option(
 @max_bad_option
 @device_option
 @fresh_option
+@replace_option
 @validate_option
 @compile_option
 @plan_option
@@ -48,6 +56,7 @@ def train_teacher(
     max_bad: float | None,
     device: str,
     fresh: bool,
+    replace: str | None,
     validate: bool,
     compiled: bool,
     plan_only: bool,
@@ -76,6 +85,7 @@ def train_teacher(
             processes=processes,
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
+            replace=replace,
             validate=validate,
             command=command_line(click.get_current_context()),
         )
@@ -100,6 +110,7 @@ def train_teacher(
 @max_bad_option
 @device_option
 @fresh_option
+@replace_option
 @validate_option
 @compile_option
 @plan_option
@@ -115,6 +126,7 @@ def train_student(
     max_bad: float | None,
     device: str,
     fresh: bool,
+    replace: str | None,
     validate: bool,
     compiled: bool,
     plan_only: bool,
@@ -155,6 +167,7 @@ def train_student(
             processes=processes,
             max_bad=resolved.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
+            replace=replace,
             allow_incomplete=allow_incomplete,
             validate=validate,
             command=command_line(click.get_current_context()),

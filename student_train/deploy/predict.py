@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from reskd.common.console import say
+from reskd.common.dataset.importing.video_tree import is_image, is_video
+from reskd.common.errors import DataError
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.student_train.deploy.predictor import Predictor, Ranked, WindowPrediction, load_predictor
 
@@ -38,8 +40,11 @@ def predict(
         video that breaks off is in both, with the windows before.
 
     Raises:
-        DataError, ExperimentError: As `load_predictor`, or if a probability is not a number.
+        DataError, ExperimentError: As `load_predictor`, or if a folder holds videos and no images,
+            or a probability is not a number.
     """
+    for video in videos:
+        _refuse_folder_of_videos(video)
     predictor = load_predictor(folder, device=device, clips=clips)
     predictions: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
@@ -67,6 +72,21 @@ def predict(
         "failed": len(failures),
         "failures": failures,
     }
+
+
+def _refuse_folder_of_videos(path: Path) -> None:
+    """A folder is one video, of numbered images; one of videos is a misunderstanding."""
+    if not path.is_dir():
+        return
+    inside = sorted(path.rglob("*"))
+    files = [file for file in inside if is_video(file.name)]
+    if not files or any(is_image(file.name) for file in inside):
+        return
+    names = " ".join(sorted({str(file.parent / f"*{file.suffix}") for file in files})[:3])
+    raise DataError(
+        f"{path} holds {len(files)} videos, such as {files[0].name}, and a folder is taken for one "
+        f"video of numbered images. Name the files themselves: {names}"
+    )
 
 
 def _add_windows(

@@ -143,7 +143,7 @@ def evaluate_runs(
             index,
             role=info.role,
             size=info.size,
-            split=split or data.val_split,
+            split=split or data.measured_split,
         )
     measured = []
     for run, plan in plans.items():

@@ -16,6 +16,7 @@ from reskd.common.metrics import top_k_hits
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
 from reskd.student_train.evaluate.confusions import ClassFigures, class_figures, confusion
+from reskd.student_train.evaluate.few_videos import few_videos_text
 from reskd.student_train.evaluate.imported import borrowed_texts
 from reskd.student_train.evaluate.measure import Measured
 from reskd.student_train.evaluate.statistics import (
@@ -160,6 +161,7 @@ def evaluation_text(results: Sequence[RunResult], result: Mapping[str, Any]) -> 
     what = f"{first.index_path}, split {first.figures['split']}: {first.figures['videos']} videos"
     lines = [
         f"{what}; unreadable ones count as wrong",
+        *filter(None, [few_videos_text(first.figures["videos"])]),
         *aligned(table, left=2),
         f"[ ] 95 % by bootstrap over videos, {_resamples(results[0].json)}",
         "",
@@ -170,7 +172,8 @@ def evaluation_text(results: Sequence[RunResult], result: Mapping[str, Any]) -> 
     names = {result.json["run"]: result.name for result in results}
     for pair in result["comparisons"]:
         shown = f"{pair['top1_difference']:+.4f} {interval_text(pair['interval'], signed=True)}"
-        verdict = "" if differs(pair["interval"]) else ", no clear difference"
+        certain = differs(pair["interval"]) or few_videos_text(first.figures["videos"])
+        verdict = "" if certain else ", no clear difference"
         pair_of_names = f"{names[pair['second']]} minus {names[pair['first']]}"
         lines.append(f"top-1 of {pair_of_names}: {shown}{verdict}")
     return "\n".join(lines)
@@ -232,7 +235,8 @@ def _text_of_one(result: Mapping[str, Any]) -> str:
     if "agreement" in result:
         shown = interval_text(result["intervals"]["agreement"])
         agreement = f"  agreement with the teacher {result['agreement']:.4f} {shown}"
-    borrowed = "".join(f"\n{text}" for text in borrowed_texts(result))
+    notes = filter(None, [few_videos_text(result["videos"]), *borrowed_texts(result)])
+    after = "".join(f"\n{text}" for text in notes)
     return (
         f"{result['role']} {result['run']}\n"
         f"split {result['split']}: {figures}  "
@@ -240,7 +244,7 @@ def _text_of_one(result: Mapping[str, Any]) -> str:
         f"calibration error {number_text(result['calibration_error'])}{agreement}  "
         f"([ ] 95 % by bootstrap over videos, {_resamples(result)})\n"
         f"{result['protocol']}: {cost_text(result)}, {result['parameters']:,} parameters"
-        f"{borrowed}"
+        f"{after}"
     )
 
 

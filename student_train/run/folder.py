@@ -5,6 +5,7 @@ states/000000420/   the run after 420 steps; the newest few are kept, each writt
     weights.safetensors   everything that is trained, the adapter included
     state.pt              optimiser, scaler, average of the weights, place in the epoch; readable
                           with weights_only=True
+    recipe.json           what decides the run's result, to say what another run does otherwise
 best/               checkpoint of the best measurement so far, and measured.json: which it was
 README.md           model card (student_train/run/model_card.py), in best/ as well
 events.jsonl        log (log.py), and tensorboard/
@@ -14,8 +15,9 @@ failure/            the batch that ended the run, where one did (reproduce.py)
 """
 
 import io
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,14 +28,23 @@ import torch
 from torch import Tensor, nn
 
 from reskd.common.errors import DataError, StoppedShortError
-from reskd.common.models.checkpoint import CONFIG_FILE
+from reskd.common.models.checkpoint import BEST_CHECKPOINT, CONFIG_FILE, RUN_STATES
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
 from reskd.common.storage.folder_lock import locked
+from reskd.common.storage.records import digest
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import EVENTS_FILE, TENSORBOARD_FOLDER
+from reskd.student_train.run.recipe_record import (
+    RECIPE_FILE,
+    checkpoint_difference,
+    first_difference,
+    more_epochs,
+    read_recipe,
+    recipe_record,
+)
 
-STATES_FOLDER: Final = "states"
-BEST_FOLDER: Final = "best"
+STATES_FOLDER: Final = RUN_STATES
+BEST_FOLDER: Final = BEST_CHECKPOINT
 FAILURE_FOLDER: Final = "failure"
 LOCK_FILE: Final = ".lock"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -59,6 +70,8 @@ class RunPosition:
     """Optimiser steps since the start of the run."""
     sums: dict[str, float] = field(default_factory=dict)
     """Figures of the epoch so far, summed up over the clips of all processes."""
+    finished_after: list[int] = field(default_factory=list)
+    """Numbers of epochs with which it was finished before it was given more."""
 
 
 class RunFolder:
@@ -66,14 +79,14 @@ class RunFolder:
 
     Args:
         path: The folder; made when first written to.
-        recipe_sha256: Digest of everything that decides the run's result; a state saved by another
-            recipe is refused.
+        recipe: Everything that decides the run's result; a state saved by another one is refused.
         keep: States to keep.
     """
 
-    def __init__(self, path: Path, recipe_sha256: str, *, keep: int = 2) -> None:
+    def __init__(self, path: Path, recipe: Mapping[str, Any], *, keep: int = 2) -> None:
         self.path = path
-        self._recipe, self._keep = recipe_sha256, keep
+        self._recipe, self._keep = recipe, keep
+        self._recipe_sha256 = digest(recipe)
 
     @contextmanager
     def held(self, processes: ProcessGroup) -> Iterator[None]:
@@ -106,7 +119,7 @@ class RunFolder:
         if folder.exists():  # of a run that was stopped where it had begun
             return
         state = {
-            "recipe_sha256": self._recipe,
+            "recipe_sha256": self._recipe_sha256,
             "place": asdict(place),
             "parts": {name: part.state_dict() for name, part in parts.items()},
         }
@@ -116,6 +129,7 @@ class RunFolder:
         with atomic_folder(folder) as partial:
             atomic_write(partial / WEIGHTS_FILE, safetensors.torch.save(tensors))
             atomic_write(partial / STATE_FILE, buffer.getbuffer())
+            atomic_write(partial / RECIPE_FILE, recipe_record(self._recipe))
         for old in [*self._states()[: -self._keep], *folder.parent.glob(f"*{PARTIAL_SUFFIX}")]:
             shutil.rmtree(old)
 
@@ -134,28 +148,97 @@ class RunFolder:
             if (self.path / CONFIG_FILE).exists():
                 raise DataError(
                     f"{self.path} holds a checkpoint that was not trained here, and training would "
-                    "replace it. Name another folder with --run, or give it up with --fresh."
+                    "replace it. Name another folder with --run, or give it up with "
+                    f"--fresh --replace {self.path.name}."
                 )
             return RunPosition()
         state, tensors = _read_state(states[-1])
-        if state["recipe_sha256"] != self._recipe:
-            raise DataError(
-                f"{self.path} holds a run of another recipe (experiment, cache or options differ). "
-                "Name another folder with --run, or start over in this one with --fresh."
-            )
+        place = RunPosition(**state["place"])
+        if state["recipe_sha256"] != self._recipe_sha256:
+            self._give_more_epochs(states[-1], place)
         weights.load_state_dict(tensors)
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-        return RunPosition(**state["place"])
+        return place
 
-    def clear(self) -> None:
-        """Forget an earlier run and the checkpoint it left."""
-        for name in (CONFIG_FILE, EVENTS_FILE):  # without the first it is no checkpoint any more
-            (self.path / name).unlink(missing_ok=True)
-        for name in (STATES_FOLDER, BEST_FOLDER, FAILURE_FOLDER, TENSORBOARD_FOLDER):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for folder in self.path.glob(f"{FAILURE_FOLDER}-*"):  # of other processes
-            shutil.rmtree(folder, ignore_errors=True)
+    def _give_more_epochs(self, state: Path, place: RunPosition) -> None:
+        """Allow the one change of a recipe that a finished run may go on with."""
+        recorded = read_recipe(state)
+        before = None if recorded is None else more_epochs(recorded, self._recipe)
+        if before is not None and place.epoch == before:
+            place.finished_after.append(before)
+            return
+        unfinished = (
+            ""
+            if before is None
+            else f" It has done {place.epoch} of {before}: finish these first, then give it more."
+        )
+        raise DataError(
+            f"{self.path} holds a run of another recipe. First difference: {self.difference()}."
+            f"{unfinished} Name another folder with --run, or start over in this one with "
+            f"--fresh --replace {self.path.name}."
+        )
+
+    def difference(self) -> str:
+        """The first key in which what lies here differs from the recipe; empty if in none."""
+        states = self._states()
+        if states and (recorded := read_recipe(states[-1])) is not None:
+            return first_difference(recorded, self._recipe)
+        for folder in (self.path, self.path / BEST_FOLDER):
+            if difference := checkpoint_difference(folder, self._recipe):
+                return difference
+        if states and not self._saved_by_this_recipe(states[-1]):
+            return "it does not say in what (experiment, cache or options)"
+        return ""
+
+    def _saved_by_this_recipe(self, state: Path) -> bool:
+        try:
+            return bool(_read_state(state)[0]["recipe_sha256"] == self._recipe_sha256)
+        except DataError:
+            return False
+
+    def start_over(self, processes: ProcessGroup, *, replace: str | None) -> None:
+        """Forget an earlier run of the same recipe, of any other one if its name is repeated.
+
+        Args:
+            processes: This one and the others; the first one deletes.
+            replace: The folder's name, as a person has repeated it.
+
+        Raises:
+            DataError: In all of them, if the folder holds anything else, or not all of it can be
+                removed.
+        """
+        problem = ""
+        if processes.is_first:
+            try:
+                self._clear(replace)
+            except DataError as error:
+                problem = str(error)
+        problem = processes.all_of(problem)[0]
+        if problem:
+            raise DataError(problem)
+
+    def _clear(self, replace: str | None) -> None:
+        if replace is not None and replace != self.path.name:
+            raise DataError(
+                f"--replace {replace} does not repeat the name of the folder {self.path}, which "
+                f"is {self.path.name}. Nothing was deleted."
+            )
+        difference = self.difference() if replace is None else ""
+        if difference:
+            raise DataError(
+                f"--fresh would delete what {self.path} holds, which is not this run. First "
+                f"difference: {difference}. Name another folder with --run, or repeat the name of "
+                f"this one: --fresh --replace {self.path.name}."
+            )
+        # The states after all that is no use without them, the mark of a checkpoint last: what
+        # cannot be removed is never taken for a run that begins.
+        failures = sorted(self.path.glob(f"{FAILURE_FOLDER}-*"))  # of other processes
+        folders = (FAILURE_FOLDER, BEST_FOLDER, TENSORBOARD_FOLDER, STATES_FOLDER)
+        for folder in [*failures, *(self.path / name for name in folders)]:
+            _remove(folder, lambda path: shutil.rmtree(path))
+        for name in (EVENTS_FILE, CONFIG_FILE):
+            _remove(self.path / name, Path.unlink)
 
     def _states(self) -> list[Path]:
         """Whole states, the oldest first."""
@@ -163,6 +246,18 @@ class RunFolder:
         if not folder.is_dir():
             return []
         return sorted(path for path in folder.iterdir() if path.suffix != PARTIAL_SUFFIX)
+
+
+def _remove(path: Path, how: Callable[[Path], None]) -> None:
+    if not os.path.lexists(path):
+        return
+    try:
+        how(path)
+    except OSError as error:
+        raise DataError(
+            f"--fresh cannot remove {error.filename or path} ({error.strerror or error}), so "
+            "nothing is trained. Remove it yourself, or name another folder with --run."
+        ) from error
 
 
 def _read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -11,7 +11,7 @@ import torch
 
 from reskd.common.console import Advance, progress, say
 from reskd.common.errors import StoppedShortError
-from reskd.common.experiment import TrainingSpec
+from reskd.common.experiment import Role, TrainingSpec
 from reskd.common.rng import derived_seed
 from reskd.common.signals import StopRequest
 from reskd.student_train.data.batches import Batch, Batches
@@ -53,6 +53,8 @@ class Training:
     """Called once before a run ends that has diverged."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Looked at after every step."""
+    role: Role = "student"
+    """Which network, for messages."""
     start: RunStart | None = None
     """What the log says of how it was started; not where nothing is left to train."""
 
@@ -76,10 +78,7 @@ def train(stepper: Stepper, training: Training) -> RunPosition:
     place = training.run.load(stepper.task, stepper.state)
     processes.wait()  # before the first one changes what the others still read
     if place.steps_done and processes.is_first:
-        say(
-            f"{training.run.path}: going on after {place.epoch} of {spec.epochs} epochs and "
-            f"{place.step} of {batches.steps_per_epoch} steps"
-        )
+        say(f"{training.run.path}: {_where_it_goes_on(training, place)}")
     if processes.is_first and training.start is not None and place.epoch < spec.epochs:
         facts = asdict(training.start)
         log_start(training.run.path, epoch=place.epoch, step=place.steps_done, facts=facts)
@@ -95,6 +94,30 @@ def train(stepper: Stepper, training: Training) -> RunPosition:
         for epoch in range(place.epoch, spec.epochs):
             loop.epoch(epoch)
     return place
+
+
+def _where_it_goes_on(training: Training, place: RunPosition) -> str:
+    """For a person; of a finished run also how to give it more epochs, and of those their rates."""
+    spec, epochs = training.spec, training.spec.epochs
+    setting = f"{training.role}.training.epochs"
+    if place.epoch >= epochs:
+        return (
+            f"all {epochs} epochs are done, nothing is left to train. It goes on for more with "
+            f"`-o {setting}=N`, N above {epochs}; --fresh starts over."
+        )
+    on = f"going on after {place.epoch} of {epochs} epochs"
+    if place.finished_after[-1:] != [place.epoch]:
+        return f"{on} and {place.step} of {training.batches.steps_per_epoch} steps"
+
+    def rate(epoch: int, epochs: int) -> str:
+        return f"{learning_rate(spec.optimizer.lr, spec.schedule, epoch=epoch, epochs=epochs):.3g}"
+
+    return (
+        f"{on}: it was finished with {place.epoch} ({setting}). The added epochs have the learning "
+        f"rates that the schedule ({spec.schedule.name}) gives them in {epochs} epochs: "
+        f"{rate(place.epoch, epochs)} at first, {rate(epochs - 1, epochs)} in the last; the last "
+        f"one so far had {rate(place.epoch - 1, place.epoch)}."
+    )
 
 
 @dataclass(slots=True)

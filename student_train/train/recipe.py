@@ -1,8 +1,8 @@
-"""What decides the outcome of a training run, and its digest."""
+"""What decides the outcome of a training run."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.distill.arrays import ArraySpec, Grid
@@ -82,10 +82,10 @@ def arrays_needed(losses: LossSpec) -> list[str]:
     ]
 
 
-def recipe_digest(
+def recipe_facts(
     recipe: Recipe, index: VideoIndex, videos: Sequence[int], targets: TargetSource
-) -> str:
-    """Digest of everything that decides the trained weights, paths apart.
+) -> dict[str, Any]:
+    """Everything that decides the trained weights, paths apart; its digest names the run.
 
     A live teacher's run and a cached one differ by roundings, so neither goes on with the other.
     """
@@ -98,18 +98,16 @@ def recipe_digest(
         start = read_checkpoint_info(recipe.model.start)
         kept[recipe.role]["model"]["start"] = start.weights_sha256
     kept["views"].pop("count")  # what counts is the number of views that are trained on
-    return digest(
-        {
-            **kept,
-            "role": recipe.role,
-            "losses": asdict(recipe.losses),
-            "index": index.digest(recipe.experiment.data.train_split),
-            "videos": list(videos),
-            "num_views": targets.num_views(recipe),
-            "arrays": [asdict(array) for array in targets.arrays(recipe.losses)],
-            "answers": _teacher_identity(recipe, index, targets),
-        }
-    )
+    return {
+        **kept,
+        "role": recipe.role,
+        "losses": asdict(recipe.losses),
+        "index": index.digest(recipe.experiment.data.train_split),
+        "videos": list(videos),
+        "num_views": targets.num_views(recipe),
+        "arrays": [asdict(array) for array in targets.arrays(recipe.losses)],
+        "answers": _teacher_identity(recipe, index, targets),
+    }
 
 
 def _teacher_identity(

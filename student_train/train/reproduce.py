@@ -94,8 +94,8 @@ def recovery_hint(run: Path) -> str:
         )
     return (
         f"The run after {int(newest.name)} steps is on disk, {newest}; it goes on from there with "
-        f"the same recipe only. With {gentler}, start over in this folder with --fresh or train in "
-        f"another one with --run{start}."
+        f"the same recipe only. With {gentler}, start over in this folder with --fresh --replace "
+        f"{run.name} or train in another one with --run{start}."
     )
 
 

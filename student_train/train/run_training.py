@@ -26,7 +26,7 @@ from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
 from reskd.student_train.run.model_card import write_cards
 from reskd.student_train.run.provenance import RunStart
 from reskd.student_train.train.loop import Training, train
-from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_digest
+from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_facts
 from reskd.student_train.train.reproduce import save_failure
 from reskd.student_train.train.stepper import Stepper
 from reskd.student_train.train.task import Task
@@ -55,6 +55,7 @@ def run_training(
     *,
     processes: ProcessGroup,
     fresh: bool,
+    replace: str | None = None,
     validate: bool,
     command: Sequence[str],
 ) -> dict[str, Any]:
@@ -65,7 +66,8 @@ def run_training(
         data: What it learns from.
         run: Folder of the run.
         processes: This process and the others.
-        fresh: Forget an earlier run in the same folder.
+        fresh: Forget an earlier run of this recipe in the same folder.
+        replace: Name of that folder, to forget whatever run it holds.
         validate: Measure it, where the index has data.val_split.
         command: What was typed, for the run's log; empty where Python code calls.
 
@@ -73,10 +75,14 @@ def run_training(
         Facts about the finished run, for JSON; figures are None where its log was lost.
 
     Raises:
+        DataError: If the index lacks the split that data.val_split names, or the folder holds
+            another run, or one that cannot be removed.
         StoppedShortError: If another process trains in that folder, or as `train`.
         PreemptedError, KeyboardInterrupt: If a signal asked to stop; a step, or the measurement of
             a few videos, is finished first.
     """
+    if validate and recipe.experiment.data.val_split is not None:
+        data.index.split(recipe.experiment.data.val_split)  # refuses one that is not there
     complexity(  # refuses frames the model cannot take, before a video is opened
         recipe.model,
         num_classes=len(data.index.classes),
@@ -85,8 +91,8 @@ def run_training(
     )
     start = RunStart.now(recipe, data.targets, processes, command=command)
     task = _build_task(recipe, data)
-    digest = recipe_digest(recipe, data.index, data.source.videos, data.targets)
-    folder = RunFolder(run, digest, keep=recipe.training.keep)
+    facts = recipe_facts(recipe, data.index, data.source.videos, data.targets)
+    folder = RunFolder(run, facts, keep=recipe.training.keep)
 
     def save(path: Path, model: Recognizer) -> None:
         save_checkpoint(
@@ -109,9 +115,8 @@ def run_training(
         return kept
 
     with stop_request() as stop, folder.held(processes):
-        if fresh and processes.is_first:
-            folder.clear()
-        processes.wait()
+        if fresh or replace is not None:
+            folder.start_over(processes, replace=replace)
         validation = None
         if validate and _can_validate(recipe, data.index, processes):
             validation = Validation(
@@ -132,6 +137,7 @@ def run_training(
             on_failure=keep_failure,
             stop=stop,
             start=start,
+            role=recipe.role,
         )
         place = train(stepper, training)
         if processes.is_first:
@@ -160,7 +166,7 @@ def _can_validate(recipe: Recipe, index: VideoIndex, processes: ProcessGroup) ->
 def _lacking(recipe: Recipe, index: VideoIndex) -> str:
     """Why this process cannot measure; empty where it can."""
     data = recipe.experiment.data
-    split = data.val_split
+    split = data.measured_split
     if split not in index.split_names():
         return f"The index has no split {split!r} (data.val_split), so the run is not measured."
     problem = ""

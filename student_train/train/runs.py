@@ -1,7 +1,7 @@
 """From an experiment to a trained network: what train-teacher and train-student do."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ def train_teacher(
     processes: ProcessGroup,
     max_bad: float,
     fresh: bool,
+    replace: str | None = None,
     validate: bool,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def train_teacher(
         run: Folder of the run.
         processes: This process and, under torchrun, the others.
         max_bad: Share of unreadable videos at which training stops.
-        fresh: Forget an earlier run in the same folder.
+        fresh: Forget an earlier run of this recipe in the same folder.
+        replace: Name of that folder, to forget whatever run it holds.
         validate: Measure while training and at its end, where the index has data.val_split.
         command: What was typed, for the run's log; empty where Python code calls.
 
@@ -64,7 +66,14 @@ def train_teacher(
     source = _decoded_frames(recipe, index, targets, max_bad, processes)
     data = TrainingData(index, source, targets)
     return run_training(
-        recipe, data, run, processes=processes, fresh=fresh, validate=validate, command=command
+        recipe,
+        data,
+        run,
+        processes=processes,
+        fresh=fresh,
+        replace=replace,
+        validate=validate,
+        command=command,
     )
 
 
@@ -78,6 +87,7 @@ def train_student(
     processes: ProcessGroup,
     max_bad: float,
     fresh: bool,
+    replace: str | None = None,
     allow_incomplete: bool,
     validate: bool,
     command: Sequence[str] = (),
@@ -94,7 +104,8 @@ def train_student(
         distill: False keeps the cross entropy alone.
         processes: This process and, under torchrun, the others.
         max_bad: Share of unreadable videos at which training stops.
-        fresh: Forget an earlier run in the same folder.
+        fresh: Forget an earlier run of this recipe in the same folder.
+        replace: Name of that folder, to forget whatever run it holds.
         allow_incomplete: Train on the finished units of an unfinished cache.
         validate: Measure while training and at its end, where the index has data.val_split.
         command: What was typed, for the run's log; empty where Python code calls.
@@ -142,13 +153,22 @@ def train_student(
         source = _decoded_frames(recipe, index, targets, max_bad, processes)
     data = TrainingData(index, source, targets)
     return run_training(
-        recipe, data, run, processes=processes, fresh=fresh, validate=validate, command=command
+        recipe,
+        data,
+        run,
+        processes=processes,
+        fresh=fresh,
+        replace=replace,
+        validate=validate,
+        command=command,
     )
 
 
 def _without_teacher(losses: LossSpec, *, cross_entropy: float) -> LossSpec:
     """The same without the terms that compare with a teacher."""
-    return replace(losses, cross_entropy=cross_entropy, **dict.fromkeys(ARRAYS_OF_LOSS, 0.0))
+    return dataclasses.replace(
+        losses, cross_entropy=cross_entropy, **dict.fromkeys(ARRAYS_OF_LOSS, 0.0)
+    )
 
 
 def _check_teacher_is_of_use(

@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
+from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import DataError
 from reskd.common.models.checkpoint import load_checkpoint
@@ -16,7 +17,9 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
 from reskd.common.video.eval_views import one_view
 from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.evaluate.few_videos import few_videos_text
 from reskd.student_train.evaluate.measure import measure
+from reskd.student_train.evaluate.results import number_text
 from reskd.student_train.run.folder import BEST_FOLDER, RunPosition
 from reskd.student_train.run.log import Log, read_events
 from reskd.student_train.train.recipe import Recipe
@@ -73,10 +76,12 @@ class Validation:
             return
         figures = self._measured(stepper.model, one_clip=True)
         if self.processes.is_first:
-            candidates = [*self._kept(), *earlier]
-            if all(self._value(figures) > self._value(other) for other in candidates):
+            now = {**figures, "epoch": place.epoch - 1}
+            best = max([*self._kept(), *earlier, now], key=self._value)  # the first of equal ones
+            if best is now:
                 self.save(self.folder / BEST_FOLDER, stepper.model)
                 self._keep(figures, epoch=place.epoch - 1)
+            say(self._line(now, best))
             log.write(
                 "validation",
                 epoch=place.epoch - 1,
@@ -96,7 +101,8 @@ class Validation:
         best_epoch = int(max(self.processes.all_of(best_epoch if self.processes.is_first else -1)))
         results: dict[str, dict[str, Any]] = {}
         for which, epoch in (("last", place.epoch - 1), ("best", best_epoch)):
-            known = self.processes.all_of(self._logged(which))[0]
+            logged = [event for event in self._logged(which) if event["epoch"] == place.epoch - 1]
+            known = self.processes.all_of(logged)[0]  # not from before it was given more epochs
             if known:
                 results[which] = {name: known[-1].get(name) for name in (*LOGGED, "of_epoch")}
                 continue
@@ -132,11 +138,23 @@ class Validation:
             self.index,
             role=self.recipe.role,
             size=self.recipe.size,
-            split=experiment.data.val_split,
+            split=experiment.data.measured_split,
             processes=self.processes,
             stop=self.stop,
         )
         return {name: figures[name] for name in LOGGED}
+
+    def _line(self, now: dict[str, Any], best: dict[str, Any]) -> str:
+        """A measurement for a person."""
+        metric = self.recipe.experiment.evaluation.metric
+        line = (
+            f"epoch {now['epoch']} ({now['epoch'] + 1} of {self.recipe.training.epochs} done): "
+            f"{metric} {number_text(now[metric])} on {now['videos']} videos of "
+            f"{self.recipe.experiment.data.measured_split}, best so far "
+            f"{number_text(best[metric])} (epoch {best['epoch']})"
+        )
+        caution = few_videos_text(now["videos"])
+        return f"{line}; {caution}" if caution else line
 
     def _keep(self, figures: dict[str, Any], *, epoch: int) -> None:
         record = without_nan({"epoch": epoch, **figures})

@@ -207,8 +207,8 @@ def forecast_table(forecast: Forecast) -> str:
             f"{shown_bytes(measured.write_bytes_per_second)}/s, hashed and synced"
         ),
         (
-            f"{'in all':<11}{shown_time(hours.wall):>10}   {hours.wall:.2f} {kind}-hours: the "
-            f"slowest of the three and {shown_time(hours.start)} before and after"
+            f"{'in all':<11}{shown_time(hours.wall):>10}   {shown_hours(hours.wall)} "
+            f"{kind}-hours: the slowest of the three and {shown_time(hours.start)} before and after"
         ),
         *(f"passed over, unreadable: {name}: {why}" for name, why in measured.unreadable.items()),
         "",
@@ -220,6 +220,11 @@ def forecast_table(forecast: Forecast) -> str:
         _pays_line(pays),
     ]
     return "\n".join(lines)
+
+
+def shown_hours(hours: float) -> str:
+    """Hours of a machine; never so short that they read as nothing."""
+    return f"{hours:.2f}" if hours >= 0.01 else "under 0.01"
 
 
 def shown_time(hours: float) -> str:
@@ -278,7 +283,7 @@ def _gate_videos(experiment: Experiment, index: VideoIndex, plan: CachePlan) -> 
     """Videos that `check_accuracy` will look at."""
     if experiment.teacher.least_top1 is None:
         return 0
-    validation = experiment.data.val_split
+    validation = experiment.data.measured_split
     split = validation if validation in index.split_names() else plan.split
     return min(experiment.teacher.gate_videos, len(index.split(split)))
 

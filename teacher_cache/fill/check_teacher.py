@@ -28,13 +28,14 @@ def check_accuracy(
         are no fault of the teacher's.
 
     Raises:
-        DataError: If the accuracy is below `teacher.least_top1`.
+        DataError: If the accuracy is below `teacher.least_top1`, or the index lacks the split that
+            data.val_split names.
     """
     least = experiment.teacher.least_top1
     if least is None:
         return None
-    if experiment.data.val_split in index.split_names():
-        split = experiment.data.val_split
+    if experiment.data.val_split or experiment.data.measured_split in index.split_names():
+        split = experiment.data.measured_split
     videos = index.split(split)
     order = keyed_generator(experiment.views.seed, "gate").permutation(len(videos))
     entries = [videos[number] for number in order[: experiment.teacher.gate_videos]]

@@ -1,9 +1,11 @@
 """What a verification says: findings, what was looked at, and both as text."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Level = Literal["structure", "bytes", "semantic"]
+STRANGER: Final = "does not belong to the cache"
+"""What is wrong with a file that no record names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +91,19 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**asdict(self), "ok": not self.findings}
+
+
+def remedy_text(report: Report, repair: str) -> str:
+    """What to do about the findings; `repair` is the command that computes units anew."""
+    strangers = [finding for finding in report.findings if finding.problem == STRANGER]
+    others = len(report.findings) - len(strangers)
+    ways = []
+    if strangers:
+        files = "the file" if len(strangers) == 1 else f"the {len(strangers)} files"
+        ways.append(f"Delete {files} that the list says does not belong to it: that is enough.")
+    if others:
+        ways.append(f"`{repair}` computes the units concerned anew.")
+    return " ".join(ways)
 
 
 def report_text(report: Report) -> str:

@@ -17,7 +17,7 @@ from reskd.teacher_cache.format.commits import Commit, expected_keys, failures, 
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
 from reskd.teacher_cache.verify.check_shard import StoredShard, check_shard
-from reskd.teacher_cache.verify.report import Finding, Level, Report
+from reskd.teacher_cache.verify.report import STRANGER, Finding, Level, Report
 
 
 def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
@@ -118,7 +118,7 @@ def _check_strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name not in known and (path.is_symlink() or not path.is_dir()):
-            yield Finding(path=name, problem="does not belong to the cache")
+            yield Finding(path=name, problem=STRANGER)
 
 
 def _check_unit(

@@ -92,7 +92,7 @@ def through_the_loop(backbone: str, batches: list[Batch], folder: Path) -> None:
     )
     stepper = Stepper(make_task(backbone), SPEC, processes, None)
     train(
-        stepper, Training(batches=source, spec=SPEC, run=Unsaved(folder, ""), processes=processes)
+        stepper, Training(batches=source, spec=SPEC, run=Unsaved(folder, {}), processes=processes)
     )
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -96,3 +98,17 @@ def test_ctrl_c_that_is_ignored_stays_so_and_schedulers_are_still_obeyed() -> No
     assert made == [False, False, True, True]
     assert "Stopped by SIGTERM." in str(stop.error())
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("block", [preemptible(), stop_request()], ids=["raised", "noted"])
+def test_block_in_another_thread_works_without_handlers(
+    block: AbstractContextManager[object],
+) -> None:
+    before = handlers()
+
+    def work() -> list[object]:
+        with block:
+            return handlers()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == before

@@ -12,6 +12,7 @@ from reskd.common.dataset.importing.list_options import (
     jobs_option,
     list_options,
     out_option,
+    overwrite_option,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def import_() -> None:
 @import_.command("folder")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @out_option
+@overwrite_option
 @click.option(
     "--val",
     "val_fraction",
@@ -52,6 +54,7 @@ def import_() -> None:
 def folder(
     directory: Path,
     out: Path,
+    overwrite: bool,
     val_fraction: float,
     allow_unreadable: bool,
     decoder: "Decoder",
@@ -73,6 +76,7 @@ def folder(
         out,
         val_fraction=val_fraction,
         allow_unreadable=allow_unreadable,
+        overwrite=overwrite,
         decoder=decoder,
         jobs=jobs,
     )

@@ -21,6 +21,11 @@ out_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write, for example videos.jsonl.",
 )
+overwrite_option = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace INDEX where it is another one already.",
+)
 decoder_option = click.option(
     "--decoder",
     type=click.Choice(["auto", "decord", "pyav"]),
@@ -41,6 +46,7 @@ class ListOptions:
     """What the user said about an import from annotation files."""
 
     out: Path
+    overwrite: bool
     videos: tuple[str, ...]
     classes: Path | None
     num_classes: int | None
@@ -71,6 +77,7 @@ _OPTIONS = (
         "any depth. With SPLIT= the folder of one split: then ids begin with the split.",
     ),
     out_option,
+    overwrite_option,
     click.option(
         "--classes",
         metavar="FILE",

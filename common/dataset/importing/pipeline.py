@@ -18,6 +18,7 @@ from reskd.common.dataset.importing.list_options import ListOptions
 from reskd.common.dataset.importing.plan import ImportPlan, find_copies, plan_import
 from reskd.common.dataset.importing.probing import VideoProbe, probe_all
 from reskd.common.dataset.importing.repeats import PlacedVideo
+from reskd.common.dataset.importing.replacing import check_replaces_none
 from reskd.common.dataset.importing.report import (
     Allowed,
     ImportReport,
@@ -79,7 +80,12 @@ def run_import(
         quarantine=_quarantine(options),
     )
     index, report = _carry_out(
-        plan, refuse, out=options.out, decoder=options.decoder, jobs=options.jobs
+        plan,
+        refuse,
+        out=options.out,
+        overwrite=options.overwrite,
+        decoder=options.decoder,
+        jobs=options.jobs,
     )
     emit(
         {**summary(options.out, index), "report": report.record()},
@@ -94,6 +100,7 @@ def import_folder(
     *,
     val_fraction: float,
     allow_unreadable: bool = False,
+    overwrite: bool = False,
     decoder: Decoder = "auto",
     jobs: int | None = None,
 ) -> tuple[VideoIndex, ImportReport]:
@@ -106,6 +113,7 @@ def import_folder(
             not split already.
         allow_unreadable: Keep a video that cannot be read, with 0 frames and a warning in the log,
             so that it counts as failed later.
+        overwrite: Replace another index in the same place.
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
 
@@ -114,7 +122,7 @@ def import_folder(
 
     Raises:
         DataError: If the folder is laid out otherwise, holds a video in two splits, or one that
-            cannot be read and may not be kept.
+            cannot be read and may not be kept; or another index would be replaced.
     """
 
     def refuse(report: ImportReport) -> None:
@@ -127,7 +135,9 @@ def import_folder(
         rules=LabelRules(),
         quarantine={},
     )
-    index, report = _carry_out(plan, refuse, out=out, decoder=decoder, jobs=jobs)
+    index, report = _carry_out(
+        plan, refuse, out=out, overwrite=overwrite, decoder=decoder, jobs=jobs
+    )
     for problem in report.unreadable:
         log.warning("kept as unreadable: %s", problem)
     return index, report
@@ -138,6 +148,7 @@ def _carry_out(
     refuse: Callable[[ImportReport], None],
     *,
     out: Path,
+    overwrite: bool,
     decoder: Decoder,
     jobs: int | None,
 ) -> tuple[VideoIndex, ImportReport]:
@@ -148,6 +159,7 @@ def _carry_out(
         refuse: Raises a DataError if a report holds what stops the import; asked as soon as more
             is known.
         out: The index to write; what opening videos told is kept beside it until then.
+        overwrite: Replace another index there.
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
 
@@ -172,6 +184,8 @@ def _carry_out(
         report = _whole_report(plan, probes)
         refuse(report)
         index = _index(plan, probes)
+        if not overwrite:
+            check_replaces_none(out, index)
         write_index(out, index)
         journal.remove()
     return index, report

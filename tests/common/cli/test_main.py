@@ -90,6 +90,28 @@ def test_usage_mistake_ends_with_2(
     assert capsys.readouterr().err.startswith(("Usage: reskd", "Error: Option"))
 
 
+def test_misspelt_command_names_the_one_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-techer", "x.yaml"]) == 2
+    assert "No such command 'train-techer'. Did you mean 'train-teacher'?" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+@pytest.mark.parametrize("beside", [True, False], ids=["of a run", "from elsewhere"])
+def test_file_given_as_a_run_is_told_what_to_give(
+    command: str, beside: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    if beside:
+        (tmp_path / "config.json").touch()
+    more = {"predict": ["x.mp4"], "export": ["x.onnx"]}.get(command, [])
+    assert main([command, str(file), *more]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"Name its folder: {tmp_path}" if beside else "reskd import-checkpoint") in said
+
+
 def test_malformed_override_says_what_it_should_look_like(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -276,7 +276,36 @@ def test_name_that_is_not_there_lists_close_and_all_names() -> None:
 def test_absolute_name_without_its_suffix_is_no_installed_experiment(
     tmp_path: Path, whole: str
 ) -> None:
-    assert "it is no file" in refusal(whole.removesuffix(".yaml"))
+    assert f"Did you mean {whole}?" in refusal(whole.removesuffix(".yaml"))
+
+
+@pytest.mark.parametrize("name", ["whole.yml", "whoel.yaml", "whole"])
+def test_file_of_nearly_the_name_is_proposed(whole: str, name: str) -> None:
+    said = refusal(str(Path(whole).with_name(name)))
+    assert said.endswith(f"{name}. Did you mean {whole}?")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("student.trainin.epochs=3", "student.trainin: unknown key. Did you mean 'training'?"),
+        ("views.count=none", "views.count: Input should be a valid integer"),
+        ("student=5", "student: must be a mapping of"),
+        ("student.training.schedule={name: cosine, milestones: [3]}", "student.training.schedule:"),
+    ],
+    ids=["unknown", "type", "section", "rule"],
+)
+def test_wrong_override_is_not_blamed_on_the_file(whole: str, override: str, said: str) -> None:
+    message = refusal(whole, "name=other", override)
+    assert message.startswith(f"-o does not fit {whole}:\n  {said}")
+    assert f"It is from -o {override}" in message
+
+
+def test_mistakes_of_file_and_override_are_each_told_where_they_are(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.yaml", {**WHOLE, "clip": {"num_clip": 4}})
+    message = refusal(file, "views.count=none")
+    assert message.startswith(f"{file} does not describe an experiment:")
+    assert message.count("It is from -o views.count=none") == 1
 
 
 def test_config_names_leave_out_bases_and_nothing_else() -> None:

@@ -269,3 +269,16 @@ def test_start_from_another_network_names_both(saved: Path) -> None:
 def test_start_and_pretrained_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="both name weights"):
         ModelSpec(pretrained=True, start=tmp_path)
+
+
+@pytest.mark.parametrize("best", [False, True], ids=["nothing yet", "best so far"])
+def test_run_that_still_trains_is_told_from_a_folder_of_other_things(
+    tmp_path: Path, best: bool
+) -> None:
+    (tmp_path / "run" / "states" / "000000010").mkdir(parents=True)
+    if best:
+        (tmp_path / "run" / "best").mkdir()
+        (tmp_path / "run" / "best" / "config.json").touch()
+    with pytest.raises(DataError, match=r"holds a run that is not finished.*Wait for it") as said:
+        read_checkpoint_info(tmp_path / "run")
+    assert (f"name {tmp_path / 'run' / 'best'} instead" in str(said.value)) == best

@@ -191,6 +191,16 @@ def test_videos_that_cannot_be_read_are_told_after_the_others_are_predicted(
     assert "2 of 4 videos could not be read" in captured.err
 
 
+def test_folder_of_videos_is_not_taken_for_one_video(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_video(run).parent
+    assert main(["predict", str(run), str(folder)]) == 3
+    said = capsys.readouterr().err
+    assert f"{folder} holds {len(list(folder.glob('*.mp4')))} videos" in said
+    assert f"Name the files themselves: {folder}/*.mp4" in said
+
+
 def test_command_prints_windows_with_their_times(
     run: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

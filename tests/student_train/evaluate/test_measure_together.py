@@ -18,6 +18,7 @@ from reskd.common.dataset.index import read_index, write_index
 from reskd.common.experiment import EvaluationSpec, Role
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint
+from reskd.student_train.evaluate.few_videos import few_videos_text
 from reskd.student_train.evaluate.measure import measure
 from tests.student_train.random_checkpoint import random_checkpoint
 from tests.student_train.two_processes import as_torchrun_does, free_port, in_two_processes
@@ -94,10 +95,20 @@ def test_text_of_several_runs_names_every_cost_and_difference(
     assert main(["evaluate", *runs, "--device", "cpu"]) == 0
     text = capsys.readouterr().out
     assert "split val: 3 videos; unreadable ones count as wrong" in text
-    assert "top-1 of one minus teacher: " in text
+    [difference] = [line for line in text.splitlines() if "top-1 of one minus teacher: " in line]
+    assert difference.endswith("]")  # of three videos nothing is claimed
+    assert "these figures rest on 3 videos alone: too few to tell networks apart" in text
     for run in ("teacher", "one"):
         assert f"\n{run}: 3 frames, 1 clip x centre crop" in text
     assert text.count("GMACs") == 1
+
+
+@pytest.mark.parametrize(
+    ("videos", "said"), [(0, True), (1, True), (49, True), (50, False), (5000, False)]
+)
+def test_figures_of_few_videos_say_so(videos: int, said: bool) -> None:
+    assert bool(few_videos_text(videos)) == said
+    assert not said or f"rest on {videos} videos" in few_videos_text(videos)
 
 
 def test_table_of_classes_keeps_every_name(

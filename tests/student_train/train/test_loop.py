@@ -95,7 +95,9 @@ class Trainer:
             training = Training(
                 batches=batches or self.batches(),
                 spec=self.spec,
-                run=RunFolder(run, recipe, keep=self.spec.keep),
+                run=RunFolder(
+                    run, {"role": "student", "name": recipe, "student": {}}, keep=self.spec.keep
+                ),
                 processes=ALONE,
                 stop=stop,
             )
@@ -366,7 +368,7 @@ def test_train_in_folder_of_another_recipe_refuses_and_leaves_it(
 ) -> None:
     trainer.start(tmp_path / "run")
     state = _newest_state(tmp_path / "run").read_bytes()
-    with pytest.raises(DataError, match=r"another recipe.*--fresh"):
+    with pytest.raises(DataError, match=r"name: the folder has this, this run other\..*--fresh"):
         trainer.start(tmp_path / "run", recipe="other")
     assert _newest_state(tmp_path / "run").read_bytes() == state
 
@@ -506,7 +508,7 @@ def test_train_in_a_folder_where_another_process_trains_is_refused_and_changes_n
     arguments += ["-o", "student.training.epochs=1", "--run", str(tmp_path / "run")]
     assert main(arguments) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with RunFolder(tmp_path / "run", "other").held(ALONE):
+    with RunFolder(tmp_path / "run", {}).held(ALONE):
         capsys.readouterr()
         assert main([*arguments, "--fresh"]) == 5
         said = capsys.readouterr().err

@@ -20,7 +20,7 @@ from tests.tiny_experiment import ALONE, TinyCache
 
 
 def _train(
-    cache: TinyCache, run: Path, *overrides: str, fresh: bool = False, validate: bool = False
+    cache: TinyCache, run: Path, *overrides: str, replace: str | None = None, validate: bool = False
 ) -> None:
     runs.train_student(
         load_experiment(str(cache.experiment), overrides),
@@ -30,7 +30,8 @@ def _train(
         distill=True,
         processes=ALONE,
         max_bad=0.0,
-        fresh=fresh,
+        fresh=False,
+        replace=replace,
         allow_incomplete=False,
         validate=validate,
     )
@@ -140,7 +141,7 @@ def test_ways_that_a_diverged_run_names_lead_on(
     other = tmp_path / "other"
     _train(tiny_cache, other, gentle, start, *more)
     assert read_checkpoint_info(other).experiment["student"]["model"]["start"] == str(run / "best")
-    _train(tiny_cache, run, gentle, fresh=True)
+    _train(tiny_cache, run, gentle, replace=run.name)
     assert load_checkpoint(run)[1].role == "student"
 
 
@@ -149,7 +150,7 @@ def test_ways_on_without_a_best_network_name_none(tmp_path: Path) -> None:
         (tmp_path / "states" / name).mkdir(parents=True)
     said = recovery_hint(tmp_path)
     assert "The run after 10 steps is on disk" in said
-    assert "--fresh or train in another one with --run." in said
+    assert f"--fresh --replace {tmp_path.name} or train in another one with --run." in said
 
 
 def test_folder_without_a_step_is_refused(tmp_path: Path) -> None:

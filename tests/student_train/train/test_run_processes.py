@@ -94,7 +94,7 @@ def _second_is_asked_to_stop(cache: TinyCache, processes: ProcessGroup) -> list[
 
 def _folder_is_held(cache: TinyCache, processes: ProcessGroup) -> str:
     """By another run, while these two want to train there."""
-    folder = RunFolder(cache.experiment.parent / "held", "")
+    folder = RunFolder(cache.experiment.parent / "held", {})
     processes.wait()
     if processes.is_first:
         with folder.held(ALONE), pytest.raises(StoppedShortError) as refused:

@@ -20,13 +20,16 @@ from reskd.common.models.checkpoint import (
     read_checkpoint_info,
 )
 from reskd.student_train.data.cache import open_cache
+from reskd.student_train.run.folder import LOCK_FILE
 from reskd.student_train.run.log import read_events
+from reskd.student_train.run.recipe_record import RECIPE_FILE
 from reskd.student_train.train import run_training, runs
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
 from tests.teacher_cache.handling import edit_identity, extend, set_identity
 from tests.tiny_experiment import ALONE, TinyCache, make_tiny_cache, save_random_teacher
 
+STEPS = "student.training.schedule={name: step, milestones: [9]}"
 ONE_EPOCH = "student.training.epochs=1"
 
 
@@ -45,6 +48,7 @@ class Student:
         teacher: Literal["cached", "live"] = "cached",
         distill: bool = True,
         fresh: bool = False,
+        replace: str | None = None,
         allow_incomplete: bool = False,
     ) -> dict[str, Any]:
         return runs.train_student(
@@ -57,6 +61,7 @@ class Student:
             validate=False,
             max_bad=0.0,
             fresh=fresh,
+            replace=replace,
             allow_incomplete=allow_incomplete,
         )
 
@@ -415,16 +420,133 @@ def test_number_of_views_is_the_experiments_and_part_of_the_recipe(student: Stud
         student("other", "views.count=4")
 
 
-def test_run_in_folder_of_another_recipe_is_refused_until_fresh(student: Student) -> None:
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != LOCK_FILE
+    }
+
+
+SLOWER = "student.training.optimizer.lr=0.0001"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "another recipe"),
+        ({"fresh": True}, "--fresh would delete"),
+        ({"fresh": True, "replace": "Run"}, "--replace Run does not repeat the name"),
+    ],
+    ids=["plain", "fresh", "another name"],
+)
+def test_folder_of_another_recipe_is_refused_and_left_as_it_is(
+    student: Student, options: dict[str, Any], said: str
+) -> None:
     student("run", ONE_EPOCH)
-    slower = "student.training.optimizer.lr=0.0001"
-    with pytest.raises(DataError, match=r"another recipe.*--fresh") as refusal:
-        student("run", ONE_EPOCH, slower)
+    before = _files(student.folder / "run")
+    with pytest.raises(DataError, match=said) as refusal:
+        student("run", ONE_EPOCH, SLOWER, **options)
     assert refusal.value.exit_code == 3
-    student("run", ONE_EPOCH, slower, fresh=True)
-    student("other", ONE_EPOCH, slower)
+    if "name" not in said:
+        key = "student.training.optimizer.lr: the folder has 0.003, this run 0.0001"
+        assert f"First difference: {key}." in str(refusal.value)
+        assert "--fresh --replace run." in str(refusal.value)
+    assert _files(student.folder / "run") == before
+
+
+def test_fresh_forgets_a_run_of_the_same_recipe_and_with_its_name_any_run(
+    student: Student,
+) -> None:
+    student("run", ONE_EPOCH)
+    student("run", ONE_EPOCH, fresh=True)
+    student("run", ONE_EPOCH, SLOWER, fresh=True, replace="run")
+    student("other", ONE_EPOCH, SLOWER)
     student.assert_equal("run", "other")
     assert [event["epoch"] for event in read_events(student.folder / "run")] == [0]
+
+
+@pytest.mark.parametrize("left", ["states", "checkpoint", "imported"])
+def test_fresh_student_never_replaces_a_teacher(
+    student: Student, tiny_experiment: Path, left: str
+) -> None:
+    teacher = student.folder / "a teacher"
+    if left == "imported":
+        at = f"teacher.checkpoint={teacher}"
+        save_random_teacher(load_experiment(str(tiny_experiment), [at]), seed=1)
+    else:
+        _train_teacher(tiny_experiment, teacher, "teacher.training.epochs=1")
+    if left == "checkpoint":
+        rmtree(teacher / "states")
+    before = _files(teacher)
+    with pytest.raises(
+        DataError, match=r"role: the folder has teacher, this run student.*--replace a teacher"
+    ):
+        student("a teacher", ONE_EPOCH, fresh=True)
+    assert _files(teacher) == before
+
+
+def test_fresh_that_cannot_remove_a_part_trains_nothing(student: Student) -> None:
+    student("run", ONE_EPOCH)
+    run = student.folder / "run"
+    (run / "states").rename(student.folder / "scratch")
+    (run / "states").symlink_to(student.folder / "scratch")  # kept on another disk
+    before = _files(student.folder / "scratch")
+    with pytest.raises(DataError, match=rf"--fresh cannot remove {run / 'states'} .*link.*nothing"):
+        student("run", ONE_EPOCH, fresh=True)
+    assert _files(student.folder / "scratch") == before
+    assert read_checkpoint_info(run).role == "student"
+
+
+def test_finished_run_goes_on_for_more_epochs_and_says_their_rates(
+    student: Student, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cosine = "student.training.schedule={name: cosine}"
+    two, four = (f"student.training.epochs={epochs}" for epochs in (2, 4))
+    student("run", cosine, two)
+    capsys.readouterr()
+    student("run", cosine, two)
+    assert "all 2 epochs are done, nothing is left to train" in capsys.readouterr().err
+    assert student("run", cosine, four)["epochs"] == 4
+    said = capsys.readouterr().err
+    assert "going on after 2 of 4 epochs: it was finished with 2 (student.training.epochs)" in said
+    assert "(cosine) gives them in 4 epochs: 0.0015 at first, 0.000439 in the last" in said
+    assert "the last one so far had 0.0015." in said
+    rates = [event["lr"] for event in read_events(student.folder / "run")]
+    assert rates == pytest.approx([0.003, 0.0015, 0.0015, 0.000439339828])
+
+
+def test_finished_run_with_constant_steps_ends_as_if_it_had_had_all_epochs_at_once(
+    student: Student,
+) -> None:
+    student("run", ONE_EPOCH, STEPS)
+    student("run", "student.training.epochs=2", STEPS)
+    student("whole", "student.training.epochs=2", STEPS)
+    student.assert_equal("run", "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["student.training.epochs=2", SLOWER], "First difference: student.training"),
+        (["student.training.epochs=4", "student.training.seed=1"], "First difference: stud"),
+        (["student.training.epochs=2"], "student.training.epochs: the folder has 3, this run 2"),
+    ],
+    ids=["with another rate", "with another seed", "fewer"],
+)
+def test_finished_run_takes_no_other_change(student: Student, change: list[str], said: str) -> None:
+    student("run")
+    with pytest.raises(DataError, match=said):
+        student("run", *change)
+
+
+def test_unfinished_run_takes_no_more_epochs(student: Student) -> None:
+    student("run", ONE_EPOCH)
+    [state] = (student.folder / "run" / "states").iterdir()
+    recipe = state / RECIPE_FILE
+    recipe.write_text(recipe.read_text().replace('"epochs":1', '"epochs":3'))
+    with pytest.raises(DataError, match=r"has done 1 of 3: finish these first"):
+        student("run", "student.training.epochs=4")
 
 
 def test_fresh_run_that_stops_leaves_no_older_checkpoint(
@@ -437,7 +559,7 @@ def test_fresh_run_that_stops_leaves_no_older_checkpoint(
 
     monkeypatch.setattr(run_training, "train", stop)
     with pytest.raises(KeyboardInterrupt):
-        student("run", "student.training.seed=1", fresh=True)
+        student("run", ONE_EPOCH, fresh=True)
     with pytest.raises(DataError, match="not a checkpoint directory"):
         read_checkpoint_info(student.folder / "run")
 

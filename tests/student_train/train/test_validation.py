@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
 from reskd.common.errors import DataError, PreemptedError
 from reskd.common.experiment.load import load_experiment
@@ -46,8 +47,10 @@ class Measurements:
         return {**figures, "metric": "top1", "videos": 9, "failed": 0, "protocol": "as told"}
 
 
-def _train(cache: TinyCache, run: Path, **options: Any) -> dict[str, Any]:
-    overrides = [f"student.training.epochs={EPOCHS}", f"evaluation.interval={INTERVAL}"]
+def _train(
+    cache: TinyCache, run: Path, overrides: Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
+    basic = [f"student.training.epochs={EPOCHS}", f"evaluation.interval={INTERVAL}"]
     arguments: dict[str, Any] = {
         "cache": cache.cache,
         "teacher": "cached",
@@ -59,16 +62,31 @@ def _train(cache: TinyCache, run: Path, **options: Any) -> dict[str, Any]:
         "validate": True,
         **options,
     }
-    experiment = load_experiment(str(cache.experiment), [*overrides, "evaluation.clips=3"])
+    experiment = load_experiment(str(cache.experiment), [*basic, "evaluation.clips=3", *overrides])
     return runs.train_student(experiment, run, **arguments)
 
 
 def test_run_is_measured_as_often_as_asked_and_the_best_network_is_kept(
-    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_cache: TinyCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     measure = Measurements(0.2, 0.7, 0.5, 0.55, 0.75)
     monkeypatch.setattr(validation, "measure", measure)
     summary = _train(tiny_cache, tmp_path / "run")
+    told = [line for line in capsys.readouterr().err.splitlines() if "best so far" in line]
+    few = "on 9 videos of val, best so far {} (epoch {}); these figures rest on 9 videos alone"
+    assert [line.partition(":")[0] for line in told] == [
+        f"epoch {epoch} ({epoch + 1} of 5 done)" for epoch in (1, 3, 4)
+    ]
+    for line, now, best in zip(
+        told,
+        ("0.2000", "0.7000", "0.5000"),
+        (("0.2000", 1), ("0.7000", 3), ("0.7000", 3)),
+        strict=True,
+    ):
+        assert f": top1 {now} {few.format(*best)}" in line
     events = read_events(tmp_path / "run", "validation")
     assert [(event["which"], event["epoch"], event["top1"]) for event in events] == [
         *(("current", 1, 0.2), ("current", 3, 0.7), ("current", 4, 0.5)),
@@ -261,6 +279,39 @@ def test_index_without_the_split_is_told_and_the_run_goes_on(
     write_index(file, replace(index, videos=trained))
     assert "validation" not in _train(tiny_cache, tmp_path / "run")
     assert "no split 'val' (data.val_split), so the run is not measured" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["val_split", "train_split"])
+def test_split_that_is_named_and_not_there_is_refused_before_training(
+    tiny_cache: TinyCache, tmp_path: Path, key: str
+) -> None:
+    arguments = ["train-student", str(tiny_cache.experiment), "--no-distill"]
+    arguments += ["--run", str(tmp_path / "run"), "-o", f"data.{key}=held"]
+    assert main(arguments) == 3
+    assert not (tmp_path / "run").exists()
+    if key == "val_split":  # of no use there
+        assert main([*arguments, "--no-validate", "-o", "student.training.epochs=1"]) == 0
+
+
+def test_default_split_that_is_named_is_no_default(tiny_cache: TinyCache, tmp_path: Path) -> None:
+    file = load_experiment(str(tiny_cache.experiment)).data.index
+    index = read_index(file)
+    write_index(file, replace(index, videos=index.split("train")))
+    arguments = ["train-student", str(tiny_cache.experiment), "--no-distill"]
+    arguments += ["--run", str(tmp_path / "run"), "-o", "data.val_split=val"]
+    assert main(arguments) == 3
+
+
+def test_run_given_more_epochs_is_measured_at_its_new_end(
+    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = Measurements(0.2, 0.7, 0.5, 0.55, 0.75, *(0.6, 0.8, 0.85))
+    monkeypatch.setattr(validation, "measure", measure)
+    _train(tiny_cache, tmp_path / "run")
+    summary = _train(tiny_cache, tmp_path / "run", overrides=["student.training.epochs=7"])
+    assert measure.values == []
+    assert summary["validation"]["best"]["of_epoch"] == 6
+    assert summary["validation"]["last"]["top1"] == 0.85
 
 
 def test_student_of_a_cache_is_trained_where_there_are_no_videos(

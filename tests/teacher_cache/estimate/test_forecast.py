@@ -16,6 +16,7 @@ from reskd.teacher_cache.estimate.forecast import (
     Forecast,
     forecast_cache,
     forecast_table,
+    shown_hours,
     shown_time,
 )
 from reskd.teacher_cache.fill.extend import extend_cache
@@ -169,3 +170,11 @@ def test_folder_with_other_files_is_refused_and_left_alone(tiny_experiment: Path
     command = ["cache", "plan", str(tiny_experiment), "--cache", str(folder), "--no-probe"]
     assert main(command) == 4
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"),
+    [(0.0, "under 0.01"), (0.0099, "under 0.01"), (0.01, "0.01"), (1.25, "1.25"), (720, "720.00")],
+)
+def test_short_work_is_not_shown_as_no_hours(hours: float, shown: str) -> None:
+    assert shown_hours(hours) == shown

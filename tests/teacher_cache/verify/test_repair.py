@@ -60,6 +60,23 @@ def test_damaged_manifest_is_not_guessed_at(tiny_cache: TinyCache) -> None:
         repair_cache(load_experiment(str(tiny_cache.experiment)), tiny_cache.cache, OPTIONS)
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["alone", "beside damage"])
+def test_command_says_that_deleting_a_stray_file_is_enough(
+    tiny_cache: TinyCache, capsys: pytest.CaptureFixture[str], damaged: bool
+) -> None:
+    stranger = tiny_cache.cache / ".DS_Store"
+    stranger.write_text("mine")
+    if damaged:
+        flip_a_bit(tiny_cache.cache / OBJECT)
+    assert main(["cache", "verify", str(tiny_cache.cache)]) == 4
+    said = capsys.readouterr()
+    assert ".DS_Store does not belong to the cache" in said.out
+    assert "Delete the file that the list says does not belong to it: that is enough." in said.err
+    assert ("cache repair" in said.err) == damaged
+    stranger.unlink()
+    assert main(["cache", "verify", str(tiny_cache.cache)]) == (4 if damaged else 0)
+
+
 def test_command_names_what_it_leaves_alone(
     tiny_cache: TinyCache, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,7 +95,7 @@ def import_(tmp_path: Path) -> Import:
                 *("dataset", "import", name),
                 *map(str, arguments),
                 *([] if "--videos" in arguments else ["--videos", str(tmp_path / "my videos")]),
-                *("--out", str(tmp_path / "index.jsonl"), "--jobs", "2"),
+                *("--out", str(tmp_path / "index.jsonl"), "--jobs", "2", "--overwrite"),
             ]
         )
 
