@@ -44,6 +44,8 @@ LABELS_FILE = "labels.json"
 CONFIG_FILE = "config.json"
 RUN_STATES: Final = "states"
 """Folder beside the checkpoint of a run, or without one while it trains (student_train/run)."""
+RUN_LOCK: Final = ".lock"
+"""File in a run's folder that is locked by the process that trains there."""
 BEST_CHECKPOINT: Final = "best"
 """Checkpoint inside a run's folder, there while it trains."""
 _RECORD: Final = "reskd"
@@ -149,10 +151,12 @@ def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
     except OSError as error:
         if (folder / RUN_STATES).is_dir():
             raise DataError(_unfinished_text(folder)) from error
+        inside = folder.is_file() and (folder.parent / CONFIG_FILE).is_file()
+        hint = f" Name its folder: {folder.parent}." if inside else ""
         raise DataError(
             f"{folder} is not a checkpoint directory: cannot read its "
             f"{Path(error.filename).name} ({error.strerror}). "
-            "`reskd train-teacher` and `reskd train-student` write such directories."
+            f"`reskd train-teacher` and `reskd train-student` write such directories.{hint}"
         ) from error
     except ValueError as error:
         raise DataError(f"A record in checkpoint {folder} is not JSON: {error}") from error

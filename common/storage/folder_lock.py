@@ -16,6 +16,24 @@ _WITHOUT_LOCKS: Final = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSU
 """What network file systems report that know no locks, or none on folders."""
 
 
+def holder_of(path: Path) -> str:
+    """Who holds a file that stands for a folder, as `locked` noted it; empty if nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "Another process"
+    except OSError:  # a file system without locks
+        return ""
+    else:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(path: Path, *, task: str, advice: str) -> Iterator[None]:
     """Hold a folder for this process, or a file that stands for it.

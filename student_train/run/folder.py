@@ -16,6 +16,7 @@ failure/            the batch that ended the run, where one did (reproduce.py)
 
 import io
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from reskd.common.errors import DataError, StoppedShortError
-from reskd.common.models.checkpoint import BEST_CHECKPOINT, CONFIG_FILE, RUN_STATES
+from reskd.common.models.checkpoint import BEST_CHECKPOINT, CONFIG_FILE, RUN_LOCK, RUN_STATES
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
 from reskd.common.storage.folder_lock import locked
 from reskd.common.storage.records import digest
@@ -46,7 +47,7 @@ from reskd.student_train.run.recipe_record import (
 STATES_FOLDER: Final = RUN_STATES
 BEST_FOLDER: Final = BEST_CHECKPOINT
 FAILURE_FOLDER: Final = "failure"
-LOCK_FILE: Final = ".lock"
+LOCK_FILE: Final = RUN_LOCK
 WEIGHTS_FILE: Final = "weights.safetensors"
 STATE_FILE: Final = "state.pt"
 
@@ -149,7 +150,7 @@ class RunFolder:
                 raise DataError(
                     f"{self.path} holds a checkpoint that was not trained here, and training would "
                     "replace it. Name another folder with --run, or give it up with "
-                    f"--fresh --replace {self.path.name}."
+                    f"--fresh --replace {shlex.quote(self.path.name)}."
                 )
             return RunPosition()
         state, tensors = _read_state(states[-1])
@@ -176,7 +177,7 @@ class RunFolder:
         raise DataError(
             f"{self.path} holds a run of another recipe. First difference: {self.difference()}."
             f"{unfinished} Name another folder with --run, or start over in this one with "
-            f"--fresh --replace {self.path.name}."
+            f"--fresh --replace {shlex.quote(self.path.name)}."
         )
 
     def difference(self) -> str:
@@ -229,7 +230,7 @@ class RunFolder:
             raise DataError(
                 f"--fresh would delete what {self.path} holds, which is not this run. First "
                 f"difference: {difference}. Name another folder with --run, or repeat the name of "
-                f"this one: --fresh --replace {self.path.name}."
+                f"this one: --fresh --replace {shlex.quote(self.path.name)}."
             )
         # The states after all that is no use without them, the mark of a checkpoint last: what
         # cannot be removed is never taken for a run that begins.

@@ -6,7 +6,7 @@ files are kept: cards are made to be published.
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -58,6 +58,8 @@ class CardFacts:
     """Digest of the identity of the cache it learned from."""
     epochs: int | None = None
     """Epochs that were trained; of a checkpoint of the best epoch, up to there."""
+    finished_after: tuple[int, ...] = ()
+    """Numbers of epochs with which it was finished before it was given more."""
     measured: Mapping[str, Any] | None = None
     """One result of evaluation: `split`, `videos`, `failed`, `protocol` and figures as fractions by
     the names `reskd evaluate --json` gives them."""
@@ -66,7 +68,12 @@ class CardFacts:
 
 
 def write_cards(
-    run: Path, start: RunStart, measured: Mapping[str, Mapping[str, Any]], *, epochs: int
+    run: Path,
+    start: RunStart,
+    measured: Mapping[str, Mapping[str, Any]],
+    *,
+    epochs: int,
+    finished_after: Sequence[int] = (),
 ) -> None:
     """Write the card of the last network of a run, and of the best one if it is kept.
 
@@ -75,6 +82,7 @@ def write_cards(
         start: What it learned from.
         measured: Figures of `last` and `best`, as far as they are known.
         epochs: How long it was trained.
+        finished_after: Numbers of epochs with which it was finished before.
     """
     for folder, which in ((run, "last"), (run / BEST_FOLDER, "best")):
         if not (folder / CONFIG_FILE).exists():
@@ -86,6 +94,7 @@ def write_cards(
             # One that learned from labels alone may have read its frames from a cache.
             cache_fingerprint=start.fingerprint if start.learned_from == "cache" else None,
             epochs=epochs if figures is None else figures["of_epoch"] + 1,
+            finished_after=tuple(finished_after),
             measured=figures,
         )
         write_model_card(folder, read_checkpoint_info(folder), facts)
@@ -224,7 +233,9 @@ def _own_training(info: CheckpointInfo, experiment: Experiment) -> TrainingSpec 
 def _schedule(training: TrainingSpec, facts: CardFacts) -> Iterator[tuple[str, str]]:
     optimizer, schedule = training.optimizer, training.schedule
     done = "" if facts.epochs in (None, training.epochs) else f"{facts.epochs} of "
-    yield "epochs", f"{done}{training.epochs}, {training.batch_size} clips per step"
+    before = " and ".join(map(str, facts.finished_after))
+    given_more = f", given more when it was finished with {before}" if before else ""
+    yield "epochs", f"{done}{training.epochs}, {training.batch_size} clips per step{given_more}"
     decay = f"weight decay {optimizer.weight_decay:g}"
     rate = f"learning rate {optimizer.lr:g}, {schedule.name} schedule"
     yield "optimiser", f"{optimizer.name}, {rate}, {decay}"

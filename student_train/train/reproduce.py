@@ -13,6 +13,7 @@ to be copied before every step. They have no part in a training step of BatchNor
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def recovery_hint(run: Path) -> str:
     return (
         f"The run after {int(newest.name)} steps is on disk, {newest}; it goes on from there with "
         f"the same recipe only. With {gentler}, start over in this folder with --fresh --replace "
-        f"{run.name} or train in another one with --run{start}."
+        f"{shlex.quote(run.name)} or train in another one with --run{start}."
     )
 
 

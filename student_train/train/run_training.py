@@ -148,7 +148,13 @@ def run_training(
             with open_log(run, step=place.steps_done, writes=processes.is_first) as log:
                 measured = validation.at_end(stepper.model, place, log)
         if processes.is_first:
-            write_cards(run, start, measured, epochs=recipe.training.epochs)
+            write_cards(
+                run,
+                start,
+                measured,
+                epochs=recipe.training.epochs,
+                finished_after=place.finished_after,
+            )
         return _summary(recipe, run) | ({"validation": measured} if measured else {})
 
 

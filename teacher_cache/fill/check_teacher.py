@@ -1,17 +1,34 @@
 """Before a month of GPU time: is this the teacher the experiment speaks of?"""
 
+from pathlib import Path
+
 import numpy as np
 
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.distill.teacher import Teacher
-from reskd.common.errors import DataError
+from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import Experiment
+from reskd.common.models.checkpoint import RUN_LOCK
 from reskd.common.rng import keyed_generator
+from reskd.common.storage.folder_lock import holder_of
 from reskd.teacher_cache.fill.compute import compute_outputs
 from reskd.teacher_cache.fill.cut import ClipSource, CutTask
 from reskd.teacher_cache.fill.meters import FillMeters
+
+
+def check_trained(checkpoint: Path) -> None:
+    """Refuse a teacher that is being trained: what lies there now is not what it will be.
+
+    Raises:
+        StoppedShortError: If a process trains in its folder.
+    """
+    if holder := holder_of(checkpoint / RUN_LOCK):
+        raise StoppedShortError(
+            f"{holder} is training in {checkpoint}, so the teacher there is not the one it will be "
+            "at the end. Wait for it and run the same command again; nothing was cached."
+        )
 
 
 def check_accuracy(

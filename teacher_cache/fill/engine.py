@@ -16,7 +16,7 @@ from reskd.common.errors import CacheError, StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.signals import preemptible
-from reskd.teacher_cache.fill.check_teacher import check_accuracy
+from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
 from reskd.teacher_cache.fill.compute import (
     VideoOutput,
     batch_groups,
@@ -54,6 +54,7 @@ def run_cache_teacher(
         PreemptedError: If a signal asked to stop.
     """
     index = read_index(experiment.data.index)
+    check_trained(experiment.teacher.checkpoint)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
     identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)

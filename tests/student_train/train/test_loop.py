@@ -95,9 +95,7 @@ class Trainer:
             training = Training(
                 batches=batches or self.batches(),
                 spec=self.spec,
-                run=RunFolder(
-                    run, {"role": "student", "name": recipe, "student": {}}, keep=self.spec.keep
-                ),
+                run=RunFolder(run, {"role": "student", "name": recipe}, keep=self.spec.keep),
                 processes=ALONE,
                 stop=stop,
             )

@@ -480,7 +480,7 @@ def test_fresh_student_never_replaces_a_teacher(
         rmtree(teacher / "states")
     before = _files(teacher)
     with pytest.raises(
-        DataError, match=r"role: the folder has teacher, this run student.*--replace a teacher"
+        DataError, match=r"role: the folder has teacher, this run student.*--replace 'a teacher'"
     ):
         student("a teacher", ONE_EPOCH, fresh=True)
     assert _files(teacher) == before
@@ -514,6 +514,8 @@ def test_finished_run_goes_on_for_more_epochs_and_says_their_rates(
     assert "the last one so far had 0.0015." in said
     rates = [event["lr"] for event in read_events(student.folder / "run")]
     assert rates == pytest.approx([0.003, 0.0015, 0.0015, 0.000439339828])
+    card = (student.folder / "run" / "README.md").read_text()
+    assert "| epochs | 4, 4 clips per step, given more when it was finished with 2 |" in card
 
 
 def test_finished_run_with_constant_steps_ends_as_if_it_had_had_all_epochs_at_once(

@@ -1,5 +1,7 @@
 """A teacher below its stated accuracy is stopped before anything is cached."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from reskd.common.cli.main import main
 from reskd.common.errors import DataError
 from reskd.common.experiment.load import load_experiment
+from reskd.common.storage.folder_lock import locked
 from tests.tiny_experiment import make_tiny_cache
 
 
@@ -45,3 +48,35 @@ def test_class_order_of_the_checkpoint_is_checked_before_it_runs(tiny_experiment
     labels.write_text(labels.read_text().replace("climb", "x").replace("dive", "climb"))
     with pytest.raises(DataError, match="was trained for"):
         make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache")
+
+
+def test_teacher_that_still_trains_is_not_cached(
+    tiny_experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = load_experiment(str(tiny_experiment)).teacher.checkpoint
+    command = ["cache-teacher", str(tiny_experiment), "--cache", str(teacher.parent / "cache")]
+    with locked(teacher / ".lock", task="training", advice=""):
+        assert main(command) == 5
+        assert f"is training in {teacher}, so the teacher there" in capsys.readouterr().err
+        assert not (teacher.parent / "cache").exists()
+    assert main(command) == 0
+
+
+def test_teacher_of_another_network_names_options_that_fit_it(
+    tiny_experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["cache-teacher", str(tiny_experiment), "--cache", str(tiny_experiment.parent / "c")]
+    other = ["-o", "teacher.model.backbone=test_vit", "-o", "teacher.model.backbone_args={}"]
+    assert main([*command, *other]) == 3
+    advice = re.search(r"what it holds \((.*)\), or name", capsys.readouterr().err)
+    assert advice is not None
+    assert main([*command, *other, *shlex.split(advice[1])]) == 0
+
+
+def test_teacher_is_measured_on_the_split_that_is_named_or_not_at_all(
+    tiny_experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state(tiny_experiment, 0.0)
+    command = ["cache-teacher", str(tiny_experiment), "--cache", str(tiny_experiment.parent / "c")]
+    assert main([*command, "-o", "data.val_split=held"]) == 3
+    assert "no split 'held'" in capsys.readouterr().err
