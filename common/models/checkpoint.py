@@ -16,6 +16,7 @@ other files are replaced one after the other.)
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -312,10 +313,8 @@ def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: Vid
             f"teacher.model asks for {wanted.recognizer} {wanted.backbone} {wanted.backbone_args}, "
             f"the checkpoint {folder} holds {held.recognizer} {held.backbone} "
             f"{held.backbone_args}. Set teacher.model to what it holds "
-            f"(-o teacher.model.recognizer={held.recognizer} "
-            f"-o teacher.model.backbone={held.backbone} "
-            f"-o 'teacher.model.backbone_args={json.dumps(dict(held.backbone_args))}'), or name a "
-            "checkpoint of that network as teacher.checkpoint."
+            f"({_changes(wanted, held)}), or name a checkpoint of that network as "
+            "teacher.checkpoint."
         )
     for name in ("mean", "std"):
         stated, trained = getattr(wanted, name), getattr(held, name)
@@ -324,3 +323,22 @@ def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: Vid
                 f"teacher.model.{name} is {list(stated)}, the network in {folder} was made for "
                 f"{list(trained)}. Leave teacher.model.{name} out, which takes the checkpoint's."
             )
+
+
+def _changes(wanted: ModelSpec, held: ModelSpec) -> str:
+    """Options that make one network the other; what no option can take out is named."""
+    values = {
+        name: getattr(held, name)
+        for name in ("recognizer", "backbone")
+        if getattr(held, name) != getattr(wanted, name)
+    }
+    for name, value in held.backbone_args.items():
+        if wanted.backbone_args.get(name) != value:
+            values[f"backbone_args.{name}"] = json.dumps(value)
+    options = [
+        f"-o {shlex.quote(f'teacher.model.{name}={value}')}" for name, value in values.items()
+    ]
+    extra = [name for name in wanted.backbone_args if name not in held.backbone_args]
+    if extra:
+        options.append(f"without backbone_args {', '.join(extra)}")
+    return " ".join(options)

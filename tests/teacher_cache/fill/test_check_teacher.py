@@ -66,7 +66,8 @@ def test_teacher_of_another_network_names_options_that_fit_it(
     tiny_experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["cache-teacher", str(tiny_experiment), "--cache", str(tiny_experiment.parent / "c")]
-    other = ["-o", "teacher.model.backbone=test_vit", "-o", "teacher.model.backbone_args={}"]
+    other = ["-o", "teacher.model.backbone=test_efficientnet"]
+    other += ["-o", "teacher.model.backbone_args.output_stride=8"]
     assert main([*command, *other]) == 3
     advice = re.search(r"what it holds \((.*)\), or name", capsys.readouterr().err)
     assert advice is not None
