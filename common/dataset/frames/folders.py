@@ -9,12 +9,13 @@ checksum: one that is cut off is noticed, one that was replaced is not.
 
 import os
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from reskd.common.dataset.frames.image_io import decode_one
+from reskd.common.dataset.frames.image_io import decode_one, size_of
 from reskd.common.dataset.frames.image_sequence import ImageSequence
 from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import CacheError, DataError
@@ -26,6 +27,8 @@ KIND: Final = "folder of images"
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".webp"})
 NUMBERED: Final = re.compile(r"(.*?)(\d+)(\.[^.]+)", re.DOTALL)
 """What comes before the number, the number, the suffix."""
+FLOW: Final = re.compile(r"flow.*|[xyuv][_-]", re.IGNORECASE)
+"""What comes before the number of an image of optical flow, as TSN's tools and others name them."""
 
 
 def image_name(number: int, suffix: str) -> str:
@@ -77,8 +80,8 @@ def open_image_folder(folder: Path) -> ImageSequence:
     """A folder of numbered images from anywhere, as a video of unknown rate.
 
     Raises:
-        UnreadableVideoError: If it holds no images, or they are not one row of numbers from 0 or 1
-            without gaps: a frame that is missing would shift all that follow.
+        UnreadableVideoError: If it holds no images, or they are not one row of numbers in equal
+            steps: a frame that is missing would shift all that follow.
     """
     names = numbered_images(folder)
     try:
@@ -90,8 +93,39 @@ def open_image_folder(folder: Path) -> ImageSequence:
     return _sequence(folder, names, facts)
 
 
+def checked_length(folder: Path) -> int:
+    """Number of images in a folder, after a look at each, so that what is imported can be read.
+
+    The first and the last are decoded, as those of a video file are; of the others size and depth
+    are read.
+
+    Raises:
+        UnreadableVideoError: See open_image_folder; or if an image cannot be read or is of another
+            size than the first.
+    """
+    with open_image_folder(folder) as video:
+        video.frames([0, video.num_frames - 1])
+        size = video.height, video.width
+    for name in numbered_images(folder):
+        try:
+            other = size_of(folder / name)
+        except ValueError as error:
+            raise UnreadableVideoError(folder, KIND, f"image {name}: {error}") from None
+        if other != size:
+            raise UnreadableVideoError(
+                folder,
+                KIND,
+                f"image {name} has {other[0]}x{other[1]} pixels (height x width), the first "
+                f"{size[0]}x{size[1]}; all frames of a video need one size",
+            )
+    return video.num_frames
+
+
 def numbered_images(folder: Path) -> list[str]:
     """Names of a folder's images in the order of their numbers, 9 before 10.
+
+    Numbers may begin anywhere and count in steps (every fifth frame). Images of optical flow
+    beside those of the video are passed over.
 
     Raises:
         UnreadableVideoError: See open_image_folder.
@@ -102,21 +136,32 @@ def numbered_images(folder: Path) -> list[str]:
         raise UnreadableVideoError(folder, KIND, str(error.strerror)) from error
     if not names:
         raise UnreadableVideoError(folder, KIND, "it holds no images")
-    numbered: dict[int, str] = {}
-    kinds: Counter[str] = Counter()
+    kinds: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for name in sorted(names):
         if (match := NUMBERED.fullmatch(name)) is None:
-            raise UnreadableVideoError(folder, KIND, f"image {name} has no number at its end")
-        kinds[f"{match[1]}…{match[3]}"] += 1
-        if (other := numbered.setdefault(int(match[2]), name)) != name and len(kinds) == 1:
+            problem = f"image {name} has no number at its end; if it is no frame, move it elsewhere"
+            raise UnreadableVideoError(folder, KIND, problem)
+        numbered = kinds[match[1], match[3]]
+        if (other := numbered.setdefault(int(match[2]), name)) != name:
             raise UnreadableVideoError(folder, KIND, f"{other} and {name} have the same number")
-    if len(kinds) > 1:
-        raise UnreadableVideoError(folder, KIND, f"it holds images of several kinds: {[*kinds]}")
-    first = min(min(numbered), 1)
-    for expected, number in enumerate(sorted(numbered), start=first):
-        if number != expected:
-            raise UnreadableVideoError(folder, KIND, f"image number {expected} is missing")
-    return [numbered[number] for number in sorted(numbered)]
+    frames = [kind for kind in kinds if len(kinds) == 1 or not FLOW.fullmatch(kind[0])]
+    if len(frames) != 1:
+        found = [f"{before}…{suffix}" for before, suffix in kinds]
+        problem = f"it holds images of several kinds: {found}; leave only the frames there"
+        raise UnreadableVideoError(folder, KIND, problem)
+    numbered = kinds[frames[0]]
+    numbers = sorted(numbered)
+    if (absent := _missing(numbers)) is not None:
+        raise UnreadableVideoError(folder, KIND, f"image number {absent} is missing")
+    return [numbered[number] for number in numbers]
+
+
+def _missing(numbers: Sequence[int]) -> int | None:
+    """The first number that a row in equal steps lacks; None if it is whole."""
+    steps = [later - earlier for earlier, later in pairwise(numbers)]
+    # Two numbers apart may as well be a row with a gap.
+    step = min(steps, default=1) if len(steps) > 1 else 1
+    return next((numbers[at] + step for at, found in enumerate(steps) if found != step), None)
 
 
 def _is_image(name: str) -> bool:

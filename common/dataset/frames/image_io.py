@@ -12,12 +12,13 @@ without it fine texture turns into noise. Later resizes are done without (prepro
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -25,6 +26,8 @@ from reskd.common.dataset.frames.plan import FrameOptions, kept_size
 
 PNG_LEVEL: Final = 1
 READABLE: Final = ("BMP", "JPEG", "PNG", "WEBP")
+ORIENTATION: Final = 0x0112
+"""Exif's number for the way an image is to be turned; from 5 on its sides change places."""
 
 
 def encode_images(frames: NDArray[np.uint8], options: FrameOptions) -> Iterator[bytes]:
@@ -42,18 +45,46 @@ def encode_images(frames: NDArray[np.uint8], options: FrameOptions) -> Iterator[
 
 
 def decode_one(coded: bytes) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3), RGB, of an encoded image.
+    """Pixels (H, W, 3), RGB, of an encoded image, turned as its Exif data say.
 
     Raises:
         ValueError: If it is not a whole image of 8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(coded), formats=READABLE) as picture:
-            if picture.mode[0] in "IF":
-                raise ValueError(f"its pixels are of mode {picture.mode}, not 8 bits per channel")
-            return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+            _refuse_deep(picture)
+            upright = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
+            return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except (OSError, SyntaxError) as error:  # what Pillow raises for damage
         raise ValueError(f"it is no whole image ({error})") from None
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    """Height and width of what `decode_one` makes of a file; its pixels are not decoded.
+
+    Raises:
+        ValueError: If it is no image of 8 bits per channel.
+    """
+    try:
+        with Image.open(file, formats=READABLE) as picture:
+            _refuse_deep(picture)
+            width, height = picture.size
+            return (width, height) if _orientation(picture) > 4 else (height, width)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"it is no whole image ({error})") from None
+
+
+def _refuse_deep(picture: Image.Image) -> None:
+    if picture.mode[0] in "IF":
+        raise ValueError(
+            f"its pixels are of mode {picture.mode}, not 8 bits per channel; convert the images to "
+            "8 bits"
+        )
+
+
+def _orientation(picture: Image.Image) -> int:
+    # Asked without need, a PNG would be decoded to look for Exif data behind its pixels.
+    return int(picture.getexif().get(ORIENTATION, 1)) if "exif" in picture.info else 1
 
 
 def codec_identity(image_format: str) -> str:

@@ -169,7 +169,7 @@ def _carry_out(
     refuse(plan.report)
     plan = find_copies(plan)
     refuse(plan.report)
-    header = {"format": "reskd-probes/3", "decoder": decoder_identity(decoder)}
+    header = {"format": "reskd-probes/4", "decoder": decoder_identity(decoder)}
     with (
         Journal(journal_file(out, "probes"), VideoProbe, header) as journal,
         progress("opening", len(plan.to_open), unit="videos") as advance,

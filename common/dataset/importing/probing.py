@@ -1,4 +1,4 @@
-"""Open every video once, in several threads, to learn its length; or count a folder's images.
+"""Open every video once, in several threads, to learn its length; or look at a folder's images.
 
 At the size of Kinetics this takes hours, so what was learnt is kept in a journal: an import that
 was stopped goes on. Videos that could not be read are not kept there: they are tried again.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reskd.common.console import Advance
-from reskd.common.dataset.frames.folders import numbered_images
+from reskd.common.dataset.frames.folders import checked_length
 from reskd.common.storage.journal import Journal, state_of
 from reskd.common.video.reader import Decoder, UnreadableVideoError, open_video
 
@@ -73,7 +73,7 @@ def _probe(path: Path, decoder: Decoder, journal: Journal[VideoProbe]) -> VideoP
 
 def _opened(path: Path, decoder: Decoder) -> VideoProbe:
     if path.is_dir():
-        return VideoProbe(num_frames=len(numbered_images(path)))
+        return VideoProbe(num_frames=checked_length(path))
     with open_video(path, decoder) as video:
         video.try_out()
         return VideoProbe(num_frames=video.num_frames, fps=video.fps)

@@ -379,7 +379,8 @@ def test_forecast_of_videos_without_frames_in_the_index_says_so(index_file: Path
     ("files", "message"),
     [
         ([1, 2, 4, 5], "image number 3 is missing"),
-        ([2, 3], "image number 1 is missing"),
+        ([1, 3], "image number 2 is missing"),
+        ([0, 5, 10, 20], "image number 15 is missing"),
         ([], "holds no images"),
     ],
 )
@@ -407,7 +408,7 @@ def test_folder_from_elsewhere_is_read_in_the_order_of_its_numbers(tmp_path: Pat
         for number, message in ((3, "no whole image"), (4, "is empty"), (5, "40x96 pixels")):
             with pytest.raises(UnreadableVideoError, match=rf"frame {number}: .*{message}"):
                 video.frames([number])
-    (tmp_path / "y_1.png").write_bytes(small)
+    (tmp_path / "other_1.png").write_bytes(small)
     with pytest.raises(UnreadableVideoError, match="several kinds"):
         open_image_folder(tmp_path)
 

@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import VideoIndex, read_index
@@ -59,14 +60,14 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Videos:
-    """Make folders of empty images `img_00001.png` and so on, of 4 each."""
+    """Make folders of images `img_00001.png` and so on, of 4 each."""
 
     def make(*names: str, number: int = 4) -> Path:
         for name in names:
             folder = tmp_path / "my videos" / name
             folder.mkdir(parents=True, exist_ok=True)
             for image in range(1, number + 1):
-                (folder / f"img_{image:05d}.png").touch()
+                Image.new("RGB", (16, 12)).save(folder / f"img_{image:05d}.png")
         return tmp_path / "my videos"
 
     return make
