@@ -8,7 +8,7 @@
 
 The model is built on the meta device, without weights. Hooks tell which of its modules the head
 runs; these alone get random numbers on the CPU, statistics of BatchNorm included, and the head
-answers random features in float64. Whatever cannot be decided so counts as own and not linear,
+scores random features in float64. Whatever cannot be decided so counts as own and not linear,
 which is right for every model: scores of frames, averaged. So does a head with BatchNorm, though it
 is linear: trained on averages it would see one row per clip, and fail on a single clip.
 """
@@ -44,8 +44,8 @@ class TimmHead:
     plain: bool
     """One linear layer on the mean over the feature map, all else as without a head."""
     linear_over_frames: bool
-    """Whether it answers a mean of features as it answers the frames on average (eval mode), and
-    learns from either alike."""
+    """Whether the scores of a mean of features are the mean of the frames' scores (eval mode), and
+    it learns from either alike."""
     classifier: tuple[str, ...]
     """Names of its tensors that have a row for each class."""
 

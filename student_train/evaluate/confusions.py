@@ -26,6 +26,7 @@ def confusion(
     Raises:
         ValueError: If shapes do not fit, or a score is not finite.
     """
+    # For results only, like the calibration error: training measures itself without it.
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     right_N = correct_predictions(scores_NK, targets_NK, predicted_N=predicted_N)

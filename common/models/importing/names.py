@@ -1,4 +1,4 @@
-"""The names that other houses give the tensors of a network, turned into those here.
+"""The names that other libraries give the tensors of a network, turned into those here.
 
 ResNets take timm's names, which are torchvision's too and pass unchanged; mmaction2 says:
 
@@ -12,7 +12,7 @@ ResNets take timm's names, which are torchvision's too and pass unchanged; mmact
 
 Swin transformers take those of torchvision's video Swin:
 
-| house | block j of stage i | downsampling after it | mlp |
+| library | block j of stage i | downsampling after it | mlp |
 |---|---|---|---|
 | here | `features.{2i}.{j}` | `features.{2i+1}` | `mlp.0`, `mlp.3` |
 | Video Swin, Swin | `layers.{i}.blocks.{j}` | `layers.{i}.downsample` | `mlp.fc1`, `mlp.fc2` |
@@ -110,7 +110,7 @@ def resnet_backbone(timm_names: Iterable[str]) -> str | None:
 
 
 def video_swin_names(names: Iterable[str]) -> dict[str, str]:
-    """Names of all tensors of one Swin backbone, from any house, as torchvision's video Swin.
+    """Names of all tensors of one Swin backbone, from any library, as torchvision's video Swin.
 
     Attention masks are left out: they follow from the size of the input.
     """

@@ -33,7 +33,6 @@ _BESIDE: Final = re.compile(
     r"|confusion_matrix)\d*(?:_\w+)?",
     re.IGNORECASE,
 )
-_SHOWN: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -363,7 +363,7 @@ def test_bias_table_of_another_window_is_resized_per_head() -> None:
     assert all(torch.equal(part, out[0]) for part in out)
 
 
-def test_inflated_kernel_answers_equal_frames_as_the_image_kernel() -> None:
+def test_inflated_kernel_gives_for_equal_frames_what_the_image_kernel_gives() -> None:
     weight = torch.randn(4, 3, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(inflate_kernel(weight, 3).sum(dim=2), weight)
 

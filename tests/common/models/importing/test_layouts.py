@@ -250,7 +250,7 @@ def test_published_layout_is_recognised_and_names_every_tensor_of_our_model(
 def test_layout_written_out_here_is_the_reference_s() -> None:
     path = REFERENCE / "specs" / "tsn_r50.json"
     if not path.is_file():
-        pytest.skip("the reference's answers are not at hand")
+        pytest.skip("the reference's outputs are not at hand")
     params = json.loads(path.read_text())["params"]
     assert {key: tuple(shape) for key, shape, _ in params} == resnet_layout("50") | head(2048, 200)
 
