@@ -3,6 +3,7 @@
 import pytest
 
 from reskd.common.dataset.importing.annotations import Annotations, Row
+from reskd.common.dataset.importing.class_list import parse_class_list
 from reskd.common.dataset.importing.labels import (
     Labelled,
     LabelRules,
@@ -145,3 +146,40 @@ def test_numbers_outside_the_class_list_name_the_option_for_names() -> None:
 def test_names_called_numbers_are_refused() -> None:
     with pytest.raises(DataError, match="not all in digits"):
         label_rows(annotations("run", numbered=False), LabelRules(labels="numbers"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run\njump\n",
+        "0 run\n1 jump\n",
+        "2. jump\n1. run\n",
+        "run,0\njump,1\n",
+        "jump 2\nrun 1\n",
+        "id,name\n1,jump\n0,run\n",
+        '["run", "jump"]',
+        '{"jump": 1, "run": 0}',
+        '{"0": "run", "1": "jump"}',
+    ],
+)
+def test_order_of_a_class_list_is_kept_however_it_is_written(text: str) -> None:
+    assert parse_class_list(text, "classes") == ("run", "jump")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("0 run\n2 jump\n", "not 0, 1, 2 .*put the names in quotes"),
+        ('["run", "run"]', "names class 'run' twice"),
+        ("run\nrun\n", "names class 'run' twice"),
+    ],
+)
+def test_class_list_of_unclear_order_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        parse_class_list(text, "classes")
+
+
+def test_numbers_of_names_in_quotes_belong_to_the_names() -> None:
+    assert parse_class_list('"2 hands"\n"1 hand"\n', "classes") == ("2 hands", "1 hand")
+    assert parse_class_list("[a] up\n[a] down\n", "classes") == ("[a] up", "[a] down")
+    assert parse_class_list("stage 2\nstage 1\n", "classes") == ("stage 2", "stage 1")
