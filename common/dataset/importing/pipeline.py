@@ -214,9 +214,7 @@ def _whole_report(plan: ImportPlan, probes: Mapping[str, VideoProbe]) -> ImportR
 
 
 def _differs(video: PlacedVideo, probe: VideoProbe) -> bool:
-    """Whether a list is wrong about a folder; of videos it counts the frames once extracted."""
-    stated = video.row.num_frames
-    return stated not in {None, probe.num_frames} and not probe.problem and video.path.is_dir()
+    return video.row.num_frames not in {None, probe.num_frames} and not probe.problem
 
 
 def _index(plan: ImportPlan, probes: Mapping[str, VideoProbe]) -> VideoIndex:

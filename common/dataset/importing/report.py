@@ -55,7 +55,7 @@ class ImportReport:
     unreadable: tuple[str, ...] = ()
     """Known once the videos are opened, as are the next."""
     other_lengths: tuple[str, ...] = ()
-    """Folders with another number of images than the list says."""
+    """Videos with another number of frames, folders with another number of images than listed."""
 
     def refusals(self, allowed: Allowed) -> list[str]:
         """What stops the import, each with its remedy; empty if nothing does."""
@@ -105,7 +105,7 @@ class ImportReport:
             "in quarantine, not opened": self.quarantined,
             "named twice, counted once": self.same,
             "copies of a video of another split": _copies(self),
-            "folders with another number of images than listed": self.other_lengths,
+            "videos with another number of frames than listed (see --layout)": self.other_lengths,
         }
 
 

@@ -251,3 +251,30 @@ def test_order_of_lines_and_files_does_not_change_the_index(
     write("train.txt", "b.mp4 1\na.mp4 0\n")
     assert import_("mmaction", val, train) == 0
     assert index() == before
+
+
+def test_video_with_another_number_of_frames_than_listed_is_named(
+    videos: Videos, write: Write, import_: Import, index: ReadIndex, capsys: Captured
+) -> None:
+    videos("a.mp4", "b.mp4")
+    train = write("train.txt", "a.mp4 8 0\nb.mp4 20 1\n")
+    assert import_("mmaction", train) == 3
+    assert "--layout videos-frames" in capsys.readouterr().err
+    assert import_("mmaction", train, "--layout", "videos-frames") == 0
+    assert "1 videos with another number of frames than listed" in (out := capsys.readouterr().out)
+    assert "b.mp4: 8 instead of 20" in out
+    assert [video.labels for video in index().videos] == [(0,), (1,)]
+
+
+def test_segments_of_one_video_are_refused_with_the_remedy(
+    videos: Videos, write: Write, import_: Import, capsys: Captured
+) -> None:
+    videos("a.mp4")
+    train = write("train.txt", "a.mp4 1 0\na.mp4 17 1\n")
+    assert import_("mmaction", train, "--layout", "videos-start") == 3
+    error = capsys.readouterr().err
+    assert "2 rows are a part of a video" in error
+    assert "ffmpeg -i VIDEO -ss START" in error
+    assert "One of the two lines is wrong" not in error
+    assert import_("mmaction", train, "--layout", "videos-start", "--ignore-columns", "start") == 3
+    assert "named twice with different labels" in capsys.readouterr().err
