@@ -1,13 +1,11 @@
 """Options of the commands of this room, and what is made of them."""
 
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from reskd.common.cli.options import device_option, max_bad_option
+from reskd.common.cli.options import combined, device_option, max_bad_option
 
 if TYPE_CHECKING:
     from reskd.common.dataset.index import VideoIndex
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
     from reskd.teacher_cache.fill.job import RunOptions
     from reskd.teacher_cache.format.plan import CachePlan
     from reskd.teacher_cache.verify.recompute import Draw
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 cache_path = click.Path(path_type=Path, file_okay=False)
 cache_argument = click.argument("folder", metavar="CACHE", type=cache_path)
@@ -50,12 +46,7 @@ level_option = click.option(
 _share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
-def _all(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order in which `--help` shows them."""
-    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
-
-
-draw_options = _all(
+draw_options = combined(
     click.option("--rows", type=click.IntRange(1), help="Default: as many as needed."),
     click.option(
         "--confidence",
@@ -76,7 +67,7 @@ draw_options = _all(
     ),
 )
 """Which rows level semantic compares."""
-run_options = _all(max_bad_option, threads_option, device_option, force_option)
+run_options = combined(max_bad_option, threads_option, device_option, force_option)
 """The options of every command that runs the teacher to write."""
 
 

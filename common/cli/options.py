@@ -3,14 +3,23 @@
 import json
 import os
 import re
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 folder_path = click.Path(path_type=Path, file_okay=False)
 file_path = click.Path(path_type=Path, dir_okay=False)
+
+
+def combined(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which `--help` shows them."""
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
 class _RunPath(click.Path):

@@ -1,11 +1,13 @@
 """`reskd train-teacher` and `train-student`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
 from reskd.common.cli.options import (
+    combined,
     command_line,
     device_option,
     experiment_argument,
@@ -15,52 +17,69 @@ from reskd.common.cli.options import (
     override_option,
 )
 
-fresh_option = click.option(
-    "--fresh", is_flag=True, help="Forget an earlier run of this recipe in the folder."
+if TYPE_CHECKING:
+    from reskd.common.experiment import Experiment
+
+training_options = combined(
+    max_bad_option,
+    device_option,
+    click.option(
+        "--fresh", is_flag=True, help="Forget an earlier run of this recipe in the folder."
+    ),
+    click.option(
+        "--replace",
+        metavar="NAME",
+        help="Name of the folder again: with --fresh, forget whatever run or network it holds.",
+    ),
+    click.option(
+        "--validate/--no-validate",
+        default=True,
+        show_default=True,
+        help="Measure on data.val_split every evaluation.interval epochs and at the end.",
+    ),
+    click.option(
+        "--compile", "compiled", is_flag=True, help="Let torch.compile make the network faster."
+    ),
+    click.option(
+        "--plan", "plan_only", is_flag=True, help="Print counts and arithmetic; train nothing."
+    ),
+    json_option,
 )
-replace_option = click.option(
-    "--replace",
-    metavar="NAME",
-    help="Name of the folder again: with --fresh, forget whatever run or network it holds.",
-)
-validate_option = click.option(
-    "--validate/--no-validate",
-    default=True,
-    show_default=True,
-    help="Measure on data.val_split every evaluation.interval epochs and at the end.",
-)
-compile_option = click.option(
-    "--compile", "compiled", is_flag=True, help="Let torch.compile make the network faster."
-)
-plan_option = click.option(
-    "--plan", "plan_only", is_flag=True, help="Print counts and arithmetic; train nothing."
-)
+
+
+class TrainingOptions(TypedDict):
+    """What `training_options` hand to a command."""
+
+    max_bad: float | None
+    device: str
+    fresh: bool
+    replace: str | None
+    validate: bool
+    compiled: bool
+    plan_only: bool
+    as_json: bool
+
+
+class RunArguments(TypedDict):
+    """What both kinds of training take, see student_train/train/runs.py."""
+
+    max_bad: float
+    fresh: bool
+    replace: str | None
+    validate: bool
+    command: Sequence[str]
 
 
 @click.command("train-teacher")
 @experiment_argument
 @override_option
 @click.option("--run", type=folder_path, help="Folder to write; default: teacher.checkpoint.")
-@max_bad_option
-@device_option
-@fresh_option
-@replace_option
-@validate_option
-@compile_option
-@plan_option
-@json_option
+@training_options
 def train_teacher(
     experiment: str,
     overrides: tuple[str, ...],
     run: Path | None,
-    max_bad: float | None,
-    device: str,
-    fresh: bool,
-    replace: str | None,
-    validate: bool,
-    compiled: bool,
-    plan_only: bool,
-    as_json: bool,
+    **options: Unpack[TrainingOptions],
 ) -> None:
     """Train the teacher of EXPERIMENT on big frames, from labels alone.
 
@@ -68,29 +87,24 @@ def train_teacher(
     torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`).
     """
     from reskd.common.console import emit
-    from reskd.common.experiment.load import load_experiment
     from reskd.student_train.distributed import joined_processes
     from reskd.student_train.train import plan, runs
     from reskd.student_train.train.run_training import summary_text
 
-    resolved = load_experiment(experiment, [*overrides, *_compiled("teacher", compiled)])
-    if plan_only:
+    resolved = _resolved(experiment, overrides, "teacher", options)
+    if options["plan_only"]:
         planned = plan.plan_training(resolved, "teacher")
-        emit(planned, as_json=as_json, text=plan.plan_text(planned))
+        emit(planned, as_json=options["as_json"], text=plan.plan_text(planned))
         return
-    with joined_processes(device) as processes:
+    with joined_processes(options["device"]) as processes:
         summary = runs.train_teacher(
             resolved,
             (run or resolved.teacher.checkpoint).absolute(),
             processes=processes,
-            max_bad=resolved.data.max_bad if max_bad is None else max_bad,
-            fresh=fresh,
-            replace=replace,
-            validate=validate,
-            command=command_line(click.get_current_context()),
+            **_how(resolved, options),
         )
         if processes.is_first:
-            emit(summary, as_json=as_json, text=summary_text(summary))
+            emit(summary, as_json=options["as_json"], text=summary_text(summary))
 
 
 @click.command("train-student")
@@ -107,14 +121,7 @@ def train_teacher(
 )
 @click.option("--no-distill", is_flag=True, help="From labels alone, all else equal.")
 @click.option("--allow-incomplete", is_flag=True, help="Use the finished units of a cache.")
-@max_bad_option
-@device_option
-@fresh_option
-@replace_option
-@validate_option
-@compile_option
-@plan_option
-@json_option
+@training_options
 def train_student(
     experiment: str,
     overrides: tuple[str, ...],
@@ -123,14 +130,7 @@ def train_student(
     teacher: Literal["cached", "live"],
     no_distill: bool,
     allow_incomplete: bool,
-    max_bad: float | None,
-    device: str,
-    fresh: bool,
-    replace: str | None,
-    validate: bool,
-    compiled: bool,
-    plan_only: bool,
-    as_json: bool,
+    **options: Unpack[TrainingOptions],
 ) -> None:
     """Train the student of EXPERIMENT on small frames, from the teacher's stored outputs.
 
@@ -145,19 +145,18 @@ def train_student(
             "--teacher live computes outputs and --no-distill ignores them; choose one of the two."
         )
     from reskd.common.console import emit
-    from reskd.common.experiment.load import load_experiment
     from reskd.student_train.distributed import joined_processes
     from reskd.student_train.train import plan, runs
     from reskd.student_train.train.run_training import summary_text
 
-    resolved = load_experiment(experiment, [*overrides, *_compiled("student", compiled)])
-    if plan_only:
+    resolved = _resolved(experiment, overrides, "student", options)
+    if options["plan_only"]:
         planned = plan.plan_training(resolved, "student", teacher=teacher)
-        emit(planned, as_json=as_json, text=plan.plan_text(planned))
+        emit(planned, as_json=options["as_json"], text=plan.plan_text(planned))
         return
     if run is None:
         raise click.UsageError("Name the folder to write: --run DIR (or ask for --plan alone).")
-    with joined_processes(device) as processes:
+    with joined_processes(options["device"]) as processes:
         summary = runs.train_student(
             resolved,
             run.absolute(),
@@ -165,16 +164,29 @@ def train_student(
             teacher=teacher,
             distill=not no_distill,
             processes=processes,
-            max_bad=resolved.data.max_bad if max_bad is None else max_bad,
-            fresh=fresh,
-            replace=replace,
             allow_incomplete=allow_incomplete,
-            validate=validate,
-            command=command_line(click.get_current_context()),
+            **_how(resolved, options),
         )
         if processes.is_first:
-            emit(summary, as_json=as_json, text=summary_text(summary))
+            emit(summary, as_json=options["as_json"], text=summary_text(summary))
 
 
-def _compiled(role: str, compiled: bool) -> list[str]:
-    return [f"{role}.training.compile=true"] if compiled else []
+def _resolved(
+    experiment: str, overrides: tuple[str, ...], role: str, options: TrainingOptions
+) -> "Experiment":
+    from reskd.common.experiment.load import load_experiment
+
+    compiled = [f"{role}.training.compile=true"] if options["compiled"] else []
+    return load_experiment(experiment, [*overrides, *compiled])
+
+
+def _how(experiment: "Experiment", options: TrainingOptions) -> RunArguments:
+    """What `runs.train_teacher` and `runs.train_student` both take."""
+    max_bad = options["max_bad"]
+    return {
+        "max_bad": experiment.data.max_bad if max_bad is None else max_bad,
+        "fresh": options["fresh"],
+        "replace": options["replace"],
+        "validate": options["validate"],
+        "command": command_line(click.get_current_context()),
+    }
