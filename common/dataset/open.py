@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.experiment import DataSpec
-from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader, open_video
+from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader
 
 
 def open_entry(index: VideoIndex, entry: VideoEntry, data: DataSpec) -> VideoReader:
@@ -53,4 +53,7 @@ def open_path(path: Path, decoder: Decoder = "auto") -> VideoReader:
         from reskd.common.dataset.frames.folders import open_image_folder
 
         return open_image_folder(path)
+    # Imported here: stored frames are read where no decoder is installed.
+    from reskd.common.video.video_file import open_video
+
     return open_video(path, decoder)

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reskd.common.video.facts import UnreadableVideoError
+from reskd.common.video.reader import UnreadableVideoError
 
 T = TypeVar("T")
 

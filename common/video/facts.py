@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Never, Self
+from typing import NamedTuple, Never
 
 import av
 import numpy as np
@@ -28,7 +28,6 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from reskd.common.errors import DataError
 from reskd.common.video.frame_count import (
     STREAMED,
     Clues,
@@ -42,22 +41,10 @@ from reskd.common.video.frame_count import (
     rises,
     shown_times,
 )
+from reskd.common.video.reader import UnreadableVideoError
 
 DURATION_TAG = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 """As Matroska's writers put the length of a stream: hours, minutes, seconds."""
-
-
-class UnreadableVideoError(DataError):
-    """A video, or a frame of it, that cannot be decoded."""
-
-    def __init__(self, path: Path, decoder: str, reason: str) -> None:
-        super().__init__(f"{path} cannot be read by {decoder}: {reason}")
-        self.path = path
-        self.decoder = decoder
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[Self], tuple[Path, str, str]]:
-        return type(self), (self.path, self.decoder, self.reason)
 
 
 class NoVideoStreamError(UnreadableVideoError):

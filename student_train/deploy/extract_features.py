@@ -21,7 +21,8 @@ from reskd.common.models.recognizer import Recognizer
 from reskd.common.prefetch import ordered_map
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import Colours, renormalize
-from reskd.common.video.reader import VideoReader, open_video
+from reskd.common.video.reader import VideoReader
+from reskd.common.video.video_file import open_video
 from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading, reading_of
 from reskd.student_train.evaluate.inference import forward
 

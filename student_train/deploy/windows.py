@@ -19,7 +19,8 @@ from torch import Tensor
 
 from reskd.common.dataset.open import open_path
 from reskd.common.video.preprocess import crop_and_resize, resize_short_side, shrink
-from reskd.common.video.reader import PyAVReader, UnreadableVideoError, VideoReader
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
+from reskd.common.video.video_file import PyAVReader
 from reskd.common.video.views import ViewParams
 from reskd.student_train.evaluate.clip_reader import Reading
 

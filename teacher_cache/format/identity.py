@@ -89,7 +89,7 @@ def _pixels_identity(experiment: Experiment, index: VideoIndex, split: str) -> d
         from reskd.common.dataset.frames.store import store_identity
 
         return store_identity(experiment.data.frames, [video.id for video in index.split(split)])
-    from reskd.common.video.reader import decoder_identity
+    from reskd.common.video.video_file import decoder_identity
 
     return decoder_identity(experiment.data.decoder)
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from reskd.common.console import emit
 from reskd.common.experiment import ClipSpec, ViewSpec
 from reskd.common.video.clips import cut_clips
-from reskd.common.video.reader import open_video
+from reskd.common.video.video_file import open_video
 from reskd.common.video.views import ViewParams, draw_view
 from tests.benchmarks.timing import interleaved, load, ratio
 from tests.video_files import write_video

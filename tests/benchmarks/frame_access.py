@@ -32,7 +32,8 @@ from reskd.common.dataset.frames.plan import FrameOptions, ImageFormat, StoreLay
 from reskd.common.dataset.frames.store import open_kept
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.experiment import DataSpec
-from reskd.common.video.reader import Decoder, open_video
+from reskd.common.video.reader import Decoder
+from reskd.common.video.video_file import open_video
 from tests.benchmarks.decode_once import FPS, SECONDS, moving_texture
 from tests.benchmarks.timing import interleaved, load, ratio
 from tests.video_files import write_video

@@ -23,7 +23,8 @@ from reskd.common.dataset.quarantine import (
 from reskd.common.experiment import ClipSpec, DataSpec
 from reskd.common.signals import preemptible
 from reskd.common.storage.journal import Journal, journal_file, state_of
-from reskd.common.video.reader import Decoder, decoder_identity
+from reskd.common.video.reader import Decoder
+from reskd.common.video.video_file import decoder_identity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,8 +25,9 @@ from reskd.common.dataset.check.verdicts import (
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import ClipSpec, DataSpec
-from reskd.common.video.reader import FileReader, PyAVReader, UnreadableVideoError, in_parts
+from reskd.common.video.reader import UnreadableVideoError, in_parts
 from reskd.common.video.sampling import frame_indices, test_offsets
+from reskd.common.video.video_file import FileReader, PyAVReader
 
 BATCH_BYTES = 512 * 2**20
 """Most pixels decoded at once: the 17 frames of a default check, at 4K."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from reskd.common.experiment import ClipSpec
-from reskd.common.video.facts import CutOffVideoError, NoVideoStreamError, UnreadableVideoError
+from reskd.common.video.facts import CutOffVideoError, NoVideoStreamError
+from reskd.common.video.reader import UnreadableVideoError
 
 Verdict = Literal["ok", "short", "missing", "no_video", "truncated", "corrupt", "hang", "crash"]
 """

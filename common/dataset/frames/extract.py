@@ -27,7 +27,8 @@ from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import DataSpec
 from reskd.common.signals import preemptible
 from reskd.common.storage.folder_lock import locked
-from reskd.common.video.reader import UnreadableVideoError, decoder_identity
+from reskd.common.video.reader import UnreadableVideoError
+from reskd.common.video.video_file import decoder_identity
 
 LISTED = 10
 """Longest list of videos in a message."""

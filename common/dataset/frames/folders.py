@@ -20,7 +20,7 @@ from reskd.common.dataset.frames.image_sequence import ImageSequence
 from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import CacheError, DataError
 from reskd.common.storage.records import read_record
-from reskd.common.video.facts import UnreadableVideoError
+from reskd.common.video.reader import UnreadableVideoError
 
 RECORD_FILE: Final = "frames.json"
 KIND: Final = "folder of images"

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from reskd.common.dataset.frames.image_io import decode_one
 from reskd.common.dataset.frames.tables import StoredFacts
-from reskd.common.video.facts import UnreadableVideoError
-from reskd.common.video.reader import FrameReader
+from reskd.common.video.reader import FrameReader, UnreadableVideoError
 
 Images = Callable[[Sequence[int]], Iterator[bytes]]
 """Encoded images of valid frame numbers; raises ValueError with what is wrong with one."""

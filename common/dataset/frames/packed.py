@@ -10,7 +10,7 @@ from reskd.common.dataset.frames.image_sequence import ImageSequence
 from reskd.common.dataset.frames.plan import shard_paths
 from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import DataError
-from reskd.common.video.facts import UnreadableVideoError
+from reskd.common.video.reader import UnreadableVideoError
 
 KIND: Final = "frame store"
 

@@ -11,8 +11,7 @@ from reskd.common.dataset.frames.packed import PackedStore
 from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import DataError
 from reskd.common.storage.records import digest
-from reskd.common.video.facts import UnreadableVideoError
-from reskd.common.video.reader import VideoReader
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
 
 
 class FrameStore(Protocol):

@@ -31,7 +31,8 @@ from reskd.common.dataset.index import VideoEntry, VideoIndex, write_index
 from reskd.common.dataset.quarantine import quarantine_file, read_quarantine
 from reskd.common.errors import DataError
 from reskd.common.storage.journal import Journal, journal_file
-from reskd.common.video.reader import Decoder, decoder_identity
+from reskd.common.video.reader import Decoder
+from reskd.common.video.video_file import decoder_identity
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from reskd.common.console import Advance
 from reskd.common.dataset.frames.folders import checked_length
 from reskd.common.storage.journal import Journal, state_of
-from reskd.common.video.reader import Decoder, UnreadableVideoError, open_video
+from reskd.common.video.reader import Decoder, UnreadableVideoError
+from reskd.common.video.video_file import open_video
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

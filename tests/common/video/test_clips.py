@@ -7,7 +7,7 @@ import torch
 
 from reskd.common.experiment import ClipSpec, ViewSpec
 from reskd.common.video import clips
-from reskd.common.video.reader import open_video
+from reskd.common.video.video_file import open_video
 from reskd.common.video.views import draw_view
 from tests.video_files import numbered_frames, write_video
 

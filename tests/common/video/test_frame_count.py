@@ -18,13 +18,8 @@ from reskd.common.video.frame_count import (
     hides_picture,
     shown_times,
 )
-from reskd.common.video.reader import (
-    Decoder,
-    FileReader,
-    UnreadableVideoError,
-    in_parts,
-    open_video,
-)
+from reskd.common.video.reader import Decoder, UnreadableVideoError, in_parts
+from reskd.common.video.video_file import FileReader, open_video
 from tests.video_cuts import copy_packets, key_places, num_packets
 from tests.video_files import Frames, numbered_frames, shared_data, write_video
 

@@ -20,9 +20,10 @@ import pytest
 from av.video.stream import VideoStream
 
 from reskd.common.errors import DataError
-from reskd.common.video import decord_library, reader
+from reskd.common.video import decord_library, video_file
 from reskd.common.video.facts import CutOffVideoError, inspect
-from reskd.common.video.reader import Decoder, UnreadableVideoError, decoder_identity, open_video
+from reskd.common.video.reader import Decoder, UnreadableVideoError
+from reskd.common.video.video_file import decoder_identity, open_video
 from tests.video_files import (
     Frames,
     frame_numbers,
@@ -359,7 +360,7 @@ def test_frames_behind_a_packet_that_is_refused_come_from_the_next_key_frame(
         read(path, "pyav", [lost])
     walked: list[int] = []
     with open_video(path, "pyav") as video:
-        assert isinstance(video, reader.PyAVReader)
+        assert isinstance(video, video_file.PyAVReader)
         with pytest.raises(UnreadableVideoError, match="frame"):
             walked.extend(video.walk())
     assert {0, 11} <= set(walked)
@@ -367,7 +368,7 @@ def test_frames_behind_a_packet_that_is_refused_come_from_the_next_key_frame(
 
 
 def test_walk_of_a_sound_video_visits_every_frame_once(clip: Path) -> None:
-    assert sorted(reader.PyAVReader(clip).walk()) == list(range(N))
+    assert sorted(video_file.PyAVReader(clip).walk()) == list(range(N))
 
 
 @pytest.mark.parametrize("decoder", ALL)
@@ -486,8 +487,8 @@ def test_frames_from_many_threads_of_one_reader_are_right(clip: Path) -> None:
 def test_open_video_with_decord_where_absent_uses_pyav_or_says_so(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "has_decord", lambda: False)
-    assert isinstance(open_video(clip), reader.PyAVReader)
+    monkeypatch.setattr(video_file, "has_decord", lambda: False)
+    assert isinstance(open_video(clip), video_file.PyAVReader)
     assert decoder_identity("auto") == decoder_identity("pyav")
     with pytest.raises(DataError, match="not installed"):
         open_video(clip, "decord")
@@ -509,7 +510,8 @@ def test_unreadable_video_error_survives_pickling() -> None:
 SWEEP = """
 import json, sys
 from pathlib import Path
-from reskd.common.video.reader import UnreadableVideoError, open_video
+from reskd.common.video.reader import UnreadableVideoError
+from reskd.common.video.video_file import open_video
 for name in sys.stdin.read().splitlines():
     try:
         with open_video(Path(name)) as video:

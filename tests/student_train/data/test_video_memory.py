@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reskd.common.video.reader import UnreadableVideoError, open_video
+from reskd.common.video.reader import UnreadableVideoError
+from reskd.common.video.video_file import open_video
 from reskd.student_train.data.video_memory import RememberedVideo, VideoMemory
 from tests.video_files import numbered_frames, write_video
 

@@ -19,7 +19,7 @@ from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
 from reskd.common.models.importing.convert import ImportOptions, import_checkpoint
 from reskd.common.video.eval_views import evaluation_views, num_views, teacher_size
 from reskd.common.video.preprocess import apply, shrink
-from reskd.common.video.reader import open_video
+from reskd.common.video.video_file import open_video
 from reskd.student_train.deploy.extract_features import extract_features
 from reskd.student_train.evaluate.clip_reader import USUAL_CLIPS, Reading, reading_of
 from tests.common.models.test_tsn import REFERENCE, largest_error, reference_weights

@@ -17,7 +17,8 @@ from reskd.common.dataset.frames.plan import FrameOptions
 from reskd.common.errors import DataError
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
 from reskd.common.models.registry import build_model
-from reskd.common.video.reader import UnreadableVideoError, VideoReader, open_video
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
+from reskd.common.video.video_file import open_video
 from reskd.student_train.data.video_memory import RememberedVideo
 from reskd.student_train.deploy import windows
 from reskd.student_train.deploy.extract_features import extract_features

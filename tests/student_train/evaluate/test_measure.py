@@ -24,7 +24,8 @@ from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.common.models.registry import build_model
 from reskd.common.video.eval_views import evaluation_views
 from reskd.common.video.preprocess import IMAGENET, apply, normalize, shrink
-from reskd.common.video.reader import Decoder, PyAVReader, VideoReader, open_video
+from reskd.common.video.reader import Decoder, VideoReader
+from reskd.common.video.video_file import PyAVReader, open_video
 from reskd.student_train.evaluate.inference import forward
 from reskd.student_train.evaluate.measure import evaluate_runs, write_scores
 from tests.tiny_experiment import ALONE, cut_off
@@ -378,7 +379,7 @@ def test_unreadable_and_quarantined_videos_have_score_0_and_count_as_wrong(
         opened.append(path)
         return open_video(path, decoder)
 
-    monkeypatch.setattr("reskd.common.dataset.open.open_video", noting)
+    monkeypatch.setattr("reskd.common.video.video_file.open_video", noting)
     result = _evaluate(run, "train", scores=tmp_path / "scores.npz", clips=2)
     written = np.load(tmp_path / "scores.npz", allow_pickle=False)
     assert list(result["failures"]) == [entries[2].id, entries[5].id]

@@ -12,7 +12,7 @@ from reskd.common.distill.teacher import BATCH_GROUP, Teacher
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.video.clips import cut_clips
-from reskd.common.video.reader import open_video
+from reskd.common.video.video_file import open_video
 from reskd.common.video.views import ViewParams
 from reskd.teacher_cache.fill.compute import batch_groups, group_order
 from reskd.teacher_cache.format.commits import read_commit

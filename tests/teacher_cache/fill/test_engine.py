@@ -87,7 +87,7 @@ def test_plan_states_exactly_the_bytes_that_are_written(tiny_cache: TinyCache) -
 def test_stored_logits_are_the_teacher_s_output_for_the_stored_view(tiny_cache: TinyCache) -> None:
     from reskd.common.models.checkpoint import load_checkpoint
     from reskd.common.video.clips import cut_clips
-    from reskd.common.video.reader import open_video
+    from reskd.common.video.video_file import open_video
     from reskd.common.video.views import ViewParams
 
     experiment = load_experiment(str(tiny_cache.experiment))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from reskd.common.dataset.frames.folders import checked_length, open_image_folder
 from reskd.common.dataset.frames.image_io import ORIENTATION
-from reskd.common.video.facts import UnreadableVideoError
+from reskd.common.video.reader import UnreadableVideoError
 
 
 def save(folder: Path, names: Iterable[str], *, size: tuple[int, int] = (24, 16)) -> Path:

@@ -33,7 +33,8 @@ from reskd.common.dataset.open import open_entry
 from reskd.common.dataset.quarantine import BadVideo, quarantine_file, write_quarantine
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import DataSpec
-from reskd.common.video.reader import UnreadableVideoError, VideoReader, open_video
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
+from reskd.common.video.video_file import open_video
 from tests.tiny_experiment import cut_off
 from tests.video_files import frame_numbers, numbered_frames, write_video
 

@@ -7,7 +7,7 @@ import pytest
 from reskd.common.cli.main import main
 from reskd.common.dataset.frames.store import open_kept
 from reskd.common.dataset.index import read_index
-from reskd.common.video.reader import open_video
+from reskd.common.video.video_file import open_video
 from tests.video_cuts import copy_packets, key_places, num_packets
 from tests.video_files import numbered_frames, write_video
 

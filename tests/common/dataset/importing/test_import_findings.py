@@ -10,7 +10,8 @@ from reskd.common.cli.main import main
 from reskd.common.dataset.importing import probing
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.dataset.quarantine import BadVideo, write_quarantine
-from reskd.common.video.reader import Decoder, VideoReader, open_video
+from reskd.common.video.reader import Decoder, VideoReader
+from reskd.common.video.video_file import open_video
 from tests.common.dataset.importing.conftest import Import, Videos
 
 Write = Callable[[str, str], Path]

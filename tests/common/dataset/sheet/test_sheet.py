@@ -25,7 +25,7 @@ from reskd.common.dataset.sheet.sheet import (
 from reskd.common.experiment.load import load_experiment
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
-from reskd.common.video.reader import open_video
+from reskd.common.video.video_file import open_video
 from reskd.common.video.views import draw_view
 from tests.tiny_experiment import make_tiny_experiment
 from tests.video_files import numbered_frames, write_video

@@ -1,0 +1,226 @@
+"""Frames of a video file by number: decord where it can be trusted, PyAV elsewhere.
+
+A decoded frame is taken for frame i only if it carries frame i's presentation time (see facts.py),
+so damage shows as an error, never as a neighbour's picture. decord returns wrong frames in some
+files; facts.py knows which, and they are refused. What else it does wrong is in decord_library.py.
+
+PyAV marks frames that its codec concealed, and they are refused until the next sound key frame. It
+decodes from the first frame up to the last one asked for. Seeking would be faster in long videos
+and is exact in most files only.
+
+A picture whose size changes within a video is brought to the size of the first, as decord and
+players do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from reskd.common.errors import DataError
+from reskd.common.video.decord_library import decode_by_decord, has_decord, load_decord
+from reskd.common.video.facts import VideoFacts, inspect, opened, upright
+from reskd.common.video.reader import Decoder, FrameReader, UnreadableVideoError
+
+T = TypeVar("T")
+
+
+class FileReader(FrameReader):
+    """A video file."""
+
+    limit = "the file has {} frames; if it was replaced since it was imported, import it again"
+
+    def __init__(self, path: Path, facts: VideoFacts | None = None) -> None:
+        """Read the packets and the first frame; `facts` are those of an earlier reader."""
+        self.facts = facts or inspect(path, self.decoder)
+        """What the file holds."""
+        super().__init__(
+            path,
+            num_frames=self.facts.num_frames,
+            height=self.facts.height,
+            width=self.facts.width,
+            fps=self.facts.fps,
+        )
+
+    def try_out(self) -> None:
+        """Decode the last frame, and whatever costs nothing more.
+
+        Raises:
+            UnreadableVideoError: If a frame is damaged or missing.
+        """
+        self.frames([self.num_frames - 1])
+
+
+class _Damage:
+    """Whether the frame just decoded can be trusted.
+
+    What refers to a damaged picture, or to one that was lost, is damaged; a sound key frame shown
+    later starts afresh.
+    """
+
+    def __init__(self) -> None:
+        self.is_present = False
+        self.because = ""
+        self._lost: float | None = None
+        """Presentation time of the last packet that the decoder refused."""
+
+    def decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        """All frames that come out: a packet that the decoder refuses does not end the video."""
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.InvalidDataError as error:
+                self.is_present, self.because = True, f" ({error.strerror})"
+                self._lost = inf if packet.pts is None else packet.pts
+
+    def judge(self, frame: VideoFrame, *, may_recover: bool) -> None:
+        """Look at the next frame."""
+        later = self._lost is None or (frame.pts is not None and frame.pts > self._lost)
+        afresh = may_recover and frame.key_frame and later
+        self.is_present = frame.is_corrupt or (self.is_present and not afresh)
+
+
+class PyAVReader(FileReader):
+    """Decodes from the first frame up to the last one asked for."""
+
+    decoder = "pyav"
+
+    def walk(self) -> Iterator[int]:
+        """Decode all frames in turn and keep none: yields the number of each sound one.
+
+        Raises:
+            UnreadableVideoError: At the first that is damaged; missing ones show at the end.
+        """
+        for position, _ in self._sound_frames(range(self.num_frames)):
+            yield position
+
+    def try_out(self) -> None:
+        # To the last frame all before it are decoded anyway.
+        for _ in self.walk():
+            pass
+
+    def in_order(self, positions: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decode the file once and hand out some of its frames on the way.
+
+        Args:
+            positions: Distinct frame numbers in [0, num_frames).
+
+        Yields:
+            The number and (H, W, 3) RGB, upright, in the order of the decoder.
+
+        Raises:
+            UnreadableVideoError: At the first that is damaged; missing ones show at the end.
+        """
+        converter = VideoReformatter()
+        for position, frame in self._sound_frames(positions):
+            yield position, upright(frame, converter, (self.height, self.width))
+
+    def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        row_of = {position: row for row, position in enumerate(positions)}
+        pixels = np.empty((len(positions), self.height, self.width, 3), dtype=np.uint8)
+        for position, picture in self.in_order(positions):
+            pixels[row_of[position]] = picture
+        return pixels
+
+    def _sound_frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames at these positions, in the order of the decoder."""
+        wanted, damage = set(positions), _Damage()
+        with opened(self.path, self.decoder) as (container, stream):
+            for count, frame in enumerate(damage.decode(container, stream)):
+                # Where frames are merely counted, a lost one would shift all that follow.
+                damage.judge(frame, may_recover=self.facts.position_of is not None)
+                position = self._position(count, frame)
+                if position not in wanted:
+                    continue
+                if damage.is_present:
+                    raise self._unreadable(f"frame {position} is damaged{damage.because}")
+                wanted.remove(position)
+                yield position, frame
+                if not wanted:
+                    return
+        raise self._unreadable(
+            f"frame {min(wanted)} did not come out of the decoder{damage.because}"
+        )
+
+    def _position(self, count: int, frame: VideoFrame) -> int:
+        position_of = self.facts.position_of
+        if position_of is None:
+            return count
+        return -1 if frame.pts is None else position_of.get(frame.pts, -1)
+
+
+class DecordReader(FileReader):
+    """decord alone; refuses the files it is known to misread."""
+
+    decoder = "decord"
+
+    def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        if self.facts.misread_by_decord:
+            raise self._unreadable(self.facts.misread_by_decord)
+        return decode_by_decord(self.path, positions, self.num_frames)
+
+
+class AutoReader(FileReader):
+    """decord, and PyAV for what decord does not decode."""
+
+    decoder = "decord, pyav"
+
+    def try_out(self) -> None:
+        self._of_either(lambda reader: reader.try_out())
+
+    def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        return self._of_either(lambda reader: reader.frames(positions))
+
+    def _of_either(self, ask: Callable[[FileReader], T]) -> T:
+        try:
+            return ask(DecordReader(self.path, self.facts))
+        except UnreadableVideoError as error:
+            first = error.reason
+        try:
+            return ask(PyAVReader(self.path, self.facts))
+        except UnreadableVideoError as error:
+            raise self._unreadable(f"{first}; {error.reason}") from None
+
+
+def open_video(path: Path, decoder: Decoder = "auto") -> FileReader:
+    """Open a video; usable in a `with` statement.
+
+    Args:
+        path: The file.
+        decoder: `auto` decodes with decord where it is installed and can, else with PyAV.
+
+    Raises:
+        UnreadableVideoError: If it is not a whole, decodable video.
+        DataError: If decord is asked for and not installed.
+    """
+    if decoder == "decord" and not has_decord():
+        raise DataError(
+            "decoder `decord` was asked for and is not installed (it has no wheels for this kind "
+            "of machine, or the package `decord` is missing); install it or choose `pyav`"
+        )
+    if decoder == "decord":
+        return DecordReader(path)
+    if decoder == "auto" and has_decord():
+        return AutoReader(path)
+    return PyAVReader(path)
+
+
+def decoder_identity(decoder: Decoder) -> dict[str, str]:
+    """Names and versions of what makes the pixels; part of a cache's identity."""
+    pyav = {
+        "av": av.__version__,
+        # Wheels fix the libraries, but a PyAV built against the system's takes what is there.
+        "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
+    }
+    if decoder == "pyav" or not has_decord():
+        return pyav
+    decord = {"decord": str(load_decord().__version__)}
+    return decord if decoder == "decord" else decord | pyav
