@@ -89,8 +89,8 @@ def _orientation(picture: Image.Image) -> int:
 
 def codec_identity(image_format: str) -> str:
     """What decides the pixels that come out of an image, beside its bytes."""
-    if image_format == "png":  # any decoder gives the same
-        return "png"
+    if image_format != "jpg":  # any decoder gives the same
+        return image_format
     return f"jpg, libjpeg-turbo {features.version('libjpeg_turbo') or features.version('jpg')}"
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from reskd.common.dataset.frames.folders import FolderStore
 from reskd.common.dataset.frames.image_io import codec_identity
 from reskd.common.dataset.frames.packed import PackedStore
+from reskd.common.dataset.frames.synthetic import SYNTHETIC_SUFFIX, SyntheticStore
 from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import DataError
 from reskd.common.storage.records import digest
@@ -40,7 +41,8 @@ def open_store(path: Path) -> FrameStore:
     """Open a store, or return it as it is open already.
 
     Args:
-        path: `frames.h5`, whether it is one file or the name of several, or a folder of folders.
+        path: `frames.h5`, whether it is one file or the name of several, a folder of folders, or
+            the description of made-up frames.
 
     Raises:
         DataError: If there is none, or it is not whole.
@@ -52,9 +54,15 @@ def open_store(path: Path) -> FrameStore:
             return known[1]
     except FileNotFoundError:
         pass
-    store: FrameStore = FolderStore(path) if path.is_dir() else PackedStore(path)
+    store = _opened_anew(path)
     _opened[path] = (_signature(store), store)
     return store
+
+
+def _opened_anew(path: Path) -> FrameStore:
+    if path.is_dir():
+        return FolderStore(path)
+    return SyntheticStore(path) if path.suffix == SYNTHETIC_SUFFIX else PackedStore(path)
 
 
 def open_kept(path: Path, video_id: str) -> VideoReader:
