@@ -3,16 +3,16 @@
     short-side resize -> crop -> resize to a square -> flip       (teacher)
     -> shrink                                                     (student)
 
-All on uint8, on the CPU, in both stages, so frames that were stored and frames that are replayed
-are equal bit for bit. Nothing here is random.
+All on uint8, in both stages, with the same bits on every device, so frames that were stored and
+frames that are replayed are equal. Nothing here is random.
 
-Every resize is bilinear, without antialias, with half-pixel centres (align_corners=False), done by
-torch's own uint8 kernel: columns first, then rows, with fixed-point integer weights, halves rounded
-up after each. Integer arithmetic gives the same bits with and without vector instructions; the
-tests write it out in numpy and compare. Its neighbours do not: torch's float32 kernel changes up to
-5e-5 of the pixels between plain code and AVX2 (exact halves are common at ratios such as 8/7, and
-fused multiply-add settles them), and torchvision's resize picks one kernel or the other by the CPU
-it runs on.
+Every resize is bilinear, without antialias, with half-pixel centres (align_corners=False), done on
+the CPU by torch's own uint8 kernel: columns first, then rows, with fixed-point integer weights,
+halves rounded up after each. Elsewhere integer_resize.py does the same. Integer arithmetic gives
+the same bits with and without vector instructions; the tests write it out in numpy and compare.
+The neighbours of torch's kernel do not: its float32 one changes up to 5e-5 of the pixels between
+plain code and AVX2 (exact halves are common at ratios such as 8/7, and fused multiply-add settles
+them), and torchvision's resize picks one kernel or the other by the CPU it runs on.
 
 Against OpenCV's INTER_LINEAR, which the reference uses: one resize differs by at most one grey
 level (in 16 % of the pixels, mean +0.1); both resizes together by more than one in 0.4 %, at most
@@ -25,19 +25,23 @@ where this one takes 2.8.
 Layouts: T frames, H rows, W columns; decoders give (T, H, W, 3), networks want (T, 3, H, W).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from reskd.common.video.integer_resize import resize_in_integers
 from reskd.common.video.views import ViewParams
 
 PREPROCESSING_VERSION: Final = 1
 """Part of a cache's identity. Any change of a bit that leaves this file is a new version."""
 
 Three = tuple[float, float, float]
+
+Resize = Callable[[Tensor, int, int], Tensor]
+"""From uint8 (T, H, W, 3) to another height and width; all give the same bits."""
 
 
 class Colours(NamedTuple):
@@ -65,8 +69,8 @@ def apply(frames: Tensor, params: ViewParams, size: int) -> Tensor:
     """Make the teacher's frames of one view.
 
     Args:
-        frames: uint8 (T, H, W, 3) on the CPU: the frames `params.frame_indices` names, in that
-            order, at source size.
+        frames: uint8 (T, H, W, 3): the frames `params.frame_indices` names, in that order, at
+            source size.
         params: The view.
         size: Side of the result in pixels.
 
@@ -74,7 +78,7 @@ def apply(frames: Tensor, params: ViewParams, size: int) -> Tensor:
         uint8 (T, 3, size, size), contiguous.
 
     Raises:
-        ValueError: If the frames are of another type, shape, number or device than stated.
+        ValueError: If the frames are of another type, shape or number than stated.
 
     Source: ResKD reference, the pipeline Resize, MultiScaleCrop or CenterCrop, Resize, Flip.
     """
@@ -82,38 +86,70 @@ def apply(frames: Tensor, params: ViewParams, size: int) -> Tensor:
     return crop_and_resize(resized, params, size)
 
 
-def resize_short_side(frames: Tensor, height: int, width: int) -> Tensor:
+def resize_bilinear(frames_THWC: Tensor, height: int, width: int) -> Tensor:
+    """The resize of this file, in the fastest way that the frames' device has.
+
+    Args:
+        frames_THWC: uint8 (T, H, W, 3).
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        uint8 (T, height, width, 3), any strides; `frames_THWC` itself at equal size.
+    """
+    if frames_THWC.shape[1:3] == (height, width):
+        return frames_THWC
+    if frames_THWC.device.type != "cpu":
+        return resize_in_integers(frames_THWC, height, width)
+    # Pixels stay channels-last, which is how they come: no transposition, and one code path in
+    # torch whatever strides a crop has.
+    resized_TCHW = interpolate(
+        frames_THWC.contiguous().permute(0, 3, 1, 2),
+        size=(height, width),
+        mode="bilinear",
+        align_corners=False,
+    )
+    return resized_TCHW.permute(0, 2, 3, 1)
+
+
+def resize_short_side(
+    frames: Tensor, height: int, width: int, resize: Resize = resize_bilinear
+) -> Tensor:
     """First half of `apply`, which all views of a video share: do it once per decoded frame.
 
     Args:
-        frames: uint8 (T, H, W, 3) on the CPU, any T.
+        frames: uint8 (T, H, W, 3), any T.
         height: `ViewParams.frame_height`.
         width: `ViewParams.frame_width`.
+        resize: How.
 
     Returns:
         uint8 (T, height, width, 3); `frames` itself where it has that size already.
 
     Raises:
-        ValueError: If the frames are of another type, shape or device than stated.
+        ValueError: If the frames are of another type or shape than stated.
     """
     _require_frames(frames)
-    return _resize(frames, height=height, width=width)
+    return resize(frames, height, width)
 
 
-def crop_and_resize(frames: Tensor, params: ViewParams, size: int) -> Tensor:
+def crop_and_resize(
+    frames: Tensor, params: ViewParams, size: int, resize: Resize = resize_bilinear
+) -> Tensor:
     """Second half of `apply`: the frames of one view, already at short-side size.
 
     Args:
-        frames: uint8 (T, frame_height, frame_width, 3) on the CPU: the frames
-            `params.frame_indices` names, in that order.
+        frames: uint8 (T, frame_height, frame_width, 3): the frames `params.frame_indices` names,
+            in that order.
         params: The view.
         size: Side of the result in pixels.
+        resize: How.
 
     Returns:
         uint8 (T, 3, size, size), contiguous.
 
     Raises:
-        ValueError: If the frames are of another type, shape, number or device than stated.
+        ValueError: If the frames are of another type, shape or number than stated.
     """
     _require_frames(frames)
     expected = (len(params.frame_indices), params.frame_height, params.frame_width)
@@ -124,7 +160,7 @@ def crop_and_resize(frames: Tensor, params: ViewParams, size: int) -> Tensor:
         )
     rows = slice(params.top, params.top + params.height)
     cols = slice(params.left, params.left + params.width)
-    out = _resize(frames[:, rows, cols], height=size, width=size)
+    out = resize(frames[:, rows, cols], size, size)
     if params.flip:
         out = out.flip(2)
     return out.permute(0, 3, 1, 2).contiguous()
@@ -138,15 +174,14 @@ def shrink(frames: Tensor, size: int) -> Tensor:
     size is the mean of four), up to the rounding.
 
     Args:
-        frames: uint8 (..., 3, S, S), such as (T, 3, S, S) or (B, T, 3, S, S). On any device for
-            size S or S/2, else on the CPU.
+        frames: uint8 (..., 3, S, S), such as (T, 3, S, S) or (B, T, 3, S, S).
         size: Side of the result in pixels, at most S.
 
     Returns:
         uint8 (..., 3, size, size), contiguous; `frames` itself for size S.
 
     Raises:
-        ValueError: If the frames are of another type, shape or device than stated, or too small.
+        ValueError: If the frames are of another type or shape than stated, or too small.
     """
     if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-2] != frames.shape[-1]:
         raise ValueError(
@@ -162,7 +197,7 @@ def shrink(frames: Tensor, size: int) -> Tensor:
         return _mean_of_four(frames)
     flat = frames.reshape(-1, *frames.shape[-3:]).permute(0, 2, 3, 1)
     _require_frames(flat)
-    small = _resize(flat, height=size, width=size).permute(0, 3, 1, 2).contiguous()
+    small = resize_bilinear(flat, size, size).permute(0, 3, 1, 2).contiguous()
     return small.view(*frames.shape[:-2], size, size)
 
 
@@ -209,21 +244,6 @@ def renormalize(clips: Tensor, colours: Colours) -> Tensor:
     return (clips * std + (mean - own_mean)) / own_std
 
 
-def _resize(frames_THWC: Tensor, *, height: int, width: int) -> Tensor:
-    """Bilinear resize of uint8 frames, (T, height, width, 3); nothing is touched at equal size."""
-    if frames_THWC.shape[1:3] == (height, width):
-        return frames_THWC
-    # Pixels stay channels-last, which is how they come: no transposition, and one code path in
-    # torch whatever strides a crop has.
-    resized_TCHW = interpolate(
-        frames_THWC.contiguous().permute(0, 3, 1, 2),
-        size=(height, width),
-        mode="bilinear",
-        align_corners=False,
-    )
-    return resized_TCHW.permute(0, 2, 3, 1)
-
-
 def _mean_of_four(frames: Tensor) -> Tensor:
     """Mean of each 2x2 block, halves rounded up; sides must be even."""
     wide = frames.to(torch.int16)
@@ -242,9 +262,4 @@ def _require_frames(frames_THWC: Tensor) -> None:
         raise ValueError(
             f"frames must be uint8 with T, H, W and 3 channels, got {frames_THWC.dtype} "
             f"{tuple(frames_THWC.shape)}"
-        )
-    if frames_THWC.device.type != "cpu":
-        raise ValueError(
-            f"frames are resized on the CPU alone, since other devices round differently; got "
-            f"device {frames_THWC.device}"
         )

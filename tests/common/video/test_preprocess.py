@@ -268,12 +268,11 @@ def test_resize_short_side_of_wrong_frames_is_refused(frames: Tensor) -> None:
         resize_short_side(frames, 4, 4)
 
 
-def test_resize_on_another_device_is_refused() -> None:
+def test_resize_on_another_device_stays_there() -> None:
+    # Where torch's uint8 kernel does not exist; test_integer_resize.py compares the pixels.
     frames = torch.zeros(2, 8, 8, 3, dtype=torch.uint8, device="meta")
-    with pytest.raises(ValueError, match="on the CPU alone"):
-        resize_short_side(frames, 4, 4)
-    with pytest.raises(ValueError, match="on the CPU alone"):
-        shrink(frames.permute(0, 3, 1, 2), 3)
+    for out in (resize_short_side(frames, 4, 5), shrink(frames.permute(0, 3, 1, 2), 3)):
+        assert (out.device.type, out.dtype) == ("meta", torch.uint8)
 
 
 @pytest.mark.parametrize(
