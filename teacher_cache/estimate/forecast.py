@@ -20,7 +20,8 @@ from reskd.teacher_cache.estimate.hours import (
     disk_bytes,
     predict_hours,
 )
-from reskd.teacher_cache.estimate.measure_speed import CannotMeasureError, measure_speed
+from reskd.teacher_cache.estimate.measure_speed import measure_speed
+from reskd.teacher_cache.estimate.probe import CannotMeasureError
 from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR, missing_units, open_or_create
 from reskd.teacher_cache.format.identity import cache_identity
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE

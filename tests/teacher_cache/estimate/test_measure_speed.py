@@ -93,7 +93,7 @@ def test_compressed_rows_are_estimated_from_those_written(tiny_experiment: Path)
 @pytest.mark.parametrize(
     "part",
     [
-        "estimate.measure_speed.create_cache",
+        "estimate.probe.create_cache",
         "fill.engine.compute_outputs",
         "fill.writer.write_unit",
     ],
