@@ -1,12 +1,21 @@
-"""From an open video to clips: a frame is decoded and resized once, however many views use it."""
+"""From an open video to clips: a frame is decoded and resized once, however many views use it.
+
+Decoding and cutting are two steps, so that frames may be decoded by one worker and cut by another,
+or on another device. Where they are resized to their short side makes no difference to the pixels.
+"""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from reskd.common.video.preprocess import crop_and_resize, resize_short_side
+from reskd.common.video.preprocess import (
+    Resize,
+    crop_and_resize,
+    resize_bilinear,
+    resize_short_side,
+)
 from reskd.common.video.reader import VideoReader, in_parts
 from reskd.common.video.views import ViewParams
 
@@ -14,8 +23,75 @@ SLICE_BYTES: Final = 512 * 1024**2
 """Frames of source size that are held at once: a video of many views has thousands in 1080p."""
 
 
+class UnionFrames(NamedTuple):
+    """The frames of some views of a video, each once."""
+
+    frames_NHW3: Tensor
+    """uint8, at source size or already at short-side size."""
+    numbers: Sequence[int]
+    """N frame numbers, rising."""
+
+    def to(self, device: torch.device) -> "UnionFrames":
+        """The same on another device; from pinned memory without a wait."""
+        return self._replace(frames_NHW3=self.frames_NHW3.to(device, non_blocking=True))
+
+
+def read_union(
+    video: VideoReader, views: Sequence[ViewParams], *, most_bytes: int = 0
+) -> UnionFrames:
+    """Decode all frames of several views.
+
+    Args:
+        video: Open reader.
+        views: Their parameters, all of this video.
+        most_bytes: Frames stay at source size if they take no more; else they are brought to their
+            short side, a slice at a time. By default they always are.
+
+    Raises:
+        UnreadableVideoError: If one of the frames cannot be decoded.
+    """
+    wanted = sorted({index for view in views for index in view.frame_indices})
+    if len(wanted) * video.height * video.width * 3 <= most_bytes:
+        return UnionFrames(torch.from_numpy(video.frames(wanted)), wanted)
+    height, width = views[0].frame_height, views[0].frame_width
+    small = [
+        resize_short_side(torch.from_numpy(video.frames(part)), height, width)
+        for part in in_parts(wanted, video, most_bytes=SLICE_BYTES)
+    ]
+    return UnionFrames(torch.cat(small), wanted)
+
+
+def cut_union(
+    union: UnionFrames, views: Sequence[ViewParams], *, size: int, resize: Resize = resize_bilinear
+) -> Tensor:
+    """Cut several views from the frames that they share, on the device where these are.
+
+    Nothing is copied from there or to it but small tables, once for each pair of sizes.
+
+    Args:
+        union: At least the frames of these views.
+        views: Their parameters, all of one video.
+        size: Side of the teacher's frames in pixels.
+        resize: How; the same bits in any way.
+
+    Returns:
+        (V, T, 3, size, size) uint8, on the device of the frames.
+    """
+    height, width = views[0].frame_height, views[0].frame_width
+    small = resize_short_side(union.frames_NHW3, height, width, resize)
+    frame_of = dict(zip(union.numbers, small, strict=True))
+    return torch.stack(
+        [
+            crop_and_resize(
+                torch.stack([frame_of[index] for index in view.frame_indices]), view, size, resize
+            )
+            for view in views
+        ]
+    )
+
+
 def cut_clips(video: VideoReader, views: Sequence[ViewParams], *, size: int) -> Tensor:
-    """Cut several views of one video.
+    """Cut several views of one video: `read_union`, then `cut_union`.
 
     Args:
         video: Open reader.
@@ -28,18 +104,4 @@ def cut_clips(video: VideoReader, views: Sequence[ViewParams], *, size: int) -> 
     Raises:
         UnreadableVideoError: If one of the frames cannot be decoded.
     """
-    wanted = sorted({index for view in views for index in view.frame_indices})
-    place = {index: position for position, index in enumerate(wanted)}
-    height, width = views[0].frame_height, views[0].frame_width
-    small = torch.cat(
-        [
-            resize_short_side(torch.from_numpy(video.frames(part)), height, width)
-            for part in in_parts(wanted, video, most_bytes=SLICE_BYTES)
-        ]
-    )
-    return torch.stack(
-        [
-            crop_and_resize(small[[place[index] for index in view.frame_indices]], view, size)
-            for view in views
-        ]
-    )
+    return cut_union(read_union(video, views), views, size=size)
