@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from torch.backends import cudnn
 
 from reskd.common.errors import DataError
+
+_SUMS_IN_HALF: Final = (
+    "allow_fp16_reduced_precision_reduction",
+    "allow_bf16_reduced_precision_reduction",
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,11 +38,29 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def plain_float32() -> Iterator[None]:
-    """float32 means float32: CUDA would round convolutions to TF32, or pick them by timing.
+def repeatable_arithmetic(*, tf32: bool = False) -> Iterator[None]:
+    """Everything torch may round as it likes on CUDA is said, and is afterwards as it was before.
 
-    cuDNN stays on, unless it was off before. That has to be said: flags that are not named take the
-    defaults of torch's function, and its default for cuDNN is off.
+    Kernels are deterministic and not chosen by timing them, and products of half numbers are summed
+    in float32. cuDNN stays on, unless it was off before. That has to be said: flags that are not
+    named take the defaults of torch's function, and its default for cuDNN is off.
+
+    Args:
+        tf32: Let convolutions and matrix products round float32 numbers to TF32, 10 bits of
+            mantissa, before they multiply them; without it float32 means float32.
     """
-    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
+    matmul = torch.backends.cuda.matmul
+    before = torch.get_float32_matmul_precision()
+    sums = {name: getattr(matmul, name) for name in _SUMS_IN_HALF}
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    for name in sums:
+        setattr(matmul, name, False)
+    try:
+        with cudnn.flags(
+            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=tf32
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        for name, allowed in sums.items():
+            setattr(matmul, name, allowed)

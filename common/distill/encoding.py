@@ -36,6 +36,12 @@ RESIDUAL_ERROR: Final = 1e-3
 its projection, so this holds while it is more than a millionth of the map's mean square; below that
 it no longer moves the loss."""
 
+OVERFLOW_HINT: Final = (
+    "If teacher.precision is float16, the network itself may have left what float16 holds, which "
+    "ends at 65504: set it to tf32 or float32, for another cache."
+)
+"""What to do where a teacher's outputs are infinite or no numbers at all."""
+
 _STEPS: Final = 127  # of int8 to either side; -128 is not used, so that the code is symmetric
 _HALF_STEP: Final = 2.0**-11  # of a normal float16, relative
 _HALF_SMALLEST: Final = 2.0**-25  # half the distance of subnormal float16 numbers, absolute
@@ -190,7 +196,8 @@ def _as_float16(values: Tensor, name: str) -> Row:
 
 def _require_finite(stored: Tensor, values: Tensor, name: str, limit: str) -> None:
     if not torch.isfinite(stored).all():
+        hint = "" if torch.isfinite(values).all() else f" {OVERFLOW_HINT}"
         raise DataError(
             f"The teacher's {name} reach {values.abs().max().item():.3g}; {limit}. "
-            "Is the checkpoint a trained one, and are its inputs normalised as it expects?"
+            f"Is the checkpoint a trained one, and are its inputs normalised as it expects?{hint}"
         )

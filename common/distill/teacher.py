@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reskd.common.devices import plain_float32
+from reskd.common.devices import repeatable_arithmetic
+from reskd.common.distill.number_types import HALF_TYPES, in_precision, rounds_to_tf32
 from reskd.common.errors import ExperimentError
+from reskd.common.experiment import Precision
 from reskd.common.models.recognizer import Recognizer
 
 BATCH_GROUP: Final = 8
@@ -16,7 +18,7 @@ BATCH_GROUP: Final = 8
 
 
 class TeacherOutput(NamedTuple):
-    """Outputs for a batch of clips: float32, on the teacher's device."""
+    """Outputs for a batch of clips: float32 whatever the precision, on the teacher's device."""
 
     features_BTChw: Tensor
     """Last feature map of every frame, (B, T, C, h, w)."""
@@ -55,9 +57,11 @@ class Teacher:
     recorded groups of BATCH_GROUP clips, and the same group again to repeat an output.
 
     Args:
-        model: The recognizer; it is moved, frozen and from now on the teacher's own.
+        model: The recognizer; it is moved, frozen and from now on the teacher's own, but for
+            float16 and bfloat16, which take a copy.
         device: Where it runs.
         mode: Which statistics BatchNorm layers use.
+        precision: In which numbers, see number_types.py.
         logit_map: Whether outputs carry the class scores of every location.
 
     Raises:
@@ -74,29 +78,68 @@ class Teacher:
         device: torch.device,
         *,
         mode: Literal["eval", "batch"] = "eval",
+        precision: Precision = "float32",
         logit_map: bool = False,
     ) -> None:
         self.device = device
         self.mode = mode
-        self.model = model.to(device).eval().requires_grad_(requires_grad=False)
+        self.precision: Precision = precision
+        self.model = in_precision(model, precision, device)
+        self._type = HALF_TYPES.get(precision, torch.float32)
+        self._tf32 = rounds_to_tf32(precision, device)
         self._logit_map = logit_map
         if mode == "batch":
             _use_batch_statistics(self.model)
 
     @torch.inference_mode()
     def predict(self, clips_BT3HW: Tensor) -> TeacherOutput:
-        """Run the teacher in float32.
+        """Run the teacher in its precision. Waits for nothing, if the clips are on its device.
 
         Args:
             clips_BT3HW: uint8 clips at the teacher's size.
 
         Returns:
             Feature maps, class scores and, if asked for, the class scores of every location.
+
+        Raises:
+            ExperimentError: If a layer of this network does not work in this precision.
         """
-        with plain_float32():
-            features, logits = self.model(self.model.normalize(clips_BT3HW.to(self.device)))
-            logit_map = self.model.logit_map(features).float() if self._logit_map else None
-        return TeacherOutput(features.float(), logits.float(), logit_map)
+        with repeatable_arithmetic(tf32=self._tf32):
+            frames_BT3HW = self.model.normalize(clips_BT3HW.to(self.device)).to(self._type)
+            try:
+                features, logits = self.model(frames_BT3HW)
+                logit_map = self.model.logit_map(features) if self._logit_map else None
+            except RuntimeError as error:
+                if self._type is torch.float32 or not _is_about_types(error):
+                    raise
+                raise _unsuited(self.precision, self.device, error) from error
+        return TeacherOutput(
+            self._widened(features),
+            self._widened(logits),
+            None if logit_map is None else self._widened(logit_map),
+        )
+
+    def _widened(self, values: Tensor) -> Tensor:
+        """As float32; what was no plain float32 network's lies contiguous.
+
+        The maps of such a network stay in their order in memory: the next sum over them would else
+        round otherwise than it did for older caches.
+        """
+        if self.precision == "float32":
+            return values.float()
+        return values.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def _is_about_types(error: RuntimeError) -> bool:
+    words = ("dtype", "scalar type", "weight type", "not implemented for")
+    return any(word in str(error) for word in words)
+
+
+def _unsuited(precision: Precision, device: torch.device, error: RuntimeError) -> ExperimentError:
+    return ExperimentError(
+        f"This teacher cannot compute in teacher.precision {precision} on {device}: "
+        f"{str(error).splitlines()[0]}. Set teacher.precision: float32, or tf32 for a GPU."
+    )
 
 
 def _use_batch_statistics(model: Recognizer) -> None:

@@ -6,7 +6,13 @@ identity is made of some of these fields (teacher_cache/format/identity.py names
 
 from reskd.common.experiment.data import ClipSpec, DataSpec, ViewSpec
 from reskd.common.experiment.evaluation import EvaluationSpec
-from reskd.common.experiment.experiment import Experiment, Role, StudentSpec, TeacherSpec
+from reskd.common.experiment.experiment import (
+    Experiment,
+    Precision,
+    Role,
+    StudentSpec,
+    TeacherSpec,
+)
 from reskd.common.experiment.model import ModelSpec
 from reskd.common.experiment.targets import (
     FeaturesTarget,
@@ -36,6 +42,7 @@ __all__ = [
     "LossSpec",
     "ModelSpec",
     "OptimizerSpec",
+    "Precision",
     "Role",
     "ScheduleSpec",
     "StudentSpec",

@@ -16,6 +16,8 @@ from reskd.common.experiment.values import STRICT, Fraction, Positive
 
 Role = Literal["teacher", "student"]
 """Which network of an experiment."""
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+"""In which numbers a teacher computes (common/distill/teacher.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +33,10 @@ class TeacherSpec:
     mode: Literal["eval", "batch"] = "eval"
     """State of the teacher while it is cached: `eval` uses the stored BatchNorm statistics, `batch`
     those of recorded groups of clips, as the published recipe does (common/distill/teacher.py)."""
+    precision: Precision = "float32"
+    """Numbers the cached teacher computes in, part of the cache's identity. `float16` is as exact
+    as the float16 or int8 that targets are stored in, and fast on GPUs; `tf32` as exact, without
+    float16's end at 65504; `bfloat16` is coarser. Training has a precision of its own."""
     least_top1: Fraction | None = None
     """Stated accuracy: `cache-teacher` measures the teacher on labelled videos first and stops
     below it; null does not measure."""

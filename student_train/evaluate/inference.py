@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from reskd.common.devices import plain_float32
+from reskd.common.devices import repeatable_arithmetic
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, Role
 from reskd.common.models.recognizer import ClipOutput, Recognizer
@@ -29,7 +29,7 @@ def forward(model: Recognizer, clips_BT3HW: Tensor) -> ClipOutput:
         Feature maps and class scores as the network gives them, on its device.
     """
     clips = clips_BT3HW.to(next(model.parameters()).device)
-    with plain_float32():
+    with repeatable_arithmetic():
         return model(model.normalize(clips) if clips.dtype == torch.uint8 else clips)
 
 

@@ -1,8 +1,8 @@
 """The teacher inside the training step: the control for every claim about stored targets.
 
-It sees the very views a cache would hold, its outputs take the same way (`encode`, roundings
-included) to the same losses, and the student's frames are the same bits. What is left is the noise
-of running a network on other batches.
+It sees the very views a cache would hold and computes in the same precision, its outputs take the
+same way (`encode`, roundings included) to the same losses, and the student's frames are the same
+bits. What is left is the noise of running a network on other batches.
 """
 
 from collections.abc import Sequence
@@ -58,6 +58,7 @@ class LiveTeacher:
             model,
             device,
             mode=self._mode,
+            precision=experiment.teacher.precision,
             logit_map=any(array.name.startswith("logit_map") for array in self.plan.arrays),
         )
 

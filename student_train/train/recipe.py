@@ -92,6 +92,7 @@ def recipe_facts(
     tree = experiment_tree(recipe.experiment)
     kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
     kept[recipe.role].pop("checkpoint", None)
+    kept[recipe.role].pop("precision", None)  # the cached teacher's, not that of its training
     for name in MAY_CHANGE:
         kept[recipe.role]["training"].pop(name)
     if recipe.model.start is not None:  # what it holds counts, not where it lies

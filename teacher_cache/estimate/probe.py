@@ -217,7 +217,13 @@ def prepared_probe(
     arrays, planned = _to_measure(plan)
     names = {array.name for array in arrays}
     logit_map = any(name.startswith("logit_map") for name in names)
-    teacher = Teacher(model, device, mode=experiment.teacher.mode, logit_map=logit_map)
+    teacher = Teacher(
+        model,
+        device,
+        mode=experiment.teacher.mode,
+        precision=experiment.teacher.precision,
+        logit_map=logit_map,
+    )
     start_seconds = time.perf_counter() - start
     videos = index.split(plan.split)
     order = keyed_generator(experiment.views.seed, "probe").permutation(len(videos))

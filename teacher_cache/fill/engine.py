@@ -60,7 +60,12 @@ def run_cache_teacher(
     identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
     if not folder.exists() or not any(folder.iterdir()):
         # Before anything is made: the same folder must be free for a fixed teacher.
-        plain = Teacher(model, options.device, mode=experiment.teacher.mode)
+        plain = Teacher(
+            model,
+            options.device,
+            mode=experiment.teacher.mode,
+            precision=experiment.teacher.precision,
+        )
         check_accuracy(experiment, index, plain, split=plan.split, threads=options.threads)
     manifest = open_or_create(folder, identity, plan)
     teacher = teacher_for(experiment, model, manifest, options.device)

@@ -89,4 +89,10 @@ def teacher_for(
 ) -> Teacher:
     """The teacher with all outputs that a cache holds."""
     logit_map = any(array.name.startswith("logit_map") for array in manifest.arrays)
-    return Teacher(model, device, mode=experiment.teacher.mode, logit_map=logit_map)
+    return Teacher(
+        model,
+        device,
+        mode=experiment.teacher.mode,
+        precision=experiment.teacher.precision,
+        logit_map=logit_map,
+    )

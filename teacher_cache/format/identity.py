@@ -62,7 +62,7 @@ def cache_identity(
             "weights_sha256": None if teacher is None else teacher.weights_sha256,
             "mode": experiment.teacher.mode,
             "group_clips": BATCH_GROUP if experiment.teacher.mode == "batch" else 1,
-            "precision": "float32",
+            "precision": experiment.teacher.precision,
             "model": {
                 key: value
                 for key, value in asdict(model).items()
@@ -105,6 +105,8 @@ def first_difference(
         ignore: Dotted paths not to compare.
     """
     left, right = dict(_leaves(recorded)), dict(_leaves(wanted))
+    if "teacher.precision" in right:  # the first caches do not state it
+        left.setdefault("teacher.precision", "float32")
     for path, former in _FORMER_COLOURS.items():
         if path in right and path not in left:
             own = left.get("teacher.model.recognizer") == "torchvision"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from reskd.common.console import progress, say
 from reskd.common.distill.arrays import Row, TargetPlan
+from reskd.common.distill.differences import live_differences
 from reskd.common.distill.targets import FROM_VIDEO_ALONE
 from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.errors import CacheError
@@ -37,7 +38,6 @@ from reskd.teacher_cache.verify.tolerance import (
     FACTOR,
     differences,
     encode_errors,
-    live_differences,
 )
 from reskd.teacher_cache.verify.verify import verify_cache
 

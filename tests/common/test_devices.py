@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.backends import cudnn
 
-from reskd.common.devices import plain_float32
+from reskd.common.devices import repeatable_arithmetic
 from reskd.common.distill.teacher import Teacher
 from reskd.common.experiment import ModelSpec
 from reskd.common.models.registry import build_model
@@ -16,9 +16,11 @@ def flags() -> tuple[bool, bool, bool, bool]:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_plain_float32_is_deterministic_and_leaves_cudnn_on_where_it_was(enabled: bool) -> None:
+def test_arithmetic_is_repeatable_and_leaves_cudnn_on_where_it_was(
+    enabled: bool,
+) -> None:
     with cudnn.flags(enabled=enabled, benchmark=True, deterministic=False, allow_tf32=True):
-        with plain_float32():
+        with repeatable_arithmetic():
             assert flags() == (enabled, True, False, False)
         assert flags() == (enabled, False, True, True)
 

@@ -136,6 +136,22 @@ def test_live_targets_of_stored_views_are_the_stored_rows(tiny_cache: TinyCache)
         assert target.dtype == expected.dtype
 
 
+def test_live_teacher_computes_in_the_precision_of_the_cache(
+    tiny_experiment: Path,
+) -> None:
+    found = {}
+    for precision in ("bfloat16", "float32"):
+        chosen = load_experiment(str(tiny_experiment), [f"teacher.precision={precision}"])
+        index = read_index(chosen.data.index)
+        live = LiveTeacher(chosen, index, names=["logits"], device=CPU)
+        rng = torch.Generator().manual_seed(0)
+        clips = torch.randint(0, 256, (2, 3, 3, 48, 48), dtype=torch.uint8, generator=rng)
+        found[precision] = live.targets(clips)["logits"].float()
+    assert torch.equal(found["bfloat16"], found["bfloat16"].bfloat16().float())
+    apart = (found["bfloat16"] - found["float32"]).norm() / found["float32"].norm()
+    assert 1e-3 < apart < 2e-2
+
+
 def test_live_teacher_computes_only_what_the_losses_need(tiny_experiment: Path) -> None:
     experiment = load_experiment(str(tiny_experiment))
     index = read_index(experiment.data.index)

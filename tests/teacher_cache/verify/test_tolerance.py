@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.distill.differences import live_differences, relative
 from reskd.common.distill.teacher import TeacherOutput
-from reskd.teacher_cache.verify.tolerance import differences, live_differences, relative
+from reskd.teacher_cache.verify.tolerance import differences
 
 TOP_2 = TargetPlan(
     arrays=(

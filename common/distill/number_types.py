@@ -1,0 +1,80 @@
+"""A teacher's copy for one precision: in which type its layers keep and multiply numbers.
+
+float16 and bfloat16 are a copy of the network in that type, not torch's autocast: what is rounded
+is then the same on every device and in every version, namely all weights once and every layer's
+output, while autocast goes by lists of operations that differ between CPU and CUDA. A copy is the
+faster of the two, too: autocast casts the weights of a frozen network anew in every pass. Sums
+inside an operation are float32 in both. BatchNorm keeps its statistics and weights in float32: a
+variance above 65504 would become infinity and its channel silently zero.
+
+tf32 rounds on CUDA what goes into products, and nothing else; the network stays float32. A CPU has
+no such products and computes in float32.
+"""
+
+from copy import deepcopy
+from functools import cache
+from typing import Final
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from reskd.common.console import say
+from reskd.common.experiment import Precision
+from reskd.common.models.recognizer import Recognizer
+
+HALF_TYPES: Final[dict[Precision, torch.dtype]] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""Precisions that are a number type of their own; all others compute on float32 numbers."""
+_CHANNELS_LAST: Final = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def rounds_to_tf32(precision: Precision, device: torch.device) -> bool:
+    """Whether products of float32 numbers are rounded; says once where they cannot be."""
+    if precision == "tf32" and device.type != "cuda":
+        _say_no_tf32(device.type)
+    return precision == "tf32" and device.type == "cuda"
+
+
+def in_precision(model: Recognizer, precision: Precision, device: torch.device) -> Recognizer:
+    """The network on its device, in eval mode and frozen; a copy of it where numbers are halved.
+
+    On CUDA its convolutions keep their weights in channels_last unless all is float32: tensor cores
+    want feature maps so, and cuDNN gives them what the weights have. In float32 it would be slower,
+    and a cache from before could not be repaired to the same bytes.
+    """
+    half = HALF_TYPES.get(precision)
+    own = model if half is None else _halved(deepcopy(model), half)
+    own = own.to(device).eval().requires_grad_(requires_grad=False)
+    if memory_format(precision, device) == "channels_last":
+        for layer in own.modules():
+            if isinstance(layer, _ConvNd) and layer.weight.ndim in _CHANNELS_LAST:
+                format_ = _CHANNELS_LAST[layer.weight.ndim]
+                layer.weight.data = layer.weight.data.contiguous(memory_format=format_)
+    return own
+
+
+def memory_format(precision: Precision, device: torch.device) -> str:
+    """How feature maps lie in memory: `channels_last` or `contiguous`."""
+    fast = device.type == "cuda" and precision != "float32"
+    return "channels_last" if fast else "contiguous"
+
+
+def _halved(model: Recognizer, half: torch.dtype) -> Recognizer:
+    """The network itself in a half type, all but its BatchNorm layers."""
+    exact = {
+        layer: deepcopy(layer.state_dict())
+        for layer in model.modules()
+        if isinstance(layer, _BatchNorm)
+    }
+    model.to(half)
+    for layer, state in exact.items():
+        layer.float().load_state_dict(state)
+    return model
+
+
+@cache
+def _say_no_tf32(device_type: str) -> None:
+    say(f"teacher.precision is tf32, which a {device_type} does not have: it computes in float32")
