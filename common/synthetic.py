@@ -18,6 +18,7 @@ FRAME_SIZE: Final = (256, 340)
 """Height and width of made-up frames, in pixels: those of Kinetics as it is usually kept."""
 NUM_FRAMES: Final = 300
 """Of a made-up video: ten seconds."""
+NUM_VIDEOS: Final = 1024
 NUM_CLASSES: Final = 400
 """Where the experiment's index does not say."""
 
@@ -26,7 +27,7 @@ def synthetic_experiment(
     experiment: Experiment,
     folder: Path,
     *,
-    videos: int,
+    videos: int = NUM_VIDEOS,
     frame_size: tuple[int, int] = FRAME_SIZE,
     num_frames: int = NUM_FRAMES,
     num_classes: int | None = None,

@@ -72,14 +72,26 @@ run_options = combined(max_bad_option, threads_option, device_option, force_opti
 
 
 def planned(
-    experiment: str, overrides: tuple[str, ...], *, split: str | None, memory: float
+    experiment: str,
+    overrides: tuple[str, ...],
+    *,
+    split: str | None,
+    memory: float,
+    synthetic: Path | None = None,
 ) -> "tuple[Experiment, VideoIndex, CachePlan]":
-    """The experiment named, its index, and the plan of its cache."""
+    """The experiment named, its index, and the plan of its cache.
+
+    With `synthetic` it is on made-up videos, which are put into that folder.
+    """
     from reskd.common.dataset.index import read_index
     from reskd.common.experiment.load import load_experiment
     from reskd.teacher_cache.format.plan import plan_cache
 
     resolved = load_experiment(experiment, overrides)
+    if synthetic is not None:
+        from reskd.common.synthetic import synthetic_experiment
+
+        resolved = synthetic_experiment(resolved, synthetic)
     index = read_index(resolved.data.index)
     plan = plan_cache(resolved, index, memory_bytes=int(memory * 1e9), split=split)
     return resolved, index, plan

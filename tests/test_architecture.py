@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reskd.common.cli.benchmark import BENCHMARKS
 from reskd.common.cli.main import COMMANDS
 from tests import REPOSITORY
 
@@ -135,7 +136,8 @@ def test_no_file_of_the_product_is_longer_than_one_idea() -> None:
 def command_files() -> list[Path]:
     """Files that are loaded before a command's work is known."""
     loaded = "import sys; import reskd.common.cli.main as m\n" + "\n".join(
-        f"import {target.partition(':')[0]}" for target in COMMANDS.values()
+        f"import {target.partition(':')[0]}"
+        for target in (*COMMANDS.values(), *BENCHMARKS.values())
     )
     shown = "print(*(f for m in list(sys.modules.values()) if (f := getattr(m, '__file__', None))))"
     done = subprocess.run(

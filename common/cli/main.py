@@ -10,11 +10,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib import import_module
 from io import TextIOWrapper
 
 import click
 
+from reskd.common.cli.lazy_group import LazyGroup
 from reskd.common.errors import PreemptedError, ReskdError
 
 COMMANDS = {
@@ -30,16 +30,13 @@ COMMANDS = {
     "extract-features": "reskd.student_train.cli.deploy:extract_features",
     "predict": "reskd.student_train.cli.deploy:predict",
     "export": "reskd.student_train.cli.deploy:export",
-    "benchmark": "reskd.student_train.cli.deploy:benchmark",
+    "benchmark": "reskd.common.cli.benchmark:benchmark",
     "import-checkpoint": "reskd.common.models.importing.cli:import_checkpoint",
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module only when that command is needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+class Commands(LazyGroup):
+    """All of them; a name that is none of them is answered with the nearest one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -50,15 +47,8 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
 
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reskd")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def reskd(debug: bool) -> None:

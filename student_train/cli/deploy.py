@@ -174,7 +174,7 @@ def export(
     emit(result, as_json=as_json, text=export_text(result))
 
 
-@click.command("benchmark")
+@click.command("model")
 @click.argument("source", metavar="RUN|NAME")
 @click.option(
     "--size", type=click.IntRange(1), help="Side of its frames in pixels; default: its own."

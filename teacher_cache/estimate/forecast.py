@@ -21,7 +21,7 @@ from reskd.teacher_cache.estimate.hours import (
     predict_hours,
 )
 from reskd.teacher_cache.estimate.measure_speed import measure_speed
-from reskd.teacher_cache.estimate.probe import CannotMeasureError
+from reskd.teacher_cache.estimate.probe import CannotMeasureError, existing_folder
 from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR, missing_units, open_or_create
 from reskd.teacher_cache.format.identity import cache_identity
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE
@@ -126,7 +126,7 @@ def forecast_cache(
     has_teacher = (experiment.teacher.checkpoint / CONFIG_FILE).exists()
     if folder is not None:
         plan = _goes_on(experiment, index, plan, folder, has_teacher=has_teacher)
-    disk = _existing(Path.cwd() if folder is None else folder.absolute().parent)
+    disk = existing_folder(folder)
     measured, why_not = None, None
     if not measure:
         why_not = "--no-probe was given"
@@ -287,11 +287,6 @@ def _gate_videos(experiment: Experiment, index: VideoIndex, plan: CachePlan) -> 
     validation = experiment.data.measured_split
     split = validation if validation in index.split_names() else plan.split
     return min(experiment.teacher.gate_videos, len(index.split(split)))
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 def _device_name(device: torch.device) -> str:

@@ -35,8 +35,7 @@ from reskd.teacher_cache.format.plan import CachePlan
 UNIT_BYTES = 128_000_000
 """Largest unit that is written, unless a single video takes more."""
 MOST_BYTES = 1_024_000_000
-"""Of a temporary cache, and at most an eighth of what is free on the disk; with the same exception.
-Enough to leave a disk's own cache behind."""
+"""Of a temporary cache, with the same exception. Enough to leave a disk's own cache behind."""
 PREFIX = ".reskd-probe-"
 
 
@@ -121,7 +120,7 @@ class Probe:
         Raises:
             CannotMeasureError: If none of the videos can be read.
         """
-        manifest = self._make_cache(arrays, views, unit_videos)
+        manifest = self.make_cache(arrays, views, unit_videos)
         order = self.job.entries[self.tried :] + self.job.entries[: self.tried]
         job = replace(self.job, entries=order)
         marks: list[FillMeters] = []
@@ -144,7 +143,7 @@ class Probe:
             stored_fraction=fractions,
         )
 
-    def _make_cache(self, arrays: Sequence[ArraySpec], views: int, wanted: float) -> Manifest:
+    def make_cache(self, arrays: Sequence[ArraySpec], views: int, wanted: float) -> Manifest:
         """An empty cache whose units hold as many videos as wanted, planned and allowed."""
         plan, videos = self.plan, len(self.job.entries)
         video_bytes = views * sum(array.row_bytes + CRC_BYTES for array in arrays)
@@ -195,6 +194,7 @@ def prepared_probe(
     parent: Path,
     device: torch.device,
     threads: int,
+    most_bytes: int = MOST_BYTES,
 ) -> Iterator[Probe]:
     """The teacher loaded, the videos mixed, and a folder that is gone afterwards.
 
@@ -205,6 +205,7 @@ def prepared_probe(
         parent: Existing folder on the disk of the cache.
         device: Where the teacher runs.
         threads: Videos decoded ahead.
+        most_bytes: Of a temporary cache, and at most an eighth of what is free there.
 
     Raises:
         CannotMeasureError: If nothing can be written to the folder.
@@ -242,8 +243,17 @@ def prepared_probe(
             arrays=arrays,
             planned_views=planned,
             start_seconds=start_seconds,
-            most_bytes=min(MOST_BYTES, shutil.disk_usage(parent).free // 8),
+            most_bytes=min(most_bytes, shutil.disk_usage(parent).free // 8),
         )
+
+
+def existing_folder(cache: Path | None) -> Path:
+    """The folder that a cache will lie in, or the nearest above it that exists.
+
+    None stands for the current folder.
+    """
+    folder = Path.cwd() if cache is None else cache.absolute().parent
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 def _to_measure(plan: CachePlan) -> tuple[list[ArraySpec], int]:

@@ -14,7 +14,8 @@ from typing import Never
 import click
 import pytest
 
-from reskd.common.cli import main as cli
+from reskd.common.cli import lazy_group
+from reskd.common.cli.benchmark import BENCHMARKS
 from reskd.common.cli.main import COMMANDS, main
 from reskd.common.console import emit
 from reskd.common.errors import (
@@ -48,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def run_body(body: Callable[[], object], *options: str) -> int:
         module = type("module", (), {"demo": click.command(body)})
-        monkeypatch.setattr(cli, "import_module", lambda _: module)
+        monkeypatch.setattr(lazy_group, "import_module", lambda _: module)
         return main([*options, "demo"])
 
     return run_body
@@ -185,7 +186,7 @@ def test_interruption_while_a_command_is_loaded_ends_with_130(
     def interrupted(_: str) -> Never:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "import_module", interrupted)
+    monkeypatch.setattr(lazy_group, "import_module", interrupted)
     assert main(["demo"]) == 130
 
 
@@ -273,6 +274,24 @@ def test_command_in_the_table_exists_and_explains_itself(
     assert f"Usage: reskd {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_in_the_table_exists_and_explains_itself(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", name, "--help"]) == 0
+    assert f"Usage: reskd benchmark {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonesuch"], ["--passes", "1", "nonesuch"], ["model", "nonesuch"]], ids=str
+)
+def test_benchmark_without_a_word_is_that_of_a_network(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", *arguments]) == 3
+    assert "There is no model 'nonesuch'" in capsys.readouterr().err
+
+
 def test_help_lists_every_command_with_its_first_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -289,9 +308,11 @@ def test_help_of_everything_loads_no_heavy_library() -> None:
     # One process for all: what the first of them loaded would still be there at the end.
     script = (
         "import json, sys\n"
+        "from reskd.common.cli.benchmark import BENCHMARKS\n"
         "from reskd.common.cli.main import COMMANDS, main\n"
         "calls = [['--help'], ['cache', '--help'], ['config', '--help']]\n"
         "calls += [[name, '--help'] for name in COMMANDS]\n"
+        "calls += [['benchmark', name, '--help'] for name in BENCHMARKS]\n"
         "codes = [main(call) for call in calls]\n"
         "json.dump([codes, sorted(sys.modules)], sys.stderr)\n"
     )

@@ -1,0 +1,216 @@
+"""What stage one consists of, each part alone: how fast it could go if nothing else held it up.
+
+Every part does its real work, through the functions that fill a cache, on the same few videos again
+and again, until its time is up; the first round warms up and does not count. Parts of one *lane*
+share what they run on and cannot overlap with each other; lanes can.
+
+| part | what | lane |
+|---|---|---|
+| decode | frames of all views of a video, each once | workers |
+| preprocess | short side, crops, the teacher's size, the student's | workers |
+| host-to-device | clips from pinned memory | copy in |
+| teacher | its forward pass over clips that are there | device |
+| encode | outputs to stored numbers | device |
+| device-to-host | stored numbers to pinned memory | copy out |
+| checksum | rows into the unit, a crc32c each | finisher |
+| write | sha256, files, fsync, the record | writer |
+
+On a CPU there are no copies, and all lanes share the cores.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+
+from reskd.common.dataset.index import VideoEntry
+from reskd.common.dataset.open import open_entry
+from reskd.common.distill.arrays import Row
+from reskd.common.distill.encoding import encode
+from reskd.common.distill.targets import FROM_VIDEO_ALONE
+from reskd.common.video.clips import UnionFrames, cut_union, read_union
+from reskd.common.video.preprocess import shrink
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
+from reskd.common.video.views import ViewParams, draw_view
+from reskd.teacher_cache.estimate.probe import CannotMeasureError, Probe
+from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
+
+LANES: Final = {
+    "decode": "workers",
+    "preprocess": "workers",
+    "host-to-device": "copy in",
+    "teacher": "device",
+    "encode": "device",
+    "device-to-host": "copy out",
+    "checksum": "finisher",
+    "write": "writer",
+}
+QUEUED_ROUNDS: Final = 4
+"""Rounds that may wait on a device: enough to hide what starting them takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagePart:
+    """One part, alone."""
+
+    name: str
+    lane: str
+    seconds_per_clip: float
+    """By the clock, with all the threads that it has."""
+    cpu_seconds_per_clip: float
+    """Of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """A video of the sample."""
+
+    entry: VideoEntry
+    views: Sequence[ViewParams]
+    union: UnionFrames
+
+
+def measure_parts(probe: Probe, *, batch: int, seconds: float) -> Iterator[StagePart]:
+    """Measure every part that this experiment and this device have.
+
+    Args:
+        probe: Teacher, videos, a folder to write to.
+        batch: Clips that the teacher sees at once.
+        seconds: For all parts together.
+
+    Raises:
+        CannotMeasureError: If none of the first videos can be read.
+        OSError: If the disk is full.
+    """
+    teacher, device = probe.teacher, probe.teacher.device
+    size = probe.job.experiment.views.size
+    sample = _sample(probe, videos=max(probe.job.options.threads, batch // probe.planned_views, 2))
+    clock = _Clock(device, seconds / len(LANES))
+    yield from _workers(probe, sample, clock)
+    cut = torch.cat([cut_union(video.union, video.views, size=size) for video in sample])
+    clips_BT3HW = cut[torch.arange(batch) % len(cut)]
+    there = clips_BT3HW.to(device)
+    if device.type == "cuda":
+        pinned = clips_BT3HW.pin_memory()
+        yield clock.part("host-to-device", lambda: pinned.to(device, non_blocking=True), batch)
+    targets = replace(probe.plan.targets, arrays=tuple(probe.arrays))
+    if {array.name for array in targets.arrays} <= FROM_VIDEO_ALONE:
+        output = None
+    else:
+        yield clock.part("teacher", lambda: teacher.predict(there), batch)
+        output = teacher.predict(there)
+    yield clock.part("encode", lambda: encode(targets, output, clips_BT3HW), batch)
+    yield from _store(probe, encode(targets, output, clips_BT3HW), clock)
+
+
+def _sample(probe: Probe, *, videos: int) -> list[_Sampled]:
+    """The first videos that can be read, with their frames."""
+    job, sample = probe.job, list[_Sampled]()
+    reason = ""
+    for entry in job.entries[: 2 * videos]:
+        try:
+            with open_entry(job.index, entry, job.experiment.data) as video:
+                views = _views(probe, entry, video)
+                sample.append(_Sampled(entry, views, read_union(video, views)))
+        except UnreadableVideoError as error:
+            reason = str(error)
+        if len(sample) == videos:
+            break
+    if not sample:
+        raise CannotMeasureError(f"none of the first videos can be read; the last one: {reason}")
+    return sample
+
+
+def _views(probe: Probe, entry: VideoEntry, video: VideoReader) -> list[ViewParams]:
+    experiment = probe.job.experiment
+    return [
+        draw_view(
+            clip=experiment.clip,
+            views=experiment.views,
+            video_id=entry.id,
+            view=view,
+            num_frames=video.num_frames,
+            height=video.height,
+            width=video.width,
+        )
+        for view in range(probe.planned_views)
+    ]
+
+
+def _workers(probe: Probe, sample: Sequence[_Sampled], clock: "_Clock") -> Iterator[StagePart]:
+    """Decoding and cutting, all workers at once."""
+    job, experiment = probe.job, probe.job.experiment
+    student_size = probe.plan.targets.student_size
+    keeps_frames = any(array.name == "frames" for array in probe.arrays)
+
+    def decode(video: _Sampled) -> None:
+        with open_entry(job.index, video.entry, experiment.data) as reader:
+            read_union(reader, video.views)
+
+    def preprocess(video: _Sampled) -> None:
+        clips = cut_union(video.union, video.views, size=experiment.views.size)
+        if keeps_frames:
+            shrink(clips, student_size)
+
+    clips = len(sample) * probe.planned_views
+    with ThreadPoolExecutor(
+        job.options.threads, "parts", initializer=partial(torch.set_num_threads, 1)
+    ) as pool:
+        yield clock.part("decode", lambda: list(pool.map(decode, sample)), clips)
+        yield clock.part("preprocess", lambda: list(pool.map(preprocess, sample)), clips)
+
+
+def _store(probe: Probe, rows: Mapping[str, Row], clock: "_Clock") -> Iterator[StagePart]:
+    """What happens to rows: (B, *row_shape) by array."""
+    views = probe.planned_views
+    manifest = probe.make_cache(probe.arrays, views, probe.plan.layout.unit_videos)
+    generation = manifest.generations[0]
+    one = {name: array[np.arange(views) % len(array)] for name, array in rows.items()}
+    for array in probe.arrays:
+        one.setdefault(array.name, np.zeros((views, *array.row_shape), array.dtype))
+    buffers = UnitBuffers(manifest, generation, 0)
+    videos = len(manifest.layout.videos_of(0))
+
+    def put() -> None:
+        for place in range(videos):
+            buffers.put(place, one)
+
+    yield clock.part("checksum", put, videos * views)
+    folder = probe.job.folder
+    yield clock.part("write", lambda: write_unit(folder, manifest, buffers, {}), videos * views)
+
+
+class _Clock:
+    """Times parts, each for some seconds."""
+
+    def __init__(self, device: torch.device, seconds: float) -> None:
+        self._device, self._seconds = device, seconds
+
+    def part(self, name: str, work: Callable[[], object], clips: int) -> StagePart:
+        """Repeat some work on so many clips."""
+        work()
+        self._wait()
+        rounds, start, cpu = 0, time.perf_counter(), time.process_time()
+        while not rounds or time.perf_counter() - start < self._seconds:
+            work()
+            rounds += 1
+            if rounds % QUEUED_ROUNDS == 0:
+                self._wait()
+        self._wait()
+        seconds = time.perf_counter() - start
+        done = rounds * clips
+        return StagePart(
+            name=name,
+            lane=LANES[name],
+            seconds_per_clip=seconds / done,
+            cpu_seconds_per_clip=(time.process_time() - cpu) / done,
+        )
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
