@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from reskd.common.experiment import Experiment
 from reskd.student_train.distributed import joined_processes
+from reskd.student_train.evaluate.clip_keeping import CLIPS_GB, ClipKeeping
 from reskd.student_train.evaluate.measure import evaluate_runs
 from reskd.student_train.evaluate.results import evaluation_json, results_of
 from reskd.student_train.train import runs as training
@@ -24,6 +25,8 @@ def train_student(
     fresh: bool = False,
     replace: str | None = None,
     validate: bool = True,
+    clips_store: str | os.PathLike[str] | None = None,
+    clips_store_gb: float = CLIPS_GB,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Train the experiment's student on small frames, from the teacher's stored targets.
@@ -42,6 +45,8 @@ def train_student(
         fresh: Forget an earlier run of this recipe in the folder.
         replace: Name of the folder, to forget whatever run or network it holds.
         validate: Measure on data.val_split while training and at the end.
+        clips_store: Folder in which the test clips for that are kept; None: `INDEX.clips`.
+        clips_store_gb: Most that it may take; 0 keeps none.
         device: auto, cpu, cuda or cuda:N; of several processes each takes its own.
 
     Returns:
@@ -69,6 +74,7 @@ def train_student(
             replace=replace,
             allow_incomplete=allow_incomplete,
             validate=validate,
+            keeping=_keeping(clips_store, clips_store_gb),
         )
 
 
@@ -78,6 +84,8 @@ def evaluate(
     index: str | os.PathLike[str] | None = None,
     split: str | None = None,
     experiment: Experiment | None = None,
+    clips_store: str | os.PathLike[str] | None = None,
+    clips_store_gb: float = CLIPS_GB,
     device: str = "auto",
     **protocol: float,
 ) -> dict[str, Any]:
@@ -91,6 +99,9 @@ def evaluate(
         index: Video index; None takes the one of the first run's experiment.
         split: Split to measure; None takes data.val_split of the first run's experiment.
         experiment: Says how to measure networks that were imported without an experiment.
+        clips_store: Folder in which test clips are kept, of protocols of one view per video; None:
+            `INDEX.clips`.
+        clips_store_gb: Most that it may take; 0 keeps none.
         device: auto, cpu, cuda or cuda:N.
         protocol: Fields of the `evaluation` section to replace: clips, crops, batch_size and so on.
 
@@ -113,5 +124,11 @@ def evaluate(
             processes=processes,
             protocol=protocol,
             given=experiment,
+            keeping=_keeping(clips_store, clips_store_gb),
         )
     return evaluation_json(results_of(measured))
+
+
+def _keeping(folder: str | os.PathLike[str] | None, most_gb: float) -> ClipKeeping | None:
+    named = None if folder is None else Path(folder).absolute()
+    return ClipKeeping(folder=named, most_gb=most_gb) if most_gb else None

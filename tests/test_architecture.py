@@ -23,7 +23,10 @@ MAY_IMPORT = {
     "teacher_cache": {"common", "teacher_cache"},
     "student_train": {"common", "teacher_cache", "student_train"},
 }
-OPEN_TO_STUDENTS = ("reskd.teacher_cache.read.", "reskd.teacher_cache.format.")
+OPEN_TO_STUDENTS = (
+    *("reskd.teacher_cache.read.", "reskd.teacher_cache.format."),
+    "reskd.teacher_cache.clip_store.",  # the store for clips that no teacher has seen
+)
 TOP_LEVEL = {
     *("teacher_cache", "student_train", "common", "configs", "tests"),
     *("pyproject.toml", "README.md", "LICENSE"),

@@ -16,6 +16,7 @@ from reskd.common.cli.options import (
     run_path,
 )
 from reskd.common.errors import DataError, StoppedShortError
+from reskd.student_train.cli.options import clip_keeping, clips_options
 
 if TYPE_CHECKING:
     from reskd.common.experiment import Experiment
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 @click.option(
     "--cache", type=folder_path, help="Where the cache of a run has moved, for the report."
 )
+@clips_options
 @device_option
 @json_option
 def evaluate(
@@ -85,6 +87,8 @@ def evaluate(
     max_bad: float | None,
     report: Path | None,
     cache: Path | None,
+    clips_store: Path | None,
+    clips_store_gb: float,
     device: str,
     as_json: bool,
     **protocol: float | None,
@@ -112,6 +116,7 @@ def evaluate(
         write_class_table,
     )
 
+    keeping = clip_keeping(clips_store, clips_store_gb)
     given = _given_experiment(experiment, overrides, every)
     if cache is not None:
         from reskd.student_train.report.caches import check_cache
@@ -126,6 +131,7 @@ def evaluate(
             processes=processes,
             protocol={field: value for field, value in fields.items() if value is not None},
             given=given,
+            keeping=keeping,
         )
         if not processes.is_first:
             return

@@ -16,6 +16,8 @@ from reskd.common.cli.options import (
     max_bad_option,
     override_option,
 )
+from reskd.student_train.cli.options import clip_keeping, clips_options
+from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 
 if TYPE_CHECKING:
     from reskd.common.experiment import Experiment
@@ -43,6 +45,7 @@ training_options = combined(
     click.option(
         "--plan", "plan_only", is_flag=True, help="Print counts and arithmetic; train nothing."
     ),
+    clips_options,
     json_option,
 )
 
@@ -57,6 +60,8 @@ class TrainingOptions(TypedDict):
     validate: bool
     compiled: bool
     plan_only: bool
+    clips_store: Path | None
+    clips_store_gb: float
     as_json: bool
 
 
@@ -67,6 +72,7 @@ class RunArguments(TypedDict):
     fresh: bool
     replace: str | None
     validate: bool
+    keeping: ClipKeeping | None
     command: Sequence[str]
 
 
@@ -188,5 +194,6 @@ def _how(experiment: "Experiment", options: TrainingOptions) -> RunArguments:
         "fresh": options["fresh"],
         "replace": options["replace"],
         "validate": options["validate"],
+        "keeping": clip_keeping(options["clips_store"], options["clips_store_gb"]),
         "command": command_line(click.get_current_context()),
     }

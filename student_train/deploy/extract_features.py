@@ -23,7 +23,7 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import Colours, renormalize
 from reskd.common.video.reader import VideoReader
 from reskd.common.video.video_file import open_video
-from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading, reading_of
+from reskd.student_train.evaluate.clip_reader import Reading, decode_threads, reading_of
 from reskd.student_train.evaluate.inference import forward
 
 _INDEX_SUFFIXES = (".jsonl", ".json")
@@ -187,7 +187,7 @@ def _video_batches(
     """The view of every readable video, uint8, in the order of the list; notes which they are."""
     waiting: list[Tensor] = []
     decoded = ordered_map(
-        lambda video: reading.clips_or_reason(video[1]), videos, threads=DECODE_THREADS
+        lambda video: reading.clips_or_reason(video[1]), videos, threads=decode_threads()
     )
     with progress("extracting", len(videos), unit="videos") as advance:
         for (path, _), clips in zip(videos, decoded, strict=True):

@@ -1,5 +1,6 @@
 """How a network reads a video outside training: the clips of its test views."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -10,13 +11,15 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, EvaluationSpec, Experiment, ModelSpec, ViewSpec
 from reskd.common.models.checkpoint import CheckpointInfo
 from reskd.common.models.registry import Complexity, complexity
+from reskd.common.prefetch import num_cores
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.eval_views import evaluation_views, one_view, teacher_size
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams
 
-DECODE_THREADS: Final = 2
+MOST_THREADS: Final = 16
+"""Each holds the frames of one video at its full size."""
 
 USUAL_CLIPS: Final = {
     "tsn": ClipSpec(num_clips=8),
@@ -27,6 +30,12 @@ USUAL_CLIPS: Final = {
 }
 """Frames of a clip where no experiment says: those of the reference's recipes."""
 _USUAL_VIEWS = ViewSpec(count=1, short_side=256, size=224)
+
+
+def decode_threads() -> int:
+    """Videos to decode at a time: one per core, shared with other processes of torchrun here."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(num_cores() // here, MOST_THREADS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,8 @@ from reskd.common.signals import StopRequest
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import num_views, protocol_text
 from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.evaluate.clip_filling import check_keeping
+from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.evaluate.clip_reader import Reading
 from reskd.student_train.evaluate.imported import (
     borrowed_facts,
@@ -29,7 +31,8 @@ from reskd.student_train.evaluate.imported import (
     with_class_names,
 )
 from reskd.student_train.evaluate.inference import score_activation_of
-from reskd.student_train.evaluate.predictions import Predictions, Videos, predict_videos
+from reskd.student_train.evaluate.predictions import Predictions, predict_videos
+from reskd.student_train.evaluate.videos import Videos
 
 
 def measure(
@@ -41,6 +44,7 @@ def measure(
     size: int,
     split: str,
     processes: ProcessGroup,
+    keeping: ClipKeeping | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Measure a network in memory; all processes call it and get the same.
@@ -56,6 +60,7 @@ def measure(
         size: Side of the frames it was trained on, in pixels.
         split: Split to measure.
         processes: This process and the others, who share the videos.
+        keeping: Where its test clips are kept; None keeps none.
         stop: Looked at before every video.
 
     Returns:
@@ -66,9 +71,29 @@ def measure(
         ExperimentError: If the network takes no such clips.
         PreemptedError, KeyboardInterrupt: If a process was asked to stop.
     """
-    part = experiment.teacher if role == "teacher" else experiment.required_student()
-    plan = _Plan.of(part.model, experiment, index, role=role, size=size, split=split)
-    return plan.figures(predict_videos(model, plan.videos, processes=processes, stop=stop))
+    plan = _Plan.of_role(experiment, index, role=role, size=size, split=split)
+    predictions = predict_videos(
+        model, plan.videos, processes=processes, keeping=keeping, stop=stop
+    )
+    return plan.figures(predictions)
+
+
+def check_clips(
+    experiment: Experiment,
+    index: VideoIndex,
+    *,
+    role: Role,
+    size: int,
+    split: str,
+    keeping: ClipKeeping | None,
+) -> None:
+    """Refuse to keep the clips for `measure` where they cannot be kept.
+
+    Raises:
+        DataError: See `check_keeping`; the others as of `measure`.
+    """
+    plan = _Plan.of_role(experiment, index, role=role, size=size, split=split)
+    check_keeping(plan.videos, keeping)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +128,7 @@ def evaluate_runs(
     processes: ProcessGroup,
     protocol: Mapping[str, Any] | None = None,
     given: Experiment | None = None,
+    keeping: ClipKeeping | None = None,
 ) -> list[Measured]:
     """Measure the networks in run folders on the same videos, each at its own size.
 
@@ -119,10 +145,12 @@ def evaluate_runs(
         processes: This process and the others, who share the videos.
         protocol: Fields of the experiments' `evaluation` sections to replace.
         given: Experiment for the runs that were imported without one.
+        keeping: Where test clips are kept; None keeps none.
 
     Raises:
         DataError: If a checkpoint or the index is missing, their classes differ, a run has no
-            experiment and none is given, or a prediction is not a number.
+            experiment and none is given, test clips cannot be kept in the folder that was named
+            for them, or a prediction is not a number.
         ExperimentError: If an experiment or the protocol is wrong, or a network takes no such
             clips.
     """
@@ -141,14 +169,18 @@ def evaluate_runs(
             info.model,
             experiments[run],
             index,
+            index_path=index_path,
             role=info.role,
             size=info.size,
             split=split or data.measured_split,
         )
+        check_keeping(plans[run].videos, keeping)
     measured = []
     for run, plan in plans.items():
         model, read = load_checkpoint(run)
-        predictions = predict_videos(model.to(processes.device), plan.videos, processes=processes)
+        predictions = predict_videos(
+            model.to(processes.device), plan.videos, processes=processes, keeping=keeping
+        )
         path = run.absolute()
         measured.append(
             Measured(
@@ -223,12 +255,24 @@ class _Plan:
     targets_NK: NDArray[np.bool_]
 
     @classmethod
+    def of_role(
+        cls, experiment: Experiment, index: VideoIndex, *, role: Role, size: int, split: str
+    ) -> "_Plan":
+        """Of a network of the experiment, on its own index."""
+        part = experiment.teacher if role == "teacher" else experiment.required_student()
+        place = experiment.data.index
+        return cls.of(
+            part.model, experiment, index, index_path=place, role=role, size=size, split=split
+        )
+
+    @classmethod
     def of(
         cls,
         model: ModelSpec,
         experiment: Experiment,
         index: VideoIndex,
         *,
+        index_path: Path,
         role: Role,
         size: int,
         split: str,
@@ -240,6 +284,8 @@ class _Plan:
         return cls(
             videos=Videos(
                 index=index,
+                index_path=index_path,
+                split=split,
                 entries=entries,
                 data=experiment.data,
                 reading=reading,

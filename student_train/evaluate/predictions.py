@@ -15,38 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reskd.common.console import progress, say
-from reskd.common.dataset.index import VideoEntry, VideoIndex
-from reskd.common.dataset.open import open_entry
-from reskd.common.experiment import DataSpec
+from reskd.common.dataset.index import VideoEntry
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.prefetch import ordered_map
 from reskd.common.signals import StopRequest
 from reskd.common.video.eval_views import num_views
 from reskd.student_train.distributed import ProcessGroup
-from reskd.student_train.evaluate.clip_reader import DECODE_THREADS, Reading
-from reskd.student_train.evaluate.inference import ScoreActivation, not_finite, probabilities
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Videos:
-    """The videos to predict; called with one of them, it cuts its views."""
-
-    index: VideoIndex
-    entries: tuple[VideoEntry, ...]
-    data: DataSpec
-    reading: Reading
-    score_activation: ScoreActivation
-
-    def __call__(self, entry: VideoEntry) -> Tensor | str:
-        """(V, T, 3, s, s) uint8, or the reason why there is no clip."""
-        return self.reading.clips_or_reason(lambda: open_entry(self.index, entry, self.data))
-
-    def shares(self, processes: ProcessGroup) -> list[range]:
-        """Positions in `entries` that this process predicts, those of a batch together."""
-        evaluation = self.reading.evaluation
-        step = max(1, evaluation.batch_size // num_views(evaluation))
-        starts = range(0, len(self.entries), step)[processes.rank :: processes.world]
-        return [range(start, min(start + step, len(self.entries))) for start in starts]
+from reskd.student_train.evaluate.clip_keeping import ClipKeeping
+from reskd.student_train.evaluate.clip_reader import decode_threads
+from reskd.student_train.evaluate.inference import not_finite, probabilities
+from reskd.student_train.evaluate.kept_clips import ClipsOf, clip_source
+from reskd.student_train.evaluate.videos import Videos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +47,15 @@ def predict_videos(
     videos: Videos,
     *,
     processes: ProcessGroup,
+    keeping: ClipKeeping | None = None,
     stop: StopRequest | None = None,
 ) -> Predictions:
     """Predict every test view of every video and average the probabilities of a video's views.
 
     The model is in eval mode meanwhile and left in the mode it was in; torch's generators are not
     drawn from. Memory holds one score per video and class, besides the clips of a few videos.
+
+    Where clips are kept, those that are missing are cut and kept first.
 
     A process that is asked to stop does so before the next video. All stop then; those that were
     not asked hear of it at the end of their share.
@@ -86,7 +68,8 @@ def predict_videos(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        own = _own_predictions(model, videos, processes, stop)
+        with clip_source(videos, keeping, processes, stop) as clips_of:
+            own = _own_predictions(model, videos, clips_of, processes, stop)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -124,7 +107,11 @@ def _gathered(shares: Sequence[_Share], videos: Videos) -> Predictions:
 
 
 def _own_predictions(
-    model: Recognizer, videos: Videos, processes: ProcessGroup, stop: StopRequest
+    model: Recognizer,
+    videos: Videos,
+    clips_of: ClipsOf,
+    processes: ProcessGroup,
+    stop: StopRequest,
 ) -> _Share:
     """Of all videos of this process; of some, where it is asked to stop."""
     shares = videos.shares(processes)
@@ -133,7 +120,8 @@ def _own_predictions(
     sums_NK = np.zeros((len(positions), len(videos.index.classes)))
     failures: dict[int, str] = {}
     seconds, clips = 0.0, 0
-    for frames, owners in _batches(videos, shares, failures, stop, shown=processes.is_first):
+    shown = processes.is_first
+    for frames, owners in _batches(videos, clips_of, shares, failures, stop, shown=shown):
         start = time.perf_counter()
         scores_BK = probabilities(model, frames, videos.score_activation)
         seconds += time.perf_counter() - start
@@ -151,6 +139,7 @@ def _own_predictions(
 
 def _batches(
     videos: Videos,
+    clips_of: ClipsOf,
     shares: Sequence[range],
     failures: dict[int, str],
     stop: StopRequest,
@@ -163,16 +152,16 @@ def _batches(
     bounded however many views it has.
     """
     size = videos.reading.evaluation.batch_size
-    entries = [videos.entries[number] for share in shares for number in share]
-    decoded = ordered_map(videos, entries, threads=DECODE_THREADS)
-    with progress("evaluating", len(entries), unit="videos", shown=shown) as advance:
+    numbers = [number for share in shares for number in share]
+    every = ordered_map(clips_of, numbers, threads=decode_threads())
+    with progress("evaluating", len(numbers), unit="videos", shown=shown) as advance:
         for share in shares:
             clips: list[Tensor] = []
             owners: list[int] = []
             for number in share:
                 if stop.made:
                     return
-                views = next(decoded)
+                views = next(every)
                 if isinstance(views, str):
                     failures[number] = views
                     say(f"unreadable, counted as wrong: {videos.entries[number].id}: {views}")

@@ -84,7 +84,7 @@ def _strips(measured: Measured, numbers: Sequence[int]) -> Iterator[tuple[int, s
         videos, reading=replace(reading, evaluation=one_view(reading.evaluation), size=cut)
     )
     for number in numbers:
-        clips = large(videos.entries[number])
+        clips = large.cut(number)
         if isinstance(clips, str):  # it could be read a moment ago
             continue
         frames = clips[0]

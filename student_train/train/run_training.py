@@ -21,6 +21,7 @@ from reskd.common.signals import stop_request
 from reskd.student_train.data.batches import Batch, Batches, FrameSource
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.run.folder import FAILURE_FOLDER, RunFolder, RunPosition
 from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
 from reskd.student_train.run.model_card import write_cards
@@ -57,6 +58,7 @@ def run_training(
     fresh: bool,
     replace: str | None = None,
     validate: bool,
+    keeping: ClipKeeping | None,
     command: Sequence[str],
 ) -> dict[str, Any]:
     """Train a network and write its checkpoint directory.
@@ -69,14 +71,16 @@ def run_training(
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
         validate: Measure it, where the index has data.val_split.
+        keeping: Where the clips for that are kept; None keeps none.
         command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
         Facts about the finished run, for JSON; figures are None where its log was lost.
 
     Raises:
-        DataError: If the index lacks the split that data.val_split names, or the folder holds
-            another run, or one that cannot be removed.
+        DataError: If the index lacks the split that data.val_split names, test clips cannot be
+            kept in the folder that was named for them, or the folder of the run holds another one,
+            or one that cannot be removed.
         StoppedShortError: If another process trains in that folder, or as `train`.
         PreemptedError, KeyboardInterrupt: If a signal asked to stop; a step, or the measurement of
             a few videos, is finished first.
@@ -125,8 +129,10 @@ def run_training(
                 processes=processes,
                 folder=run,
                 save=save,
+                keeping=keeping,
                 stop=stop,
             )
+            validation.check_keeping()
         stepper = Stepper(task, recipe.training, processes, data.targets.live)
         training = Training(
             batches=_batches(recipe, data, processes),

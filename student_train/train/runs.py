@@ -13,6 +13,7 @@ from reskd.student_train.data.batches import FrameSource, StoredFrames
 from reskd.student_train.data.cache import holds_frames, open_cache
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.student_train.train.recipe import Recipe, TargetSource, arrays_needed
 from reskd.student_train.train.run_training import TrainingData, run_training
@@ -27,6 +28,7 @@ def train_teacher(
     fresh: bool,
     replace: str | None = None,
     validate: bool,
+    keeping: ClipKeeping | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train the experiment's teacher on big frames, from labels alone.
@@ -39,6 +41,7 @@ def train_teacher(
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
         validate: Measure while training and at its end, where the index has data.val_split.
+        keeping: Where the clips for that are kept; None keeps none.
         command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
@@ -73,6 +76,7 @@ def train_teacher(
         fresh=fresh,
         replace=replace,
         validate=validate,
+        keeping=keeping,
         command=command,
     )
 
@@ -90,6 +94,7 @@ def train_student(
     replace: str | None = None,
     allow_incomplete: bool,
     validate: bool,
+    keeping: ClipKeeping | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train the experiment's student from a cache, beside its teacher, or from labels alone.
@@ -108,6 +113,7 @@ def train_student(
         replace: Name of that folder, to forget whatever run it holds.
         allow_incomplete: Train on the finished units of an unfinished cache.
         validate: Measure while training and at its end, where the index has data.val_split.
+        keeping: Where the clips for that are kept; None keeps none.
         command: What was typed, for the run's log; empty where Python code calls.
 
     Returns:
@@ -160,6 +166,7 @@ def train_student(
         fresh=fresh,
         replace=replace,
         validate=validate,
+        keeping=keeping,
         command=command,
     )
 

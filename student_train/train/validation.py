@@ -10,6 +10,7 @@ from typing import Any, Final
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import DataError
+from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import StopRequest
@@ -17,8 +18,9 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
 from reskd.common.video.eval_views import one_view
 from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.evaluate.few_videos import few_videos_text
-from reskd.student_train.evaluate.measure import measure
+from reskd.student_train.evaluate.measure import check_clips, measure
 from reskd.student_train.evaluate.results import number_text
 from reskd.student_train.run.folder import BEST_FOLDER, RunPosition
 from reskd.student_train.run.log import Log, read_events
@@ -61,7 +63,25 @@ class Validation:
     folder: Path
     """The run."""
     save: Save
+    keeping: ClipKeeping | None
+    """Where its test clips are kept."""
     stop: StopRequest
+
+    def check_keeping(self) -> None:
+        """Refuse a folder that was named for test clips before the first step.
+
+        Raises:
+            DataError: If they cannot be kept there.
+        """
+        experiment = self._experiment(one_clip=True)
+        check_clips(
+            experiment,
+            self.index,
+            role=self.recipe.role,
+            size=self.recipe.size,
+            split=experiment.data.measured_split,
+            keeping=self.keeping,
+        )
 
     def after_epoch(self, stepper: Stepper, place: RunPosition, log: Log) -> None:
         """Measure if it is time, and keep the network if it is the best so far."""
@@ -129,9 +149,7 @@ class Validation:
         # Each process has BatchNorm statistics of its own clips; what is saved are the first one's.
         # Training itself never uses them, and a run that goes on loads them in every process.
         self.processes.take_first(model.buffers())
-        experiment = self.recipe.experiment
-        if one_clip:
-            experiment = replace(experiment, evaluation=one_view(experiment.evaluation))
+        experiment = self._experiment(one_clip=one_clip)
         figures = measure(
             model,
             experiment,
@@ -140,9 +158,16 @@ class Validation:
             size=self.recipe.size,
             split=experiment.data.measured_split,
             processes=self.processes,
+            keeping=self.keeping,
             stop=self.stop,
         )
         return {name: figures[name] for name in LOGGED}
+
+    def _experiment(self, *, one_clip: bool) -> Experiment:
+        experiment = self.recipe.experiment
+        if not one_clip:
+            return experiment
+        return replace(experiment, evaluation=one_view(experiment.evaluation))
 
     def _line(self, now: dict[str, Any], best: dict[str, Any]) -> str:
         """A measurement for a person."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from reskd.common.dataset.index import VideoIndex
-from reskd.common.experiment import Experiment
+from reskd.common.experiment import DataSpec, Experiment
 
 if TYPE_CHECKING:
     from reskd.common.models.checkpoint import CheckpointInfo
@@ -78,20 +78,24 @@ def cache_identity(
             "classes": list(index.classes),  # before the digest, which differs with them
             "digest": index.digest(split),
         },
-        "decoder": _pixels_identity(experiment, index, split) if with_pixels else {},
+        "decoder": pixels_identity(experiment.data, index, split) if with_pixels else {},
         "preprocessing": PREPROCESSING_VERSION,
     }
 
 
-def _pixels_identity(experiment: Experiment, index: VideoIndex, split: str) -> dict[str, str]:
-    """Who makes the pixels: decoders by version, or the very frames that a store keeps."""
-    if experiment.data.frames is not None:
+def pixels_identity(data: DataSpec, index: VideoIndex, split: str) -> dict[str, str]:
+    """Who makes the pixels: decoders by version, or the very frames that a store keeps.
+
+    Raises:
+        DataError: If data.frames is no frame store, or one without some of the videos.
+    """
+    if data.frames is not None:
         from reskd.common.dataset.frames.store import store_identity
 
-        return store_identity(experiment.data.frames, [video.id for video in index.split(split)])
+        return store_identity(data.frames, [video.id for video in index.split(split)])
     from reskd.common.video.video_file import decoder_identity
 
-    return decoder_identity(experiment.data.decoder)
+    return decoder_identity(data.decoder)
 
 
 def first_difference(

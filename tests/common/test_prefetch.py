@@ -76,7 +76,7 @@ def test_reader_that_stops_early_ends_the_work_and_the_threads() -> None:
     assert running.wait(10)  # the second item is being worked on, all others wait
     timer = threading.Timer(0.3, closing.set)
     timer.start()
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     timer.join()
     assert set(threading.enumerate()) == before
     assert done == [0, 1]  # what was running is finished, what was waiting is dropped

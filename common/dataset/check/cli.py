@@ -84,6 +84,7 @@ def check(
         raise click.UsageError("-o changes an experiment; name one with --experiment.")
     from reskd.common.console import emit
     from reskd.common.dataset.check.checking import CheckPlan, check_index
+    from reskd.common.prefetch import num_cores
 
     clip, its_decoder = _clip_and_decoder(experiment, overrides, frames or DEFAULT_FRAMES)
     report = check_index(
@@ -93,7 +94,7 @@ def check(
             clip=clip,
             decoder=decoder or its_decoder,
             every_frame=every_frame,
-            jobs=jobs or _num_processors(),
+            jobs=jobs or num_cores(),
             seconds=seconds,
         )
     )
@@ -112,13 +113,6 @@ def _clip_and_decoder(
 
     resolved = load_experiment(experiment, overrides)
     return resolved.clip, resolved.data.decoder
-
-
-def _num_processors() -> int:
-    """Processors that this process may use: a job of a cluster has a share of the machine."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_json(report: "CheckReport") -> Mapping[str, Any]:

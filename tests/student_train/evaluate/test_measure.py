@@ -26,6 +26,7 @@ from reskd.common.video.eval_views import evaluation_views
 from reskd.common.video.preprocess import IMAGENET, apply, normalize, shrink
 from reskd.common.video.reader import Decoder, VideoReader
 from reskd.common.video.video_file import PyAVReader, open_video
+from reskd.student_train.evaluate import predictions
 from reskd.student_train.evaluate.inference import forward
 from reskd.student_train.evaluate.measure import evaluate_runs, write_scores
 from tests.tiny_experiment import ALONE, cut_off
@@ -317,7 +318,7 @@ def test_scores_do_not_depend_on_the_batch_nor_on_decoding_ahead(
     expected = _scores(run, tmp_path / "1.npz", **MANY, batch_size=1)["scores"]
     # 12 clips a video: batches hold a part of one, one, and several.
     for threads, batch_size in ((1, 5), (4, 12), (2, 200)):
-        monkeypatch.setattr("reskd.student_train.evaluate.predictions.DECODE_THREADS", threads)
+        monkeypatch.setattr(predictions, "decode_threads", lambda number=threads: number)
         found = _scores(run, tmp_path / "n.npz", **MANY, batch_size=batch_size)["scores"]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 

@@ -150,7 +150,7 @@ def test_wrong_outputs_are_refused_before_any_video_is_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr("reskd.student_train.evaluate.predictions.open_entry", None)
+    monkeypatch.setattr("reskd.student_train.evaluate.videos.open_entry", None)
     assert main(["evaluate", "one", *options]) == code
     assert any(part in capsys.readouterr().err for part in told.split("|"))
     assert not (home / "r").exists()
