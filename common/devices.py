@@ -37,6 +37,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """What sums are kept in: float64, of which Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @contextmanager
 def repeatable_arithmetic(*, tf32: bool = False) -> Iterator[None]:
     """Everything torch may round as it likes on CUDA is said, and is afterwards as it was before.

@@ -10,7 +10,7 @@ gradients goes through gloo on the CPU.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +46,19 @@ class ProcessGroup:
         """For each flag whether it is set in any process."""
         return [value > 0 for value in self._reduced([float(f) for f in flags], dist.ReduceOp.MAX)]
 
+    def any_later(self, *flags: bool) -> Callable[[], list[bool]]:
+        """What `any` says, asked for now and told when the answer is called for."""
+        if self.world == 1:
+            return lambda: list(flags)
+        told = torch.tensor(flags, dtype=torch.uint8)
+        work = dist.all_reduce(told, dist.ReduceOp.MAX, async_op=True)
+
+        def answer() -> list[bool]:
+            work.wait()
+            return [bool(flag) for flag in told.tolist()]
+
+        return answer
+
     def all_of(self, value: Any) -> list[Any]:
         """The values of all processes, in the order of their numbers."""
         if self.world == 1:
@@ -75,6 +88,34 @@ class ProcessGroup:
         dist.all_reduce(tensor, operation)
         reduced: list[float] = tensor.tolist()
         return reduced
+
+
+class DelayedFlags:
+    """Flags of all processes, known one exchange later, so that none waits for the slowest one.
+
+    A process alone knows its own at once.
+
+    Args:
+        processes: This one and the others, which exchange equally often.
+    """
+
+    def __init__(self, processes: ProcessGroup) -> None:
+        self._processes = processes
+        self._answer: Callable[[], list[bool]] | None = None
+
+    def exchange(self, *flags: bool) -> list[bool]:
+        """For each flag whether it was set in any process at the exchange before this one."""
+        answer = self._processes.any_later(*flags)
+        if self._processes.world == 1:
+            return answer()
+        before, self._answer = self._answer, answer
+        return [False] * len(flags) if before is None else before()
+
+    def forget(self) -> None:
+        """Let nothing be on the way any more."""
+        if self._answer is not None:
+            self._answer()
+            self._answer = None
 
 
 @contextmanager

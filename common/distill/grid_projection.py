@@ -12,6 +12,7 @@ p has 16 numbers where t had 49, and r is one number per clip.
 Source of the loss: ResKD reference (rkd.py, rkd_2d_head.py); bilinear with align_corners=False.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -52,6 +53,29 @@ def triangular_factor(source: Grid, target: Grid) -> Tensor:
     """
     factor: Tensor = torch.linalg.qr(upsampling_matrix(source, target), mode="r").R
     return factor
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def upsampling_on(source: Grid, target: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`upsampling_matrix` where it is needed, made there once: a GPU is waited for while it is."""
+    return _on(upsampling_matrix, source, target, device, dtype)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def triangular_on(source: Grid, target: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`triangular_factor` where it is needed, as `upsampling_on`."""
+    return _on(triangular_factor, source, target, device, dtype)
+
+
+@lru_cache
+def _on(
+    make: Callable[[Grid, Grid], Tensor],
+    source: Grid,
+    target: Grid,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    return make(source, target).to(device, dtype)
 
 
 def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, log_softmax
 
 from reskd.common.distill.arrays import Grid
-from reskd.common.distill.grid_projection import triangular_factor, upsampling_matrix
+from reskd.common.distill.grid_projection import triangular_on, upsampling_on
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import LabelSpec
 
@@ -59,13 +59,13 @@ def feature_mse(
         if student_grid == teacher_grid:
             loss = (student - target).square().mean()
         elif target_grid == student_grid:
-            factor = triangular_factor(student_grid, teacher_grid).to(student)
+            factor = triangular_on(student_grid, teacher_grid, student.device, student.dtype)
             rotated = (student - target) @ factor.T
             # The mean is over teacher cells, of which `rotated` has no more than the student.
             cells = teacher_grid[0] * teacher_grid[1]
             loss = rotated.square().mean() * (rotated.shape[-1] / cells)
         else:
-            up = upsampling_matrix(student_grid, teacher_grid).to(student)
+            up = upsampling_on(student_grid, teacher_grid, student.device, student.dtype)
             loss = (student @ up.T - target).square().mean()
     return loss if residual_B is None else loss + residual_B.detach().to(loss.dtype).mean()
 
@@ -274,4 +274,5 @@ def _upsampled_scores(student_BThwK: Tensor, grid: Grid) -> Tensor:
     if own_grid == grid:
         return scores
     with torch.autocast(scores.device.type, enabled=False):  # it would multiply in bfloat16
-        return upsampling_matrix(own_grid, grid).to(scores) @ scores
+        up: Tensor = upsampling_on(own_grid, grid, scores.device, scores.dtype)
+        return up @ scores

@@ -24,7 +24,7 @@ from reskd.teacher_cache.read.reader import CacheReader
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is computed at once, on the CPU. Good until the next batch is asked for.
+    """What is computed at once, on the CPU. Good until the next but one is asked for.
 
     It is a whole training step, or a part of one where gradients are accumulated. It may hold no
     clip at all where no video of it could be read.
@@ -168,9 +168,10 @@ class Batches:
         with closing(self._with_rows(loaded, epoch)) as batches:
             for part, (batch, stored) in zip(parts, batches, strict=True):
                 frames = stored.get("frames", batch.frames_BT3HW)
+                labels = self._labels.of(batch.videos, epoch=epoch)
                 yield Batch(
                     torch.empty(0) if frames is None else frames,
-                    self._labels.of(batch.videos, epoch=epoch),
+                    labels.pin_memory() if self._processes.device.type == "cuda" else labels,
                     batch.videos,
                     {name: rows for name, rows in stored.items() if name != "frames"},
                     batch.clips_BT3HW,

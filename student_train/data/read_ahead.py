@@ -2,22 +2,25 @@
 
 Pinned memory, which a GPU copies from while the CPU goes on, is expensive to make, so all batches
 of a run pass through a few slots that are made once. One batch is being trained on while the others
-are read. A slot is filled again only after its batch was consumed: when the next one is asked for,
-and on a GPU when the copies to it are done as well.
+are read, and the one before it is kept: whether a step went well is known when the device has gone
+on to the next. A slot is filled again only after its batch was consumed: when the next but one is
+asked for, and on a GPU when the copies to it are done as well.
 """
 
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from reskd.teacher_cache.read.reader import CacheReader
 
-SLOTS = 3
-"""One batch in use, one that is ready, one that is being read."""
+KEPT: Final = 1
+"""Batches before the one in use that are kept."""
+SLOTS: Final = KEPT + 3
+"""Beside those kept one batch in use, one that is ready, one that is being read."""
 
 
 class NamesVideos(Protocol):
@@ -41,7 +44,7 @@ class SlotRing:
         reader: Cache to read.
         names: Its arrays that make up a batch.
         max_rows: Rows of the largest batch.
-        slots: Batches in memory, the one in use included; 1 reads nothing ahead.
+        slots: Batches in memory, the one in use and those kept included; 2 read nothing ahead.
         device: Where the batches will be copied; for CUDA the slots are pinned.
     """
 
@@ -54,16 +57,16 @@ class SlotRing:
         slots: int,
         device: torch.device,
     ) -> None:
-        if slots < 1:
-            raise ValueError(f"a ring needs at least 1 slot, got {slots}")
+        if slots <= KEPT:
+            raise ValueError(f"a ring needs at least {KEPT + 1} slots, got {slots}")
         self._slots = [_Slot(reader, names, max_rows, device) for _ in range(slots)]
         self._busy = False
 
     def read(self, view: int, batches: Iterable[Item]) -> BatchesAndRows[Item]:
         """Gather one view of the videos of every batch, in order.
 
-        Batches are taken in the calling thread, as many ahead as there are slots. Leaving early in
-        any way ends the reading thread.
+        Batches are taken in the calling thread, as many ahead as there are free slots. Leaving
+        early in any way ends the reading thread.
 
         Args:
             view: View number of all rows.
@@ -71,25 +74,26 @@ class SlotRing:
 
         Yields:
             A batch and its rows by array, (B, *row_shape), B of that batch. They are good until the
-            next batch is asked for.
+            next but one is asked for.
 
         Raises:
             CacheError: If a row cannot be read, when the turn of its batch comes.
         """
         assert not self._busy, "two loops read through the same slots"
         free: deque[_Slot] = deque(self._slots)
+        kept: deque[_Slot] = deque()
         filled: deque[tuple[Item, _Slot, Future[Rows]]] = deque()
         self._busy = True
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="slots") as pool:
                 try:
                     for item in batches:
-                        if not free:
-                            yield from _hand_out(filled, free)
+                        while not free:
+                            yield from _hand_out(filled, kept, free)
                         slot = free.popleft()
                         filled.append((item, slot, pool.submit(slot.fill, view, item.videos)))
                     while filled:
-                        yield from _hand_out(filled, free)
+                        yield from _hand_out(filled, kept, free)
                 finally:
                     for _, _, future in filled:
                         future.cancel()
@@ -127,12 +131,14 @@ class _Slot:
 
 
 def _hand_out(
-    filled: deque[tuple[Item, _Slot, Future[Rows]]], free: deque[_Slot]
+    filled: deque[tuple[Item, _Slot, Future[Rows]]], kept: deque[_Slot], free: deque[_Slot]
 ) -> BatchesAndRows[Item]:
-    """Yield the oldest batch; coming back for more, or leaving, is what frees its slot."""
+    """Yield the oldest batch; coming back for more frees the slot of the one before it."""
     item, slot, future = filled.popleft()
     try:
         yield item, future.result()
     finally:
         slot.release()
-    free.append(slot)
+    kept.append(slot)
+    if len(kept) > KEPT:
+        free.append(kept.popleft())

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from reskd.common.console import Advance, progress, say
 from reskd.common.errors import StoppedShortError
@@ -15,14 +16,15 @@ from reskd.common.experiment import Role, TrainingSpec
 from reskd.common.rng import derived_seed
 from reskd.common.signals import StopRequest
 from reskd.student_train.data.batches import Batch, Batches
-from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.distributed import DelayedFlags, ProcessGroup
 from reskd.student_train.run.folder import RunFolder, RunPosition
 from reskd.student_train.run.log import LOG_STEPS, Log, log_start, open_log
 from reskd.student_train.run.provenance import RunStart
+from reskd.student_train.train.look_back import LookBack, TakenPart
 from reskd.student_train.train.meters import Figures, counts_of
 from reskd.student_train.train.optim import learning_rate
 from reskd.student_train.train.reproduce import recovery_hint
-from reskd.student_train.train.stepper import DivergedError, Stepper
+from reskd.student_train.train.stepper import Stepper
 
 MUCH_WAITING: Final = 0.2
 """Share of an epoch spent waiting for data above which it is worth a word."""
@@ -129,6 +131,12 @@ class _Loop:
     advance: Advance
     told: bool = False
     last_save: float = field(default_factory=time.monotonic)
+    look_back: LookBack = field(init=False)
+    flags: DelayedFlags = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.look_back = LookBack(self.stepper.guard, self._diverged)
+        self.flags = DelayedFlags(self.training.processes)
 
     def epoch(self, epoch: int) -> None:
         """Train one epoch to its end, log it, save the run, measure it."""
@@ -140,12 +148,16 @@ class _Loop:
             for batch, wait in _timed(self._seeded(in_order, epoch)):
                 for sums in (figures, recent):
                     sums.waited(wait)
-                self._part(batch, figures, recent)
-                if batch.ends_step:
-                    recent = self._end_of_step(batch, figures, recent)
+                norm = self._part(batch, figures, recent)
+                if norm is not None:
+                    recent = self._end_of_step(norm, figures, recent)
         lr = self._rate(max(0, place.step - 1))
+        self.look_back.at_all()
         place.epoch, place.step, place.sums = epoch + 1, 0, {}
-        self._any()  # before anything is saved of an epoch with too many unreadable videos
+        self.flags.forget()
+        # Before anything is saved of an epoch with too many unreadable videos.
+        [news] = training.processes.any(training.batches.unreadable.has_news)
+        self._agree(news)
         summary = figures.summary(training.processes)
         if not summary:
             raise StoppedShortError(
@@ -171,36 +183,40 @@ class _Loop:
             begins_step = batch.ends_step
             yield batch
 
-    def _part(self, batch: Batch, figures: Figures, recent: Figures) -> None:
-        try:
-            result = self.stepper.forward_backward(batch)
-        except DivergedError as error:
-            raise self._diverged(batch, str(error)) from error
-        if result is None:
-            return
-        counts = counts_of(result)
-        loss = counts["loss"] / counts["clips"]
-        if figures.explodes(loss):
-            raise self._diverged(batch, f"The loss is {loss:.4g}, that of the epoch was far less")
-        for sums in (figures, recent):
-            sums.add(counts)
+    def _part(self, batch: Batch, figures: Figures, recent: Figures) -> Tensor | None:
+        """Compute one part; with the last one of a step the weights move.
+
+        Returns:
+            Norm of the step's gradient, on the device, where the step is complete.
+        """
+        ceiling = figures.ceiling()
+        result = self.stepper.forward_backward(batch, ceiling)
+        norm = self.stepper.step(self._rate(self.place.step)) if batch.ends_step else None
+        if result is not None:
+            counts = counts_of(result)
+            for sums in (figures, recent):
+                sums.add(counts)
+        part = TakenPart(batch, replace(self.place), result, ceiling, norm)
+        self.look_back.at(part, figures.mean_loss())
+        self._advance(len(batch), recent)
+        return norm
+
+    def _advance(self, clips: int, recent: Figures) -> None:
         clips_per_second, waiting = recent.pace(self.training.processes)
+        loss = self.look_back.mean_loss
         self.advance(
-            len(batch) * self.training.processes.world,
-            note=f"epoch {self.place.epoch}  loss {figures.mean('loss'):.3f}  "
+            clips * self.training.processes.world,
+            note=f"epoch {self.place.epoch}  {'' if loss is None else f'loss {loss:.3f}  '}"
             f"lr {self._rate(self.place.step):.2g}  {clips_per_second:.0f} clips/s  "
             f"waiting {waiting:.0%}",
         )
 
-    def _end_of_step(self, batch: Batch, figures: Figures, recent: Figures) -> Figures:
-        """Update the weights; returns the figures that the coming steps add to."""
+    def _end_of_step(self, norm: Tensor, figures: Figures, recent: Figures) -> Figures:
+        """Log and save where it is time; returns the figures that the coming steps add to."""
         place, lr = self.place, self._rate(self.place.step)
-        try:
-            norm = self.stepper.step(lr)
-        except DivergedError as error:
-            raise self._diverged(batch, str(error)) from error
         place.step, place.steps_done = place.step + 1, place.steps_done + 1
         if place.steps_done % LOG_STEPS == 0:
+            self.look_back.at_all()
             summary = recent.summary(self.training.processes)
             if summary:
                 self.log.write(
@@ -208,15 +224,18 @@ class _Loop:
                     epoch=place.epoch,
                     step=place.steps_done,
                     lr=lr,
-                    gradient_norm=norm,
+                    gradient_norm=norm.item(),
                     **summary,
                 )
             recent = Figures({})
         if place.step == self.training.batches.steps_per_epoch:
             return recent  # the epoch is at its end: it is logged and saved as a whole
         due = time.monotonic() - self.last_save > SAVE_SECONDS
-        stop, due = self._any(self.training.stop.made, due)
+        unreadable = self.training.batches.unreadable
+        stop, due, news = self.flags.exchange(self.training.stop.made, due, unreadable.has_news)
+        self._agree(news)
         if stop or due:
+            self.look_back.at_all()
             place.sums = figures.totals(self.training.processes)
             self._save()
             # The first process takes over what all have counted, as after a restart.
@@ -225,17 +244,14 @@ class _Loop:
             raise self.training.stop.error()
         return recent
 
-    def _any(self, *flags: bool) -> list[bool]:
-        """For each flag whether it is set in any process; they count unreadable videos by the way.
+    def _agree(self, news: bool) -> None:
+        """Tell each other of unreadable videos where any process has met new ones.
 
         Raises:
             StoppedShortError: In all processes, if these are too many.
         """
-        processes, unreadable = self.training.processes, self.training.batches.unreadable
-        *agreed, news = processes.any(*flags, unreadable.has_news)
         if news:
-            unreadable.agree(processes)
-        return agreed
+            self.training.batches.unreadable.agree(self.training.processes)
 
     def _rate(self, step: int) -> float:
         spec = self.training.spec
@@ -261,8 +277,8 @@ class _Loop:
                 f"{self.training.batches.how_to_speed_up}."
             )
 
-    def _diverged(self, batch: Batch, problem: str) -> StoppedShortError:
-        place, training = self.place, self.training
+    def _diverged(self, part: TakenPart, problem: str) -> StoppedShortError:
+        (batch, place, *_), training = part, self.training
         kept = ""
         if training.on_failure is not None:
             folder = training.on_failure(self.stepper, batch, place, problem)

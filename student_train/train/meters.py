@@ -3,11 +3,13 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from reskd.common.devices import widest_float
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.train.stepper import PartResult
 
@@ -20,8 +22,22 @@ _ENOUGH_PARTS: Final = 20
 """Parts of steps that make a mean to compare with."""
 
 
+class Counts(NamedTuple):
+    """What one part of a step adds to the figures."""
+
+    clips: int
+    """B."""
+    names: tuple[str, ...]
+    """Of the means: `train_top1`, `loss` and its unweighted parts."""
+    means: Tensor
+    """Over the clips of the part, 1-d, on the device."""
+
+
 class Figures:
     """Sums over the clips of this process, from which the means of an epoch or some steps are made.
+
+    What comes out of the network is summed up on its device, which is not waited for before a sum
+    is asked for.
 
     Args:
         before: Sums to go on from.
@@ -34,19 +50,27 @@ class Figures:
         """Forget what was counted and go on from other sums."""
         self._sums: dict[str, float] = defaultdict(float, before)
         self._start = time.perf_counter() - self._sums.pop("seconds", 0.0)
+        self._names: tuple[str, ...] = ()
+        self._on_device: Tensor | None = None
 
     def waited(self, seconds: float) -> None:
         """Count seconds without data."""
         self._sums["waited"] += seconds
 
-    def add(self, counts: Mapping[str, float]) -> None:
+    def add(self, counts: Counts) -> None:
         """Count one part of a step, see `counts_of`."""
-        for name, value in counts.items():
-            self._sums[name] += value
+        self._sums["parts"] += 1
+        self._sums["clips"] += counts.clips
+        if self._on_device is None:
+            self._names = counts.names
+            self._on_device = self._sums_so_far(counts.means)
+        self._on_device.add_(counts.means, alpha=counts.clips)
 
-    def mean(self, name: str) -> float:
-        """Mean over the clips of this process so far."""
-        return self._sums[name] / max(1.0, self._sums["clips"])
+    def mean_loss(self) -> Tensor | None:
+        """Mean over the clips of this process so far, on the device; None without any."""
+        if self._on_device is None:
+            return None
+        return self._on_device[self._names.index("loss")] / self._sums["clips"]
 
     def pace(self, processes: ProcessGroup) -> tuple[float, float]:
         """Clips per second of all processes, and the share of time without data.
@@ -56,14 +80,22 @@ class Figures:
         seconds = max(1e-9, time.perf_counter() - self._start)
         return processes.world * self._sums["clips"] / seconds, self._sums["waited"] / seconds
 
-    def explodes(self, loss: float) -> bool:
-        """Whether a loss is far beyond those so far, of which there must be some."""
-        enough = self._sums["parts"] >= _ENOUGH_PARTS
-        return enough and loss > EXPLODED * max(_SMALL_LOSS, self.mean("loss"))
+    def ceiling(self) -> Tensor | float:
+        """What the next loss must not exceed: far beyond those so far, of which there must be some.
+
+        Returns:
+            0-d on the device, or infinity.
+        """
+        mean = self.mean_loss()
+        if mean is None or self._sums["parts"] < _ENOUGH_PARTS:
+            return inf
+        return EXPLODED * mean.clamp(min=_SMALL_LOSS)
 
     def totals(self, processes: ProcessGroup) -> dict[str, float]:
-        """Sums over all processes, seconds too, to go on from or to save."""
+        """Sums over all processes, seconds too, to go on from or to save; waits for the device."""
         own = {**self._sums, "seconds": time.perf_counter() - self._start}
+        if self._on_device is not None:
+            own |= dict(zip(self._names, self._on_device.tolist(), strict=True))
         names = sorted({name for known in processes.all_of(sorted(own)) for name in known})
         sums = processes.totals([own.get(name, 0.0) for name in names])
         return dict(zip(names, sums, strict=True))
@@ -84,20 +116,19 @@ class Figures:
             "data_wait_share": waited / seconds,
         }
 
+    def _sums_so_far(self, means: Tensor) -> Tensor:
+        """Zeros, or what a run goes on from, which is copied to the device once."""
+        before = [self._sums.pop(name, 0.0) for name in self._names]
+        return means.new_tensor(before) if any(before) else torch.zeros_like(means)
 
-def counts_of(result: PartResult) -> dict[str, float]:
-    """What one part of a step adds to the sums: losses and hits times its clips.
 
-    All numbers leave the device at once, since a GPU is waited for every time.
-    """
+def counts_of(result: PartResult) -> Counts:
+    """What one part of a step adds to the sums, left on the device."""
     output, labels = result
-    numbers = [_hits(output.logits_BK, labels), output.loss, *output.parts.values()]
-    hits, *losses = torch.stack([number.detach().float() for number in numbers]).tolist()
-    clips = len(labels)
-    sums = {
-        name: clips * value for name, value in zip(("loss", *output.parts), losses, strict=True)
-    }
-    return {"parts": 1.0, "clips": float(clips), "train_top1": hits, **sums}
+    widest = widest_float(labels.device)
+    right = _hits(output.logits_BK, labels).to(widest) / len(labels)
+    means = [right, *(loss.to(widest) for loss in (output.loss, *output.parts.values()))]
+    return Counts(len(labels), ("train_top1", "loss", *output.parts), torch.stack(means))
 
 
 def _hits(logits_BK: Tensor, labels: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from math import inf, isfinite
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
@@ -19,6 +18,8 @@ from reskd.common.models.recognizer import Recognizer
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.folder import Stateful
+from reskd.student_train.train.average import WeightAverage
+from reskd.student_train.train.guard import Guard
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.student_train.train.optim import build_optimizer, set_learning_rate
 from reskd.student_train.train.task import Task, TaskOutput
@@ -26,14 +27,11 @@ from reskd.student_train.train.task import Task, TaskOutput
 _LOW_PRECISION: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class DivergedError(Exception):
-    """The loss or its gradient is not finite, or far beyond what it was."""
-
-
 class PartResult(NamedTuple):
     """What computing one part of a step gave."""
 
     output: TaskOutput
+    """Without what leads backward from it."""
     labels: Tensor
     """On the device."""
 
@@ -42,7 +40,9 @@ class Stepper:
     """A task that takes optimiser steps, each from one or several parts and processes.
 
     The loss of a part counts by its share of the clips of the whole step, so a step comes to the
-    same however it is cut, BatchNorm apart. Processes exchange gradients once per step.
+    same however it is cut, BatchNorm apart. Processes exchange gradients once per step. Nothing
+    here waits for the device: a step that goes wrong leaves weights, average and scaler what they
+    were, and so do all after it, until somebody looks at `guard`.
 
     Args:
         task: What is trained; moved to the device.
@@ -75,8 +75,12 @@ class Stepper:
             processes.device.type, enabled=spec.precision == "float16"
         )
         self.average = (
-            None if spec.ema_decay is None else ModelEmaV3(task.model, decay=spec.ema_decay)
+            None if spec.ema_decay is None else WeightAverage(task.model, decay=spec.ema_decay)
         )
+        self.guard = Guard(processes.device)
+        self._weights = [weight for weight in task.parameters() if weight.requires_grad]
+        self._nothing = torch.zeros((), device=processes.device)
+        self._has_gradient = False
         self._spec, self._processes, self._live = spec, processes, live
         self._shared: DistributedDataParallel | None = None
         if processes.world > 1:
@@ -88,6 +92,7 @@ class Stepper:
                     _TaskOrNothing(task),
                     device_ids=[processes.device] if processes.device.type == "cuda" else None,
                     broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
                 )
 
     @property
@@ -102,15 +107,16 @@ class Stepper:
         parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
         return parts if self.average is None else {**parts, "average": self.average}
 
-    def forward_backward(self, batch: Batch) -> PartResult | None:
+    def forward_backward(self, batch: Batch, ceiling: Tensor | float = inf) -> PartResult | None:
         """Add the gradient of one part of a step; None for one without clips.
 
-        Raises:
-            DivergedError: If the loss is not finite.
+        Args:
+            batch: The part.
+            ceiling: Above it the loss has exploded, as the guard will say.
         """
         if self._nothing_to_do(batch):
             if self._shared is not None and batch.ends_step:
-                self.scaler.scale(self._shared(None)).backward()
+                self._backward(self._shared(None))
             return None
         clips = self.task.model.normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels)
@@ -118,44 +124,54 @@ class Stepper:
         with self._exchange(batch.ends_step):
             with self._precision():
                 output: TaskOutput = (self._shared or self.task)(clips, labels, targets)
-            if not isfinite(output.loss.item()):
-                raise DivergedError(f"The loss is {described(output)}")
             # Gradients are averaged over processes; shares add up to 1 over all of them.
-            loss = output.loss * (batch.share * self._processes.world)
-            self.scaler.scale(loss).backward()
-        return PartResult(output, labels)
+            share = batch.share * self._processes.world
+            self._backward(self.guard.checked(output.loss, ceiling) * share)
+        return PartResult(_detached(output), labels)
 
-    def step(self, lr: float) -> float:
-        """Update the weights and forget the gradients.
+    def step(self, lr: float) -> Tensor:
+        """Update the weights, unless something is wrong, and forget the gradients.
 
         A step for which no process could read a clip changes nothing: without this rule momentum
         and decay would move the weights.
 
         Returns:
-            L2 norm of the whole gradient before clipping; 0 without clips.
-
-        Raises:
-            DivergedError: If it is not finite; the weights stay what they were.
+            L2 norm of the whole gradient before clipping, 0-d on the device; 0 without clips.
         """
-        if all(weight.grad is None for weight in self.task.parameters()):
-            return 0.0  # a process alone; several have exchanged zeros
-        self.scaler.unscale_(self.optimizer)
-        clip_norm = self._spec.optimizer.clip_norm or inf
-        norm = clip_grad_norm_(self.task.parameters(), clip_norm).item()
-        # Too large for float16 is no harm: the scaler leaves the step out and scales less.
-        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
-        if not isfinite(norm) and not overflow:
-            raise DivergedError(f"The gradient has norm {norm:.4g}")
-        # Processes see by the gradient they share whether any had clips, and need not ask. With
-        # clips it is exactly 0 only where the loss has nothing left to teach.
-        if norm:
-            set_learning_rate(self.optimizer, lr)
-            self.scaler.step(self.optimizer)
-            if self.average is not None:
-                self.average.update(self.task.model)
-        self.scaler.update()
+        if not self._has_gradient:
+            return self._nothing  # a process alone; several have exchanged zeros
+        self._has_gradient = False
+        scale = None
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+            scale = self._scale()
+        norm = clip_grad_norm_(self._weights, self._spec.optimizer.clip_norm or inf)
+        self._update(lr, self.guard.leaves_out(norm, scale))
+        if scale is not None:
+            self.scaler.update()
+            # Too large for float16 is no harm, it asks for a smaller scale; but not of a run that
+            # has gone wrong.
+            self.scaler.update(torch.where(self.guard.failed, scale, self._scale()))
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+        self._has_gradient = True
+
+    def _update(self, lr: float, skip: Tensor) -> None:
+        set_learning_rate(self.optimizer, lr)
+        if skip.device.type == "mps" and skip.item():
+            return  # Apple's version of the fused steps does not look at the flag
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(skip)
+
+    def _scale(self) -> Tensor:
+        """Of the loss, as the device knows it."""
+        scale: Tensor = self.scaler.scale(torch.ones_like(self._nothing))
+        return scale
 
     def _exchange(self, ends_step: bool) -> AbstractContextManager[None]:
         """Processes exchange gradients with the last part of a step, not with those before it."""
@@ -232,6 +248,11 @@ def described(output: TaskOutput) -> str:
     """Value and unweighted parts of a loss, for a person."""
     parts = ", ".join(f"{name} {part.item():.4g}" for name, part in output.parts.items())
     return f"{output.loss.item():.4g} ({parts})"
+
+
+def _detached(output: TaskOutput) -> TaskOutput:
+    parts = {name: part.detach() for name, part in output.parts.items()}
+    return TaskOutput(output.loss.detach(), parts, output.logits_BK.detach())
 
 
 def _use_channels_last(module: nn.Module) -> None:

@@ -5,9 +5,9 @@
 The same batches pass through the same small student (timm's test_resnet, forward and backward,
 nothing else: behind a larger one all the more would hide), and what brings them takes turns:
 
-- store: rows of int8 features of a ResNet-152 and frames, through rings of 1 slot (nothing is read
-  ahead), 2 and 3 (what training has). `warm`: the files are in memory; `cold`: the system was asked
-  to forget them before every turn.
+- store: rows of int8 features of a ResNet-152 and frames, through rings of 2 slots (the batch in
+  use and the one before it: nothing is read ahead), 3 and 4 (what training has). `warm`: the files
+  are in memory; `cold`: the system was asked to forget them before every turn.
 - video: frames decoded from 10 s of H.264, in the training process (`0`) and by 1 and 2 workers.
 
 Every figure is a ratio of seconds: the epoch over one whose batches lie in memory. 1 means that the
@@ -31,14 +31,14 @@ from reskd.common.experiment.load import load_experiment
 from reskd.common.models.registry import build_model
 from reskd.student_train.data.decoded_frames import DecodedFrames, LoadedBatch
 from reskd.student_train.data.order import cut_batches
-from reskd.student_train.data.read_ahead import SLOTS, SlotRing
+from reskd.student_train.data.read_ahead import KEPT, SLOTS, SlotRing
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.benchmarks.decode_once import FPS, SECONDS
 from tests.benchmarks.epoch_overhead import BATCH, CPU, fill_with_noise, make_experiment
 from tests.benchmarks.timing import interleaved, load, ratio
 
 ARRAYS = ("frames", "features", "feature_scale", "feature_residual")
-RINGS = tuple(range(1, SLOTS + 1))
+RINGS = tuple(range(KEPT + 1, SLOTS + 1))
 WORKERS = (0, 1, 2)
 IN_MEMORY = "memory"
 STUDENT = "test_resnet"

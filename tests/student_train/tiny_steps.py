@@ -1,22 +1,31 @@
 """A task, batches and what a step may change, for tests that take single steps."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Final
 
 import torch
 
+from reskd.common.distill.arrays import Grid
 from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec
 from reskd.common.models.registry import build_model
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.train.stepper import Stepper
 from reskd.student_train.train.task import Task
 
+LABELS_ALONE: Final = LossSpec(feature_mse=0.0)
 
-def tiny_task(backbone: str = "test_resnet", recognizer: str = "tsn") -> Task:
+
+def tiny_task(
+    backbone: str = "test_resnet",
+    recognizer: str = "tsn",
+    losses: LossSpec = LABELS_ALONE,
+    teacher_grid: Grid | None = None,
+) -> Task:
     """A network of three classes that learns from labels; always of the same weights."""
     torch.manual_seed(0)
     spec = ModelSpec(recognizer=recognizer, backbone=backbone, dropout=0.0)  # type: ignore[arg-type]
-    return Task(build_model(spec, num_classes=3), LossSpec(feature_mse=0.0), labels=LabelSpec())
+    model = build_model(spec, num_classes=3)
+    return Task(model, losses, labels=LabelSpec(), teacher_grid=teacher_grid)
 
 
 def drawn_batch(seed: int, *, rank: int = 0, world: int = 1) -> Batch:

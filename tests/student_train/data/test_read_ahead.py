@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reskd.common.errors import CacheError
 from reskd.student_train.data.decoded_frames import LoadedBatch
-from reskd.student_train.data.read_ahead import SlotRing
+from reskd.student_train.data.read_ahead import KEPT, SlotRing
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.tiny_experiment import CPU, TinyCache
 
@@ -46,7 +46,7 @@ def reader(tiny_cache: TinyCache) -> WatchedReader:
     return WatchedReader(tiny_cache.cache)
 
 
-def _ring(reader: CacheReader, *, slots: int = 3, names: Sequence[str] = NAMES) -> SlotRing:
+def _ring(reader: CacheReader, *, slots: int = 4, names: Sequence[str] = NAMES) -> SlotRing:
     return SlotRing(reader, names, max_rows=3, slots=slots, device=CPU)
 
 
@@ -77,7 +77,7 @@ def _await_gathered(reader: WatchedReader, batches: int) -> None:
     assert reader.gathered == batches
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3, 12])
+@pytest.mark.parametrize("slots", [2, 3, 4, 12])
 def test_rows_of_every_batch_equal_a_plain_gather(reader: WatchedReader, slots: int) -> None:
     seen = []
     for item, rows in _ring(reader, slots=slots).read(VIEW, _items()):
@@ -87,7 +87,7 @@ def test_rows_of_every_batch_equal_a_plain_gather(reader: WatchedReader, slots: 
     assert _threads() == []
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4])
+@pytest.mark.parametrize("slots", [2, 3, 4])
 def test_ring_of_n_slots_uses_n_places_in_memory_again_and_again(
     reader: WatchedReader, slots: int
 ) -> None:
@@ -106,13 +106,16 @@ def test_ring_of_n_slots_uses_n_places_in_memory_again_and_again(
         assert of_one_array == (of_one_array[:slots] * len(BATCHES))[: len(BATCHES)]
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3])
-def test_slow_consumer_keeps_its_batch_while_others_are_read_ahead(
+@pytest.mark.parametrize("slots", [2, 3, 4])
+def test_slow_consumer_keeps_its_batch_and_the_one_before_while_others_are_read_ahead(
     reader: WatchedReader, slots: int
 ) -> None:
-    for number, (item, rows) in enumerate(_ring(reader, slots=slots).read(VIEW, _items())):
-        _await_gathered(reader, min(number + slots, len(BATCHES)))
-        _assert_plain(rows, reader, item.videos)
+    kept: list[tuple[LoadedBatch, dict[str, Tensor]]] = []
+    for number, batch in enumerate(_ring(reader, slots=slots).read(VIEW, _items())):
+        _await_gathered(reader, min(max(number - KEPT, 0) + slots, len(BATCHES)))
+        kept = [*kept[-KEPT:], batch]
+        for item, rows in kept:
+            _assert_plain(rows, reader, item.videos)
 
 
 def test_last_short_batch_is_the_front_of_its_slot(reader: WatchedReader) -> None:
@@ -195,9 +198,9 @@ def test_two_loops_over_one_ring_are_refused(reader: WatchedReader) -> None:
     assert len(list(ring.read(VIEW, _items()))) == len(BATCHES)
 
 
-def test_ring_without_slots_is_refused(reader: WatchedReader) -> None:
-    with pytest.raises(ValueError, match="at least 1 slot, got 0"):
-        _ring(reader, slots=0)
+def test_ring_without_a_slot_to_keep_is_refused(reader: WatchedReader) -> None:
+    with pytest.raises(ValueError, match="at least 2 slots, got 1"):
+        _ring(reader, slots=1)
 
 
 class FakeEvents:
@@ -239,11 +242,11 @@ def test_slot_on_a_gpu_is_pinned_and_filled_again_only_after_its_copies(
     assert len(pinned) == 2 * len(NAMES)
     for number, _ in enumerate(ring.read(VIEW, _items())):
         # Batches 0 and 1 find empty slots; every later one has waited for the batch two before.
-        _await_gathered(reader, min(number + 2, len(BATCHES)))
+        _await_gathered(reader, max(number + 1, 2))
         awaited = [event for what, event, _ in events.log if what == "awaited"]
         recorded = [event for what, event, _ in events.log if what == "recorded"]
         assert len(recorded) == number
-        assert awaited == recorded[: len(BATCHES) - 2]
+        assert awaited == recorded[: max(number - 1, 0)]
     waits = [(event, gathered) for what, event, gathered in events.log if what == "awaited"]
     assert [gathered for _, gathered in waits] == list(range(2, len(BATCHES)))
 

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,95 +17,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reskd.common.cli.main import main
-from reskd.common.dataset.index import read_index
 from reskd.common.errors import DataError, PreemptedError, StoppedShortError
-from reskd.common.experiment import TrainingSpec
-from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
 from reskd.common.models.registry import build_model
-from reskd.common.signals import stop_request
 from reskd.common.storage.atomic_write import atomic_write
-from reskd.student_train.data.batches import Batch, Batches, StoredFrames
-from reskd.student_train.data.labels import Labels
+from reskd.student_train.data.batches import Batch
 from reskd.student_train.run import folder as run_folder
 from reskd.student_train.run.folder import STATE_FILE, RunFolder, RunPosition, Stateful
 from reskd.student_train.run.log import EVENTS_FILE, read_events
 from reskd.student_train.train import loop
-from reskd.student_train.train.loop import Training, train
-from reskd.student_train.train.stepper import Stepper
-from reskd.student_train.train.task import Task
-from reskd.teacher_cache.read.reader import CacheReader
 from tests.processes import started
+from tests.student_train.tiny_trainer import Trainer
 from tests.tiny_experiment import ALONE, TinyCache
 
 EPOCHS = 3
 STEPS = 2
 """Per epoch."""
-
-
-class InterruptedBatches(Batches):
-    """Batches that do something in the middle of one epoch, once."""
-
-    epoch_of_event: int | None = None
-    event: Callable[[Batch], None]
-
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
-        with closing(super().epoch(epoch, first_step=first_step)) as batches:
-            for number, batch in enumerate(batches):
-                if number == 1 and epoch == self.epoch_of_event:
-                    self.epoch_of_event = None
-                    self.event(batch)
-                yield batch
-
-
-class Trainer:
-    """The parts of a training run, made anew for every start as a command would."""
-
-    def __init__(self, cache: TinyCache) -> None:
-        self.experiment = load_experiment(str(cache.experiment))
-        self.index = read_index(self.experiment.data.index)
-        self.reader = CacheReader(cache.cache)
-        self.spec: TrainingSpec = self.experiment.required_student().training
-
-    def batches(self, targets: tuple[str, ...] = ("features", "feature_residual")) -> Batches:
-        return InterruptedBatches(
-            StoredFrames(self.reader),
-            Labels(self.index.split("train"), num_classes=3, kind="one_of", seed=0),
-            targets=targets,
-            reader=self.reader,
-            num_views=self.experiment.views.count,
-            batch_size=self.spec.batch_size,
-            accumulation=self.spec.accumulation,
-            seed=self.spec.seed,
-            processes=ALONE,
-        )
-
-    def start(self, run: Path, batches: Batches | None = None, *, recipe: str = "this") -> Task:
-        torch.manual_seed(0)
-        model = build_model(self.experiment.required_student().model, num_classes=3)
-        task = Task(
-            model,
-            self.experiment.required_student().losses,
-            labels=self.spec.labels,
-            teacher_channels=96,
-            teacher_grid=(3, 3),
-        )
-        with stop_request() as stop:
-            training = Training(
-                batches=batches or self.batches(),
-                spec=self.spec,
-                run=RunFolder(run, {"role": "student", "name": recipe}, keep=self.spec.keep),
-                processes=ALONE,
-                stop=stop,
-            )
-            train(Stepper(task, self.spec, ALONE, None), training)
-        return task
-
-    def interrupted(self, epoch: int, event: Callable[[Batch], None]) -> Batches:
-        batches = self.batches()
-        assert isinstance(batches, InterruptedBatches)
-        batches.epoch_of_event, batches.event = epoch, event
-        return batches
 
 
 @pytest.fixture

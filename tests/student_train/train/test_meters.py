@@ -8,9 +8,10 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import pytest
+import torch
 
 from reskd.student_train.distributed import ProcessGroup
-from reskd.student_train.train.meters import Figures
+from reskd.student_train.train.meters import Counts, Figures
 from tests.tiny_experiment import CPU
 
 Found = TypeVar("Found")
@@ -55,10 +56,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return shown
 
 
+def _counts(clips: int, loss: float) -> Counts:
+    return Counts(clips, ("loss",), torch.tensor([loss], dtype=torch.float64))
+
+
 def _count(figures: Sequence[Figures], clock: list[float]) -> None:
     """Ten clips in each process in four seconds, one of them without data."""
     for own in figures:
-        own.add({"parts": 1.0, "clips": 10.0, "loss": 20.0})
+        own.add(_counts(10, 2.0))
         own.waited(1.0)
     clock[0] += 4.0
 
@@ -104,6 +109,6 @@ def test_loss_explodes_far_beyond_the_mean_and_beyond_any_clip(
 ) -> None:
     figures = Figures({})
     for _ in range(20):
-        assert not figures.explodes(loss)
-        figures.add({"parts": 1.0, "clips": 4.0, "loss": 4.0 * mean})
-    assert figures.explodes(loss) is explodes
+        assert loss < figures.ceiling()
+        figures.add(_counts(4, mean))
+    assert bool(loss > figures.ceiling()) is explodes

@@ -73,7 +73,7 @@ def test_run_with_an_average_saves_it_and_goes_on_with_it(
     steps = []
     step = Stepper.step
 
-    def stop_in_epoch_2(self: Stepper, lr: float) -> float:
+    def stop_in_epoch_2(self: Stepper, lr: float) -> torch.Tensor:
         steps.append(lr)
         if len(steps) == 6:
             raise PreemptedError("asked to stop")
