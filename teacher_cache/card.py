@@ -41,12 +41,21 @@ def _identity(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "teacher", f"{network}, weights {_short(teacher.get('weights_sha256'))}"
     mode = teacher.get("mode", "?")
     groups = f" in groups of {teacher.get('group_clips')} clips" if mode == "batch" else ""
-    yield "", f"mode {mode}{groups}, {teacher.get('precision', '?')}"
+    yield "", f"mode {mode}{groups}, {teacher.get('precision', 'float32')}{_apart(facts)}"
     yield "clip", _pairs(identity.get("clip", {}))
     yield "view", _pairs(identity.get("views", {}))
     yield "decoder", _pairs(identity.get("decoder", {}))
     yield "preprocessing", f"version {identity.get('preprocessing', '?')}"
     yield "fingerprint", _short(facts["fingerprint"])
+
+
+def _apart(facts: Mapping[str, Any]) -> str:
+    """How far the teacher is from float32, where that was measured."""
+    check = facts["precision_check"]
+    if check is None:
+        return ""
+    largest = max(check["differences"].values(), default=0.0)
+    return f", up to {largest:.1e} from float32 on {check['clips']} clips ({check['device']})"
 
 
 def _contents(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

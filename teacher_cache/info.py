@@ -20,6 +20,9 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     labels                       index (its path), problem (why it is of no use, else null)
     teacher                      see `teacher_quality`; null without stored class scores, or before
                                  the first unit
+    precision_check              precision, device, clips, differences (largest of a clip, by
+                                 array): how far the teacher was from float32 before the cache was
+                                 filled; null for float32 and without a run log
     cost                         hours, bytes_per_second, logged_runs; null without a run log
 """
 
@@ -98,6 +101,7 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
         "failed_videos": _failed_videos(failures(commits), index, manifest.split),
         "labels": labels,
         "teacher": teacher_quality(reader, _labels_of(index, manifest.split)),
+        "precision_check": _precision_check(folder),
         "cost": _cost(folder),
     }
 
@@ -220,6 +224,12 @@ def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:
         target = next((target for target in targets if name.startswith(target)), name)
         total["features" if target == "feature" else target] += size
     return dict(total)
+
+
+def _precision_check(folder: Path) -> dict[str, Any] | None:
+    """What `check_precision` found before the cache was filled, if it is logged."""
+    logged = (run.get("precision_check") for run in reversed(read_runs(folder.absolute())))
+    return next((check for check in logged if isinstance(check, dict)), None)
 
 
 def _cost(folder: Path) -> dict[str, Any] | None:

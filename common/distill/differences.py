@@ -14,16 +14,28 @@ from numpy.typing import NDArray
 
 from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.distill.grid_projection import project
-from reskd.common.distill.teacher import TeacherOutput
+from reskd.common.distill.teacher import Teacher, TeacherOutput
 
 Numbers = NDArray[np.float64]
+OutputPair = tuple[TeacherOutput, TeacherOutput]
+"""Two outputs for one clip, B = 1; the first is the one the other is compared with."""
+
+LARGEST_DIFFERENCE: Final = 8e-3
+"""What storing feature maps as int8 may add (encoding.py). A teacher whose precision adds more is
+not cached."""
 
 _LARGEST_STEP: Final = np.iinfo(np.int8).max
 
 
-def live_differences(
-    plan: TargetPlan, pairs: Iterable[tuple[TeacherOutput, TeacherOutput]]
-) -> dict[str, float]:
+def output_pairs(one: Teacher, other: Teacher, clips_BT3HW: torch.Tensor) -> list[OutputPair]:
+    """What two teachers say of each clip, which they see together."""
+    outputs = one.predict(clips_BT3HW), other.predict(clips_BT3HW)
+    return [
+        (outputs[0].single(place), outputs[1].single(place)) for place in range(len(clips_BT3HW))
+    ]
+
+
+def live_differences(plan: TargetPlan, pairs: Iterable[OutputPair]) -> dict[str, float]:
     """How far two live outputs for one clip are apart: the largest over some clips, by array."""
     largest: dict[str, float] = {}
     for one, other in pairs:

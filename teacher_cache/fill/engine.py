@@ -16,6 +16,7 @@ from reskd.common.errors import CacheError, StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.signals import preemptible
+from reskd.teacher_cache.fill.check_precision import check_precision
 from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
 from reskd.teacher_cache.fill.compute import (
     VideoOutput,
@@ -24,7 +25,7 @@ from reskd.teacher_cache.fill.compute import (
     failed_output,
     group_order,
 )
-from reskd.teacher_cache.fill.cut import CutTask
+from reskd.teacher_cache.fill.cut import ClipSource, CutTask
 from reskd.teacher_cache.fill.job import Job, RunOptions, teacher_for
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
@@ -58,8 +59,10 @@ def run_cache_teacher(
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
     check_teacher(experiment, checkpoint, index)
     identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
+    checked = None  # before anything is made: the same folder must be free for a fixed teacher
     if not folder.exists() or not any(folder.iterdir()):
-        # Before anything is made: the same folder must be free for a fixed teacher.
+        source = ClipSource(experiment=experiment, index=index, threads=options.threads)
+        checked = check_precision(source, plan.split, plan.targets, model, options.device)
         plain = Teacher(
             model,
             options.device,
@@ -68,6 +71,8 @@ def run_cache_teacher(
         )
         check_accuracy(experiment, index, plain, split=plan.split, threads=options.threads)
     manifest = open_or_create(folder, identity, plan)
+    if checked is not None:
+        append_run(folder, experiment, {"precision_check": checked.as_dict()})
     teacher = teacher_for(experiment, model, manifest, options.device)
     entries = index.split(plan.split)
     job = Job(experiment=experiment, index=index, entries=entries, folder=folder, options=options)

@@ -9,7 +9,7 @@ from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.distill.targets import ARRAYS_OF_TARGET, FROM_VIDEO_ALONE, plan_targets
 from reskd.common.distill.teacher import BATCH_GROUP
 from reskd.common.errors import DataError
-from reskd.common.experiment import Experiment
+from reskd.common.experiment import Experiment, Precision
 from reskd.teacher_cache.format.layout import UNITS_IN_MEMORY, Layout, choose_unit_videos
 from reskd.teacher_cache.format.manifest import Generation, Manifest, first_generation
 from reskd.teacher_cache.format.shard import Codec
@@ -58,6 +58,8 @@ class CachePlan:
     """Compression of every row."""
     split: str
     """Split of the index that is cached."""
+    precision: Precision
+    """Numbers the teacher computes in."""
     todo: tuple[Todo, ...]
     """What is to be written: all of it, or what an unfinished cache lacks."""
     exists: bool = False
@@ -136,6 +138,7 @@ class CachePlan:
             "bytes_by_target": self.bytes_by_target,
             "codec": self.codec,
             "split": self.split,
+            "precision": self.precision,
             "goes_on": self.exists,
             "arrays": [asdict(array) for array in self.targets.arrays],
         }
@@ -176,6 +179,7 @@ def plan_cache(
         layout=layout,
         codec=experiment.targets.codec,
         split=split,
+        precision=experiment.teacher.precision,
         todo=(_everything(targets, layout),),
     )
     if plan.memory_bytes > memory_bytes:
@@ -218,8 +222,8 @@ def plan_table(plan: CachePlan) -> str:
     lines = [
         "{videos} videos x {views} views of split {split}, {units} units of {videos_per_unit} "
         "videos".format_map(facts),
-        "to do: {units_to_do} units, {teacher_clips} teacher clips, {objects} objects, {files} "
-        "files in all".format_map(facts),
+        "to do: {units_to_do} units, {teacher_clips} teacher clips in {precision}, {objects} "
+        "objects, {files} files in all".format_map(facts),
         f"{shown_bytes(plan.memory_bytes)} in memory: a unit is filled while one is written",
         "",
         f"{'target':<11}{'array':<18}{'row':<28}{'bytes per view':>15}{'in all':>12}",

@@ -116,6 +116,20 @@ def test_card_says_whose_outputs_these_are_and_how_many_bytes(tiny_cache: TinyCa
         assert part in text
 
 
+def test_precision_and_what_it_cost_stand_on_the_card(tiny_cache: TinyCache) -> None:
+    facts = cache_info(tiny_cache.cache)
+    assert facts["precision_check"] is None
+    assert "mode eval, float32\n" in info_text(facts)
+    check = {"precision": "float16", "device": "cuda:0", "clips": 64}
+    check |= {"differences": {"logits": 5e-4, "features": 9.1e-4}}
+    experiment = load_experiment(str(tiny_cache.experiment))
+    append_run(tiny_cache.cache, experiment, {"precision_check": check})
+    append_run(tiny_cache.cache, experiment, {"seconds": 1.0, "bytes": 9})
+    facts = cache_info(tiny_cache.cache)
+    assert facts["precision_check"] == check
+    assert "float32, up to 9.1e-04 from float32 on 64 clips (cuda:0)\n" in info_text(facts)
+
+
 def test_cost_comes_from_the_log_and_is_null_without_one(tiny_cache: TinyCache) -> None:
     assert cache_info(tiny_cache.cache)["cost"] is None
     experiment = load_experiment(str(tiny_cache.experiment))
