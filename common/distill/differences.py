@@ -21,8 +21,11 @@ OutputPair = tuple[TeacherOutput, TeacherOutput]
 """Two outputs for one clip, B = 1; the first is the one the other is compared with."""
 
 LARGEST_DIFFERENCE: Final = 8e-3
-"""What storing feature maps as int8 may add (encoding.py). A teacher whose precision adds more is
-not cached."""
+"""What storing feature maps as int8 may add (encoding.py). A teacher whose precision adds more to
+an array of JUDGED is not cached."""
+JUDGED: Final = frozenset({"logits", "features", "logit_map", "logit_map_values"})
+"""Arrays that are the teacher's own numbers; the others follow from these, and may be small
+differences of large ones."""
 
 _LARGEST_STEP: Final = np.iinfo(np.int8).max
 

@@ -1,9 +1,8 @@
 """Before a cache is filled: how far is the teacher, in its precision, from itself in float32?
 
-The measure is that of common/distill/differences.py: for every array that comes straight from the
-teacher (features on their grid, class scores, their maps) the relative L2 difference of a clip,
-||narrow - float32|| / ||float32||, before any encoding; of some clips the largest counts. The
-arrays beside the feature maps follow from these and are not judged.
+The measure is that of common/distill/differences.py: for every array that is the teacher's own
+numbers (features on their grid, class scores, their maps) the relative L2 difference of a clip,
+||narrow - float32|| / ||float32||, before any encoding; of some clips the largest counts.
 """
 
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch import Tensor
 from reskd.common.console import say
 from reskd.common.distill.arrays import TargetPlan
 from reskd.common.distill.differences import (
+    JUDGED,
     LARGEST_DIFFERENCE,
     live_differences,
     output_pairs,
@@ -108,7 +108,7 @@ def _measured(
             _require_finite(one, exact.precision)
             _require_finite(other, narrow.precision)
         for name, difference in live_differences(plan, pairs).items():
-            if not name.startswith("feature_"):
+            if name in JUDGED:
                 differences[name] = max(difference, differences.get(name, 0.0))
         clips += len(batch)
     return PrecisionCheck(

@@ -8,7 +8,7 @@ import torch
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import CacheError
-from reskd.common.experiment import Experiment
+from reskd.common.experiment import Experiment, Precision
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.teacher_cache.fill.cut import ClipSource
@@ -85,14 +85,19 @@ def job_on_cache(
 
 
 def teacher_for(
-    experiment: Experiment, model: Recognizer, manifest: Manifest, device: torch.device
+    experiment: Experiment,
+    model: Recognizer,
+    manifest: Manifest,
+    device: torch.device,
+    *,
+    precision: Precision | None = None,
 ) -> Teacher:
-    """The teacher with all outputs that a cache holds."""
+    """The teacher with all outputs that a cache holds; in its precision, or in another one."""
     logit_map = any(array.name.startswith("logit_map") for array in manifest.arrays)
     return Teacher(
         model,
         device,
         mode=experiment.teacher.mode,
-        precision=experiment.teacher.precision,
+        precision=precision or experiment.teacher.precision,
         logit_map=logit_map,
     )

@@ -6,7 +6,9 @@ from functools import lru_cache
 from itertools import islice
 
 import torch
+from torch import Tensor
 
+from reskd.common.distill.differences import OutputPair
 from reskd.common.distill.teacher import Teacher, TeacherOutput
 from reskd.teacher_cache.fill.compute import CLIPS_PER_FORWARD, teacher_outputs
 from reskd.teacher_cache.fill.cut import CutTask, CutVideo, cut_videos
@@ -96,34 +98,38 @@ class Replay:
             for place, view in enumerate(views)
         }
 
-    def twice(
-        self, teacher: Teacher, groups: Sequence[ClipGroup]
-    ) -> list[tuple[TeacherOutput, TeacherOutput]]:
-        """Two outputs each for a few clips, computed in two ways that should give the same.
+    def few_clips(self, groups: Sequence[ClipGroup]) -> Tensor:
+        """Some clips to measure with, (B, T, 3, H, W); B is 0 where none can be had.
 
-        In mode eval each clip alone and in a batch of CLIPS_PER_FORWARD; in mode batch one group in
-        its order and in the opposite one. None where no clip can be had.
+        In mode eval up to CLIPS_PER_FORWARD of different videos, in mode batch one group.
         """
         few = self.cut(groups[:CLIPS_PER_FORWARD])
         if self.job.grouped:
             for group, cuts in few:
                 view = group.views[0]
                 if all(view in cut.params for cut in cuts.values()):
-                    clips = torch.stack([cut.clip(view) for cut in cuts.values()])
-                    one, other = teacher.predict(clips), teacher.predict(clips.flip(0))
-                    last = len(clips) - 1
-                    return [
-                        (one.single(place), other.single(last - place))
-                        for place in range(len(clips))
-                    ]
-            return []
+                    return torch.stack([cut.clip(view) for cut in cuts.values()])
+            return torch.empty(0)
         singles = [cut.clips_VT3HW[:1] for _, cuts in few for cut in cuts.values() if cut.params]
-        if not singles:
+        return torch.cat(singles) if singles else torch.empty(0)
+
+    def twice(self, teacher: Teacher, clips_BT3HW: Tensor) -> list[OutputPair]:
+        """Two outputs for each of `few_clips`, computed in two ways that should give the same.
+
+        In mode eval each clip alone and in a batch of CLIPS_PER_FORWARD; in mode batch the group in
+        its order and in the opposite one.
+        """
+        count = len(clips_BT3HW)
+        if not count:
             return []
-        full = [singles[place % len(singles)] for place in range(CLIPS_PER_FORWARD)]
-        together = teacher.predict(torch.cat(full))
+        if self.job.grouped:
+            one, other = teacher.predict(clips_BT3HW), teacher.predict(clips_BT3HW.flip(0))
+            return [(one.single(place), other.single(count - 1 - place)) for place in range(count)]
+        full = [place % count for place in range(CLIPS_PER_FORWARD)]
+        together = teacher.predict(clips_BT3HW[full])
         return [
-            (teacher.predict(clip), together.single(place)) for place, clip in enumerate(singles)
+            (teacher.predict(clip), together.single(place))
+            for place, clip in enumerate(clips_BT3HW.split(1))
         ]
 
     def _task(self, video: int, views: Sequence[int]) -> CutTask:

@@ -38,10 +38,12 @@ class ArrayLimit:
 
     live_difference: float | None
     """Of two live runs that should say the same."""
+    precision_difference: float | None
+    """Of the teacher in its precision from itself in float32; 0 where it computes in float32."""
     encode_error: float | None
     """What the number type on disk may add, at most."""
     limit: float | None
-    """Allowed: twice the larger of the two."""
+    """Allowed: twice the largest of the three."""
     largest_difference: float | None
     """Found."""
 
@@ -122,9 +124,18 @@ def _sample_lines(sample: Sample) -> list[str]:
     head = f"{sample.rows} of {sample.rows_in_all} rows compared with the live teacher"
     lines = [f"{head} (--rows {sample.drawn} --seed {sample.seed} draws them again)"]
     if sample.limits:
-        lines.append(f"  {'array':<18}{'largest':>10}{'limit':>10}{'live':>10}{'encoding':>10}")
+        lines.append(
+            f"  {'array':<18}{'largest':>10}{'limit':>10}{'live':>10}{'precision':>10}"
+            f"{'encoding':>10}"
+        )
     for name, of in sample.limits.items():
-        numbers = (of.largest_difference, of.limit, of.live_difference, of.encode_error)
+        numbers = (
+            of.largest_difference,
+            of.limit,
+            of.live_difference,
+            of.precision_difference,
+            of.encode_error,
+        )
         shown = (f"{'inf' if number is None else f'{number:.1e}':>10}" for number in numbers)
         lines.append(f"  {name:<18}{''.join(shown)}")
     if sample.defect_rate_below == 0:

@@ -24,7 +24,7 @@ from reskd.common.distill.targets import FROM_VIDEO_ALONE
 from reskd.common.distill.teacher import TeacherOutput
 
 FACTOR: Final = 2.0
-"""Limit over the larger of live difference and encode error: a stored row may differ by both."""
+"""Limit over the largest of what makes a stored row differ, for it may differ by all of it."""
 
 
 def differences(

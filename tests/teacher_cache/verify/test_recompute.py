@@ -5,11 +5,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
@@ -19,7 +17,6 @@ from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.extend import extend_cache
 from reskd.teacher_cache.fill.job import RunOptions
-from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
 from reskd.teacher_cache.format.commits import read_commit, write_commit
 from reskd.teacher_cache.format.layout import object_key
 from reskd.teacher_cache.format.plan import plan_cache
@@ -32,10 +29,9 @@ from reskd.teacher_cache.verify.recompute import (
     verify_semantic,
 )
 from reskd.teacher_cache.verify.report import Finding, Report
-from reskd.teacher_cache.verify.verify import verify_cache
+from tests.teacher_cache.handling import Rows, reseal, rows_of
 from tests.tiny_experiment import CPU, TinyCache, make_tiny_experiment, save_random_teacher
 
-Rows = dict[str, NDArray[Any]]
 OPTIONS = RunOptions(max_bad=0.0, threads=1, device=CPU, force=False)
 EVERY_ROW = Draw(rows=10**6, seed=0)
 VIEW, VIDEO, OTHER_VIDEO = 1, 4, 5
@@ -91,34 +87,6 @@ def check(tiny: TinyCache, draw: Draw = EVERY_ROW) -> Report:
     return verify_semantic(experiment, tiny.cache, draw, device=CPU, threads=1)
 
 
-def reseal(
-    folder: Path, video: int, change: Callable[[Rows, CacheReader], None], *, run: int = 1
-) -> None:
-    """Write the unit of a video again with other rows of that video, every hash as it should be."""
-    reader = CacheReader(folder)
-    manifest, generation = reader.manifest, reader.manifest.generations[run - 1]
-    unit, _ = manifest.layout.locate(video)
-    commit = read_commit(folder, run, unit)
-    assert commit is not None
-    buffers = UnitBuffers(manifest, generation, unit)
-    for place, number in enumerate(manifest.layout.videos_of(unit)):
-        rows = {
-            name: _rows(reader, name, number)[slice(*generation.views)]
-            for name in generation.arrays
-        }
-        if number == video:
-            change(rows, reader)
-        buffers.put(place, rows)
-    write_unit(folder, manifest, buffers, commit.failed, commit.groups)
-    assert verify_cache(folder, "bytes").findings == ()
-
-
-def _rows(reader: CacheReader, name: str, video: int) -> NDArray[Any]:
-    """All views of one video."""
-    views = range(reader.manifest.layout.num_views)
-    return reader.gather(name, views, [video] * len(views), reader.empty(name, len(views)))
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_clean_cache_has_no_findings_and_a_full_check_leaves_no_defect(
     templates: dict[str, TinyCache], name: str
@@ -134,8 +102,9 @@ def test_clean_cache_has_no_findings_and_a_full_check_leaves_no_defect(
         array.name for array in arrays if array.name not in ("frames", "views")
     ]
     for array, of in sample.limits.items():
-        live, error, limit, largest = astuple(of)
+        live, precision, error, limit, largest = astuple(of)
         assert 0 <= live < 1e-4 < error, array
+        assert precision == 0
         assert limit == 2 * max(live, error)
         assert largest <= limit
 
@@ -168,7 +137,7 @@ def _logits(rows: Rows, _: CacheReader) -> None:
 
 
 def _features(rows: Rows, reader: CacheReader) -> None:
-    rows["features"][VIEW] = _rows(reader, "features", OTHER_VIDEO)[VIEW]
+    rows["features"][VIEW] = rows_of(reader, "features", OTHER_VIDEO)[VIEW]
 
 
 def _scale(rows: Rows, _: CacheReader) -> None:
