@@ -16,6 +16,7 @@ from tests.benchmarks import (
     decode_once,
     epoch_overhead,
     frame_access,
+    kept_clips,
     prefetch,
     recipes,
     store_read,
@@ -117,6 +118,12 @@ def test_prefetch_with_a_tiny_store_runs_through_every_source(tmp_path: Path) ->
         store = prefetch.from_store(tmp_path / "cache", student, epochs=1, rounds=1, cold=cold)
         assert list(store) == ["1", "2", "3"]
         _require_numbers(store)
+
+
+def test_kept_clips_of_short_videos_are_obtained_in_every_way(tmp_path: Path) -> None:
+    videos = kept_clips.make_videos(tmp_path, num_videos=2, num_frames=9)
+    _require_numbers(kept_clips.compare(videos, tmp_path, rounds=1))
+    assert (tmp_path / "index.jsonl.clips" / "train-112px").is_dir()
 
 
 def test_recipes_with_a_tiny_network_goes_through_every_command(tmp_path: Path) -> None:
