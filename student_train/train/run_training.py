@@ -192,10 +192,9 @@ def _lacking(recipe: Recipe, index: VideoIndex) -> str:
 
 
 def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
-    entries = data.index.split(recipe.experiment.data.train_split)
     training = recipe.training
     labels = Labels(
-        entries,
+        data.targets.entries(recipe, data.index),
         num_classes=len(data.index.classes),
         kind=training.labels.kind,
         seed=training.seed,
@@ -204,7 +203,7 @@ def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Bat
         data.source,
         labels,
         targets=[array.name for array in data.targets.stored_arrays(recipe.losses)],
-        reader=data.targets.reader,
+        cache=data.targets.cache,
         num_views=data.targets.num_views(recipe),
         batch_size=training.batch_size,
         accumulation=training.accumulation,

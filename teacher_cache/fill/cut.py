@@ -45,6 +45,8 @@ class CutTask:
     stored: NDArray[np.int32] | None = None
     """Their rows (views, T + 8) of array `views`: these are the truth, the seed only a label. None
     draws the views."""
+    drawn_as: str | None = None
+    """Id that the seed's draws go by; None: the entry's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +85,7 @@ def _cut_video(source: ClipSource, task: CutTask) -> CutVideo:
                 view: draw_view(
                     clip=experiment.clip,
                     views=experiment.views,
-                    video_id=task.entry.id,
+                    video_id=task.drawn_as or task.entry.id,
                     view=view,
                     num_frames=video.num_frames,
                     height=video.height,

@@ -109,7 +109,11 @@ def verify_semantic(
         return report  # what hinders the reader is among them
     damaged = {finding.unit for finding in report.findings}
     layout = reader.manifest.layout
-    videos = [video for video in reader.usable_videos if layout.locate(video)[0] not in damaged]
+    videos = [
+        video
+        for video in reader.usable_videos
+        if layout.locate(video)[0] not in damaged and video not in job.gone
+    ]
     rows = draw_rows(layout.num_views, videos, draw)
     needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
 

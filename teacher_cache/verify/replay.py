@@ -138,4 +138,4 @@ class Replay:
         if video not in self.reader.failed:
             empty = self.reader.empty("views", len(views))
             stored = self.reader.gather("views", views, [video] * len(views), empty)
-        return CutTask(video, self.job.entries[video], views, stored)
+        return CutTask(video, self.job.entries[video], views, stored, self.job.id_of(video))

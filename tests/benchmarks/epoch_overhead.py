@@ -40,9 +40,9 @@ from reskd.common.models.checkpoint import load_checkpoint
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train.runs import train_student
-from reskd.teacher_cache.fill.engine import open_or_create
+from reskd.teacher_cache.fill.opening import new_cache
 from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
-from reskd.teacher_cache.format.identity import cache_identity
+from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.format.plan import plan_cache
 from tests.benchmarks.decode_once import FPS, SECONDS, moving_texture
 from tests.benchmarks.timing import load
@@ -89,10 +89,9 @@ def fill_with_noise(experiment: Experiment, folder: Path) -> None:
     """Write the experiment's cache with rows that no teacher has made."""
     index = read_index(experiment.data.index)
     _, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    identity = cache_identity(experiment, index, split="train", teacher=checkpoint)
-    manifest = open_or_create(
-        folder, identity, plan_cache(experiment, index, memory_bytes=2 * 10**9)
-    )
+    plan = plan_cache(experiment, index, memory_bytes=2 * 10**9)
+    new_cache(experiment, index, folder, plan, checkpoint)
+    manifest = read_manifest(folder)
     rng = np.random.default_rng(0)
     for unit in range(manifest.layout.num_units):
         buffers = UnitBuffers(manifest, manifest.generations[0], unit)

@@ -105,7 +105,7 @@ def from_video(experiment: Experiment, student: Student, *, rounds: int) -> dict
         source = DecodedFrames(
             experiment,
             index,
-            experiment.data.train_split,
+            index.numbered(experiment.data.train_split),
             size=size,
             replay=None,
             num_views=None,
