@@ -122,7 +122,7 @@ def verify_semantic(
 
     precision = experiment.teacher.precision
     teacher = teacher_in(replay_precision(precision, device)) if needs_teacher else None
-    plan = reader.manifest.plan_of(first_generation(reader.manifest.arrays, layout.num_views))
+    plan = reader.manifest.plan_of(first_generation(reader.manifest.arrays, layout))
     measure = PrecisionMeasure(plan, precision if needs_teacher else "float32", teacher_in, device)
     check = _Check(Replay(job=job, reader=reader, teacher=teacher), plan, measure)
     say(f"{len(rows)} of {len(videos) * layout.num_views} rows drawn with seed {draw.seed}")
