@@ -94,7 +94,7 @@ def run_training(
         size=recipe.size,
     )
     start = RunStart.now(recipe, data.targets, processes, command=command)
-    task = _build_task(recipe, data)
+    task = build_task(recipe, data)
     facts = recipe_facts(recipe, data.index, data.source.videos, data.targets)
     folder = RunFolder(run, facts, keep=recipe.training.keep)
 
@@ -135,7 +135,7 @@ def run_training(
             validation.check_keeping()
         stepper = Stepper(task, recipe.training, processes, data.targets.live)
         training = Training(
-            batches=_batches(recipe, data, processes),
+            batches=batches_of(recipe, data, processes),
             spec=recipe.training,
             run=folder,
             processes=processes,
@@ -191,7 +191,8 @@ def _lacking(recipe: Recipe, index: VideoIndex) -> str:
     return f"The run is not measured: the videos of split {split!r} are not here. {problem}"
 
 
-def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
+def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
+    """All epochs of a run."""
     training = recipe.training
     labels = Labels(
         data.targets.entries(recipe, data.index),
@@ -212,7 +213,8 @@ def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Bat
     )
 
 
-def _build_task(recipe: Recipe, data: TrainingData) -> Task:
+def build_task(recipe: Recipe, data: TrainingData) -> Task:
+    """The network, with the weights it starts from, and its losses."""
     labels, num_classes = recipe.training.labels, len(data.index.classes)
     entries = data.index.split(recipe.experiment.data.train_split)
     weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)
