@@ -11,6 +11,9 @@ How far a stored number may be from the one that was encoded (u = 2^-11, half a 
 | feature_residual | see RESIDUAL_ERROR |
 | logit_map_ids, frames, views | none |
 
+`device_encoding` makes the numbers where the teacher runs and never waits for them; `to_rows` is
+what is left for the host once they have come. `encode` does both at once.
+
 `encode_error` sums this up over a row. A number too large for its type is a DataError, never an
 infinity in the store. The gradient of feature_mse is linear in the target, so encoding moves it by
 the same amount whatever the student says: 2e-4 of it for float16 and 8e-3 for int8 where both maps
@@ -18,15 +21,15 @@ have the same statistics, a larger share as the student comes near.
 """
 
 from collections.abc import Mapping
-from math import inf, sqrt
+from math import inf, isfinite, isnan, sqrt
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
-from reskd.common.distill.grid_projection import project
+from reskd.common.distill.arrays import Row, TargetPlan
+from reskd.common.distill.device_encoding import Check, encode_on_device
 from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.errors import DataError
 from reskd.common.video.preprocess import shrink
@@ -42,13 +45,12 @@ OVERFLOW_HINT: Final = (
 )
 """What to do where a teacher's outputs are infinite or no numbers at all."""
 
-_STEPS: Final = 127  # of int8 to either side; -128 is not used, so that the code is symmetric
 _HALF_STEP: Final = 2.0**-11  # of a normal float16, relative
 _HALF_SMALLEST: Final = 2.0**-25  # half the distance of subnormal float16 numbers, absolute
 
 
 def encode(plan: TargetPlan, output: TeacherOutput | None, clips_VT3HW: Tensor) -> dict[str, Row]:
-    """What the store keeps of the views of one video, apart from their parameters.
+    """What the store keeps of some views, apart from their parameters.
 
     Only planned arrays are computed, so a plan cut down to some arrays costs no more than these.
     The three arrays of a top-k map are planned together or not at all.
@@ -64,20 +66,39 @@ def encode(plan: TargetPlan, output: TeacherOutput | None, clips_VT3HW: Tensor) 
     Raises:
         DataError: If the teacher said something that the number type on disk cannot hold.
     """
-    planned = {array.name: array for array in plan.arrays}
-    rows: dict[str, Row] = {}
-    if planned.keys() - {"frames", "views"}:
-        assert output is not None, f"the plan needs the teacher's output for {list(planned)}"
-        if "logits" in planned:
-            rows["logits"] = _as_float16(output.logits_BK, "logits")
-        if planned.keys() & {"features", "feature_scale", "feature_residual"}:
-            rows |= _encode_features(plan, planned, output.features_BTChw)
-        if any(name.startswith("logit_map") for name in planned):
-            assert output.logit_map_BThwK is not None, "make the Teacher with logit_map=True"
-            rows |= _encode_logit_map(planned, output.logit_map_BThwK)
-    if "frames" in planned:
+    encoded = encode_on_device(plan, output)
+    arrays = {name: array.cpu() for name, array in encoded.arrays.items()}
+    rows = to_rows(arrays, encoded.reach.cpu(), encoded.checks)
+    names = [array.name for array in plan.arrays]
+    if "frames" in names:
         rows["frames"] = shrink(clips_VT3HW, plan.student_size).numpy()
-    return {name: rows[name] for name in planned if name != "views"}
+    return {name: rows[name] for name in names if name != "views"}
+
+
+def to_rows(
+    arrays: Mapping[str, Tensor], reach: Tensor, checks: tuple[Check, ...]
+) -> dict[str, Row]:
+    """The host's half: what `encode_on_device` made, now on the CPU, as the store takes it.
+
+    Args:
+        arrays: `EncodedBatch.arrays`; the rows share their memory where the type allows it.
+        reach: `EncodedBatch.reach`.
+        checks: `EncodedBatch.checks`.
+
+    Raises:
+        DataError: If the teacher said something that the number type on disk cannot hold.
+    """
+    for check, largest in zip(checks, reach.tolist(), strict=True):
+        if largest or isnan(largest):
+            hint = "" if isfinite(largest) else f" {OVERFLOW_HINT}"
+            raise DataError(
+                f"The teacher's {check.name} reach {largest:.3g}; {check.limit}. Is the checkpoint "
+                f"a trained one, and are its inputs normalised as it expects?{hint}"
+            )
+    rows: dict[str, Row] = {name: array.numpy() for name, array in arrays.items()}
+    if "logit_map_ids" in rows:
+        rows["logit_map_ids"] = rows["logit_map_ids"].astype(np.uint16)
+    return rows
 
 
 def decode_features(targets: Mapping[str, Tensor]) -> Tensor:
@@ -136,68 +157,3 @@ def encode_error(name: str, rows: Mapping[str, Row]) -> float:
         return 0.0
     # The exact norm is at least the stored one less the error.
     return error / (norm - error) if error < norm else inf
-
-
-def _encode_features(
-    plan: TargetPlan, planned: Mapping[str, ArraySpec], features_BTChw: Tensor
-) -> dict[str, Row]:
-    maps, residual_B = project(features_BTChw, plan.feature_grid)
-    rows: dict[str, Row] = {}
-    if "features" in planned and planned["features"].dtype == "float16":
-        rows["features"] = _as_float16(maps, "features")
-    elif planned.keys() & {"features", "feature_scale"}:
-        steps, scale_BC = _quantize(maps)
-        rows["features"] = steps.cpu().numpy()
-        rows["feature_scale"] = scale_BC.cpu().numpy()
-    rows["feature_residual"] = residual_B.cpu().numpy()
-    return rows
-
-
-def _quantize(maps_BTChw: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 steps (B, T, C, h, w) and their float16 size (B, C), one per clip and channel.
-
-    The size is the smallest float16 of which 127 reach the channel's largest number, so that none
-    is cut off. A channel of zeros has size 0.
-    """
-    largest_BC = maps_BTChw.abs().amax(dim=(1, 3, 4))
-    scale_BC = (largest_BC / _STEPS).to(torch.float16)
-    # 127 times a float16 is exact in float32. Counting up the bits gives the next float16.
-    above_BC = (scale_BC.view(torch.int16) + 1).view(torch.float16)
-    scale_BC = torch.where(scale_BC.float() * _STEPS < largest_BC, above_BC, scale_BC)
-    _require_finite(scale_BC, maps_BTChw, "features", "int8 with a float16 scale ends at 8.3e6")
-    # float64: a quotient rounded to float32 could fall on the wrong side of a half.
-    size = scale_BC.double().masked_fill(scale_BC == 0, 1)[:, None, :, None, None]
-    return (maps_BTChw.double() / size).round().to(torch.int8), scale_BC
-
-
-def _encode_logit_map(planned: Mapping[str, ArraySpec], map_BThwK: Tensor) -> dict[str, Row]:
-    if "logit_map" in planned:
-        return {"logit_map": _as_float16(map_BThwK, "logit map")}
-    _require_finite(map_BThwK, map_BThwK, "logit map", "scores are finite numbers")
-    missing = {"logit_map_ids", "logit_map_values", "logit_map_rest"} - planned.keys()
-    assert not missing, f"a top-k map is planned without {missing}"
-    k = planned["logit_map_values"].row_shape[-1]
-    values, ids = map_BThwK.topk(k, dim=-1)
-    temperature = planned["logit_map_rest"].attributes["temperature"]
-    others = map_BThwK.scatter(-1, ids, -inf) / temperature
-    return {
-        "logit_map_ids": ids.cpu().numpy().astype(np.uint16),
-        "logit_map_values": _as_float16(values, "logit map"),
-        "logit_map_rest": _as_float16(others.logsumexp(dim=-1), "logit map"),
-    }
-
-
-def _as_float16(values: Tensor, name: str) -> Row:
-    small = values.to(torch.float16)
-    _require_finite(small, values, name, "float16 ends at 65504")
-    array: Row = small.cpu().numpy()
-    return array
-
-
-def _require_finite(stored: Tensor, values: Tensor, name: str, limit: str) -> None:
-    if not torch.isfinite(stored).all():
-        hint = "" if torch.isfinite(values).all() else f" {OVERFLOW_HINT}"
-        raise DataError(
-            f"The teacher's {name} reach {values.abs().max().item():.3g}; {limit}. "
-            f"Is the checkpoint a trained one, and are its inputs normalised as it expects?{hint}"
-        )

@@ -55,6 +55,21 @@ def triangular_factor(source: Grid, target: Grid) -> Tensor:
     return factor
 
 
+@lru_cache
+def pseudo_inverse(source: Grid, target: Grid) -> Tensor:
+    """pinv(U), which takes a large map to the small one that comes nearest to it.
+
+    Args:
+        source: Height and width of the small map.
+        target: Height and width of the large map.
+
+    Returns:
+        (source cells, target cells), float64 on the CPU. Shared between callers: do not change it.
+    """
+    inverse: Tensor = torch.linalg.pinv(upsampling_matrix(source, target))
+    return inverse
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def upsampling_on(source: Grid, target: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
     """`upsampling_matrix` where it is needed, made there once: a GPU is waited for while it is."""
@@ -75,7 +90,8 @@ def _on(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    return make(source, target).to(device, dtype)
+    with torch.inference_mode(mode=False):  # what is kept may be needed where gradients flow
+        return make(source, target).to(device, dtype)
 
 
 def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]:
@@ -100,9 +116,10 @@ def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]
         )
     if student_grid == teacher_grid:
         return features_BTChw, features_BTChw.new_zeros(features_BTChw.shape[0])
-    up = upsampling_matrix(student_grid, teacher_grid)
-    flat = features_BTChw.flatten(-2)
-    inverse = torch.linalg.pinv(up).to(flat)
-    projected = flat @ inverse.T
-    residual = (flat - projected @ up.to(flat).T).square().flatten(1).mean(1)
+    # In one order in memory, on which the last bits would depend: networks give many.
+    flat = features_BTChw.contiguous().flatten(-2)
+    grids = student_grid, teacher_grid
+    projected = flat @ _on(pseudo_inverse, *grids, flat.device, flat.dtype).T
+    up = upsampling_on(*grids, flat.device, flat.dtype)
+    residual = (flat - projected @ up.T).square().flatten(1).mean(1)
     return projected.unflatten(-1, student_grid), residual

@@ -94,7 +94,7 @@ def run_training(
         size=recipe.size,
     )
     start = RunStart.now(recipe, data.targets, processes, command=command)
-    task = build_task(recipe, data)
+    task = _build_task(recipe, data)
     facts = recipe_facts(recipe, data.index, data.source.videos, data.targets)
     folder = RunFolder(run, facts, keep=recipe.training.keep)
 
@@ -135,7 +135,7 @@ def run_training(
             validation.check_keeping()
         stepper = Stepper(task, recipe.training, processes, data.targets.live)
         training = Training(
-            batches=batches_of(recipe, data, processes),
+            batches=_batches(recipe, data, processes),
             spec=recipe.training,
             run=folder,
             processes=processes,
@@ -191,11 +191,11 @@ def _lacking(recipe: Recipe, index: VideoIndex) -> str:
     return f"The run is not measured: the videos of split {split!r} are not here. {problem}"
 
 
-def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
-    """All epochs of a run."""
+def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
+    entries = data.index.split(recipe.experiment.data.train_split)
     training = recipe.training
     labels = Labels(
-        data.targets.entries(recipe, data.index),
+        entries,
         num_classes=len(data.index.classes),
         kind=training.labels.kind,
         seed=training.seed,
@@ -204,7 +204,7 @@ def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> B
         data.source,
         labels,
         targets=[array.name for array in data.targets.stored_arrays(recipe.losses)],
-        cache=data.targets.cache,
+        reader=data.targets.reader,
         num_views=data.targets.num_views(recipe),
         batch_size=training.batch_size,
         accumulation=training.accumulation,
@@ -213,8 +213,7 @@ def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> B
     )
 
 
-def build_task(recipe: Recipe, data: TrainingData) -> Task:
-    """The network, with the weights it starts from, and its losses."""
+def _build_task(recipe: Recipe, data: TrainingData) -> Task:
     labels, num_classes = recipe.training.labels, len(data.index.classes)
     entries = data.index.split(recipe.experiment.data.train_split)
     weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)

@@ -22,9 +22,9 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.rng import keyed_generator
-from reskd.teacher_cache.fill.engine import fill_units
 from reskd.teacher_cache.fill.job import Job, RunOptions
 from reskd.teacher_cache.fill.meters import FillMeters
+from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
 from reskd.teacher_cache.fill.writer import create_cache
 from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.identity import Identity, cache_identity
@@ -66,7 +66,10 @@ class ProbeRun:
     @property
     def teacher_seconds(self) -> float:
         """What teacher and encoding alone would take from one video to the next."""
-        return self.video_seconds - self.steady.wait_seconds / self.steady.videos
+        meters = self.steady
+        working = meters.seconds - meters.stall_seconds - meters.wait_seconds
+        # The stages count in threads of their own, not at quite the same moment.
+        return max(meters.forward_seconds, working, 1e-6) / meters.videos
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -74,7 +77,7 @@ class ProbeRun:
         decode, teacher = self.decode_seconds, self.teacher_seconds
         if decode > teacher or not self.steady.clips:
             return self.video_seconds, teacher
-        return decode, self.video_seconds
+        return decode, max(teacher, self.video_seconds)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -121,20 +124,26 @@ class Probe:
             CannotMeasureError: If none of the videos can be read.
         """
         manifest = self.make_cache(arrays, views, unit_videos)
-        entries = list(self.job.entries.values())
-        order = entries[self.tried :] + entries[: self.tried]
-        job = replace(self.job, entries=dict(enumerate(order)))
+        order = self.job.entries[self.tried :] + self.job.entries[: self.tried]
+        job = replace(self.job, entries=order)
         marks: list[FillMeters] = []
         meters, deadline = FillMeters(), time.perf_counter() + seconds
 
         def units() -> Iterator[int]:
             for unit in range(manifest.layout.num_units):
                 yield unit
-                marks.append(replace(meters))  # it was handed to the writer
                 if time.perf_counter() > deadline:
                     return
 
-        fill_units(job, manifest, manifest.generations[0], units(), self.teacher, meters=meters)
+        fill_units(
+            job,
+            manifest,
+            manifest.generations[0],
+            units(),
+            self.teacher,
+            meters=meters,
+            on_unit=lambda unit: marks.append(replace(meters)),
+        )
         fractions = self._note(job, manifest)
         steady = marks[-1].since(marks[0]) if len(marks) > 1 else marks[-1]
         return ProbeRun(
@@ -167,7 +176,7 @@ class Probe:
     def _note(self, job: Job, manifest: Manifest) -> dict[str, float]:
         """Note how the videos came out; gives each array's share of its planned bytes."""
         layout, generation = manifest.layout, manifest.generations[0]
-        commits = read_commits(job.folder, generation.number, range(layout.num_units))
+        commits = read_commits(job.folder, generation.number, layout.num_units)
         failed = failures(commits.values())
         done = [video for unit in commits for video in layout.videos_of(unit)]
         self.tried = (self.tried + len(done)) % len(job.entries)
@@ -214,8 +223,8 @@ def prepared_probe(
     """
     start = time.perf_counter()
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index.classes)
-    identity = cache_identity(experiment, split=plan.split, teacher=checkpoint)
+    check_teacher(experiment, checkpoint, index)
+    identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
     arrays, planned = _to_measure(plan)
     names = {array.name for array in arrays}
     logit_map = any(name.startswith("logit_map") for name in names)
@@ -234,7 +243,7 @@ def prepared_probe(
             job=Job(
                 experiment=experiment,
                 index=index,
-                entries={place: videos[number] for place, number in enumerate(order)},
+                entries=tuple(videos[number] for number in order),
                 folder=scratch / "cache",
                 options=RunOptions(max_bad=1.0, threads=threads, device=device, force=True),
             ),

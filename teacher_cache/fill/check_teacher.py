@@ -2,20 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
-from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import RUN_LOCK
 from reskd.common.rng import keyed_generator
 from reskd.common.storage.folder_lock import holder_of
-from reskd.teacher_cache.fill.compute import compute_outputs
-from reskd.teacher_cache.fill.cut import ClipSource, CutTask
-from reskd.teacher_cache.fill.meters import FillMeters
+from reskd.teacher_cache.fill.batches import across_videos, in_groups
+from reskd.teacher_cache.fill.compute import outputs_of
+from reskd.teacher_cache.fill.computed import default_batch
+from reskd.teacher_cache.fill.cut import ClipSource, CutTask, cut_videos
 
 
 def check_trained(checkpoint: Path) -> None:
@@ -56,14 +54,16 @@ def check_accuracy(
     videos = index.split(split)
     order = keyed_generator(experiment.views.seed, "gate").permutation(len(videos))
     entries = [videos[number] for number in order[: experiment.teacher.gate_videos]]
-    logits = ArraySpec(name="logits", row_shape=(len(index.classes),), dtype="float16")
-    plan = TargetPlan(arrays=(logits,), teacher_grid=(1, 1), feature_grid=(1, 1), student_size=1)
     source = ClipSource(experiment=experiment, index=index, threads=threads)
     tasks = [CutTask(place, entry, range(1)) for place, entry in enumerate(entries)]
+    videos_cut = (video for video in cut_videos(source, tasks, views=1) if video.problem is None)
+    if experiment.teacher.mode == "batch":
+        batches = in_groups(videos_cut)
+    else:
+        batches = across_videos(videos_cut, default_batch(teacher.device))
     hits = [
-        int(np.argmax(output.rows["logits"][0])) in entries[output.place].labels
-        for output in compute_outputs(source, plan, tasks, teacher, FillMeters())
-        if output.failure is None
+        int(output.logits_BK.argmax()) in entries[clip.place].labels
+        for clip, output in outputs_of(teacher, batches)
     ]
     top1 = sum(hits) / max(1, len(hits))
     say(f"teacher: top-1 {top1:.3f} on {len(hits)} videos of split {split}, stated: {least:.3f}")

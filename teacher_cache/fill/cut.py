@@ -4,8 +4,10 @@ The one way in which the room makes clips: for the accuracy check, the fill and 
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,9 +18,17 @@ from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import Experiment
 from reskd.common.prefetch import ordered_map
+from reskd.common.torch_threads import pool_of_single_threads
 from reskd.common.video.clips import cut_clips
+from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.common.video.views import ViewParams, draw_view
+from reskd.teacher_cache.format.layout import DECODED_BYTES
+
+LOOK_AHEAD_PER_THREAD: Final = 4
+"""Videos begun and not yet handed on. That is done in order, so a slow video holds up those behind
+it; with four per thread the threads go on meanwhile."""
+_NO_CLIPS: Final = torch.empty(0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +40,9 @@ class ClipSource:
     index: VideoIndex
     """Knows the files."""
     threads: int
-    """Videos decoded ahead."""
+    """That decode."""
+    decoded_bytes: int = DECODED_BYTES
+    """Bound of the clips that are decoded ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +57,8 @@ class CutTask:
     stored: NDArray[np.int32] | None = None
     """Their rows (views, T + 8) of array `views`: these are the truth, the seed only a label. None
     draws the views."""
-    drawn_as: str | None = None
-    """Id that the seed's draws go by; None: the entry's own."""
+    known_failure: str | None = None
+    """Why an earlier run could not read the video: then it is not tried again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +70,10 @@ class CutVideo:
     """By view number, as the seed gives them."""
     params: dict[int, ViewParams] = field(default_factory=dict)
     """By view number, those that were cut."""
-    clips_VT3HW: Tensor = field(default_factory=lambda: torch.empty(0))
+    clips_VT3HW: Tensor = _NO_CLIPS
     """The views of `params` as the teacher sees them, uint8."""
+    frames_VT3hw: Tensor = _NO_CLIPS
+    """The same as the student sees them, if it was asked for."""
     misfits: dict[int, str] = field(default_factory=dict)
     """Stored views that cannot be views of this video, with the reason."""
     failure: str | None = None
@@ -67,25 +81,70 @@ class CutVideo:
     seconds: float = 0.0
     """Time that decoding and cutting took."""
 
+    def only(self, views: Iterable[int]) -> "CutVideo":
+        """The same with some of the views that were cut, in their order."""
+        kept = {view: self.params[view] for view in views}
+        clips = [self.clip(view) for view in kept]
+        return replace(self, params=kept, clips_VT3HW=torch.stack(clips) if clips else _NO_CLIPS)
+
+    @property
+    def problem(self) -> str | None:
+        """Why not all of its views could be cut."""
+        return self.failure or next(iter(self.misfits.values()), None)
+
     def clip(self, view: int) -> Tensor:
         """The clip of one view that was cut, (T, 3, H, W)."""
         return self.clips_VT3HW[list(self.params).index(view)]
 
 
-def cut_videos(source: ClipSource, tasks: Iterable[CutTask]) -> Iterator[CutVideo]:
-    """Decode and cut ahead, in threads; results come in the order of the tasks."""
-    return ordered_map(lambda task: _cut_video(source, task), tasks, threads=source.threads)
+def cut_videos(
+    source: ClipSource, tasks: Iterable[CutTask], *, views: int | None = None, student_size: int = 0
+) -> Generator[CutVideo, None, None]:
+    """Decode and cut ahead, in threads; results come in the order of the tasks.
+
+    Args:
+        source: Where the videos are.
+        tasks: Asked for as there is room for them.
+        views: Most views of a task; None is as many as the experiment has.
+        student_size: Side of the student's frames, to be made too; 0 makes none.
+    """
+    experiment = source.experiment
+    sides = (experiment.views.size, student_size)
+    views = experiment.views.count if views is None else views
+    video_bytes = views * sum(prod((experiment.clip.num_frames, 3, side, side)) for side in sides)
+    return ordered_map(
+        lambda task: _cut_video(source, task, student_size),
+        tasks,
+        threads=source.threads,
+        ahead=look_ahead(source.threads, video_bytes, source.decoded_bytes),
+        pool=pool_of_single_threads,
+    )
 
 
-def _cut_video(source: ClipSource, task: CutTask) -> CutVideo:
+def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
+    """Videos begun and not yet handed on: four per thread, or fewer that fit into memory.
+
+    One more is in memory, the one that was handed on last.
+
+    Args:
+        threads: That decode.
+        video_bytes: Of the clips of one video.
+        most_bytes: Bound for all of them; two videos may be begun whatever they take.
+    """
+    return max(2, min(LOOK_AHEAD_PER_THREAD * threads, most_bytes // video_bytes - 1))
+
+
+def _cut_video(source: ClipSource, task: CutTask, student_size: int) -> CutVideo:
     start, experiment = time.perf_counter(), source.experiment
+    if task.known_failure is not None:
+        return CutVideo(task=task, failure=task.known_failure)
     try:
         with open_entry(source.index, task.entry, experiment.data) as video:
             drawn = {
                 view: draw_view(
                     clip=experiment.clip,
                     views=experiment.views,
-                    video_id=task.drawn_as or task.entry.id,
+                    video_id=task.entry.id,
                     view=view,
                     num_frames=video.num_frames,
                     height=video.height,
@@ -97,7 +156,7 @@ def _cut_video(source: ClipSource, task: CutTask) -> CutVideo:
             clips_VT3HW = (
                 cut_clips(video, list(params.values()), size=experiment.views.size)
                 if params
-                else torch.empty(0)
+                else _NO_CLIPS
             )
     except UnreadableVideoError as error:
         return CutVideo(task=task, failure=error.reason, seconds=time.perf_counter() - start)
@@ -106,6 +165,7 @@ def _cut_video(source: ClipSource, task: CutTask) -> CutVideo:
         drawn=drawn,
         params=params,
         clips_VT3HW=clips_VT3HW,
+        frames_VT3hw=shrink(clips_VT3HW, student_size) if student_size and params else _NO_CLIPS,
         misfits=misfits,
         seconds=time.perf_counter() - start,
     )

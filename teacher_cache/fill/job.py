@@ -1,37 +1,38 @@
 """One experiment, one cache, this machine: what every command that runs the teacher starts from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, Precision
-from reskd.common.models.checkpoint import CheckpointInfo, check_teacher, load_checkpoint
+from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.teacher_cache.fill.cut import ClipSource
-from reskd.teacher_cache.format.identity import first_difference, identity_like
+from reskd.teacher_cache.format.identity import cache_identity, first_difference
+from reskd.teacher_cache.format.layout import DECODED_BYTES
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
-from reskd.teacher_cache.format.videos import CachedVideo
-from reskd.teacher_cache.read.contents import cached_videos, matched_videos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """How stage one runs on this machine; nothing here changes a byte of the cache."""
+    """How stage one runs on this machine; nothing here decides what is in the cache."""
 
     max_bad: float
     """Share of unreadable videos at which the run stops."""
     threads: int
-    """Videos decoded ahead."""
+    """That decode."""
     device: torch.device
     """Where the teacher runs."""
     force: bool
     """Start even if the disk looks too small."""
+    batch_clips: int | None = None
+    """Clips the teacher sees at once; None takes what suits the device."""
+    decoded_bytes: int = DECODED_BYTES
+    """Bound of the clips that are decoded ahead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,24 +41,19 @@ class Job:
 
     experiment: Experiment
     index: VideoIndex
-    entries: Mapping[int, VideoEntry]
-    """The cache's videos by row, as the index has them now."""
+    entries: tuple[VideoEntry, ...]
+    """Videos of the cached split."""
     folder: Path
     options: RunOptions
-    drawn_as: Mapping[int, str] = field(default_factory=dict)
-    """By row, ids that views were drawn by, of videos that the index calls something else now."""
-    gone: frozenset[int] = frozenset()
-    """Rows of videos that the index does not list any more: they cannot be computed."""
-
-    def id_of(self, row: int) -> str:
-        """The id that a video's views are drawn by."""
-        return self.drawn_as.get(row, self.entries[row].id)
 
     @property
     def source(self) -> ClipSource:
         """Where its clips come from."""
         return ClipSource(
-            experiment=self.experiment, index=self.index, threads=self.options.threads
+            experiment=self.experiment,
+            index=self.index,
+            threads=self.options.threads,
+            decoded_bytes=self.options.decoded_bytes,
         )
 
     @property
@@ -78,85 +74,22 @@ def job_on_cache(
     manifest = read_manifest(folder)
     index = read_index(experiment.data.index)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, manifest.class_names)
-    check_same_teacher(experiment, index, folder, manifest, checkpoint)
-    return job_of_rows(experiment, index, folder, manifest, options), manifest, model
-
-
-def check_same_teacher(
-    experiment: Experiment,
-    index: VideoIndex,
-    folder: Path,
-    manifest: Manifest,
-    checkpoint: CheckpointInfo | None,
-) -> None:
-    """Refuse a cache of other outputs than the experiment's teacher would give.
-
-    Args:
-        experiment: Resolved experiment.
-        index: Its video index.
-        folder: The cache.
-        manifest: Its cache.json.
-        checkpoint: What the teacher says of itself; None where it is not at hand.
-
-    Raises:
-        CacheError: If it is one.
-        DataError: If data.frames is no frame store, or one without some of the videos.
-    """
-    wanted = identity_like(
-        manifest.identity, experiment, index, split=manifest.split, teacher=checkpoint
-    )
+    check_teacher(experiment, checkpoint, index)
+    wanted = cache_identity(experiment, index, split=manifest.split, teacher=checkpoint)
     difference = first_difference(manifest.identity, wanted)
     if difference is not None:
         raise CacheError(
             f"{folder} is the cache of another experiment. First difference: {difference}. Name "
-            "the experiment it was written for, change this one back, or name another folder."
+            "the experiment it was written for with --experiment."
         )
-
-
-def job_of_rows(
-    experiment: Experiment,
-    index: VideoIndex,
-    folder: Path,
-    manifest: Manifest,
-    options: RunOptions,
-    *,
-    say_changes: bool = True,
-) -> Job:
-    """A job on the videos of a cache, wherever the index has them now.
-
-    Raises:
-        CacheError: If the cache's table of videos is damaged; or, of the first format, if the index
-            is not the one it was made from.
-    """
-    cached = cached_videos(folder, manifest, index)
-    matched = matched_videos(folder, manifest, index, frames_of=experiment)
-    if say_changes:
-        for line in matched.said():
-            say(f"{folder}: {line}")
-    gone = frozenset(cached.keys() - matched.entries.keys())
-    entries = {row: matched.entries.get(row, _as_cached(video)) for row, video in cached.items()}
-    return Job(
+    job = Job(
         experiment=experiment,
         index=index,
-        entries=entries,
+        entries=index.split(manifest.split),
         folder=folder,
         options=options,
-        drawn_as={row: video.id for row, video in cached.items() if video.id != entries[row].id},
-        gone=gone,
     )
-
-
-def _as_cached(video: CachedVideo) -> VideoEntry:
-    """A video that is gone, for messages; there is no file to open."""
-    return VideoEntry(
-        id=video.id,
-        path=video.id,
-        labels=video.labels,
-        split="",
-        num_frames=video.num_frames,
-        fps=video.fps,
-    )
+    return job, manifest, model
 
 
 def teacher_for(

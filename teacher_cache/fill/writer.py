@@ -15,7 +15,7 @@ from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_write, sync_folder
 from reskd.common.storage.folder_lock import locked
 from reskd.teacher_cache.fill.meters import FillMeters
-from reskd.teacher_cache.format.commits import Commit, StoredObject, write_commit
+from reskd.teacher_cache.format.commits import Commit, Computed, StoredObject, write_commit
 from reskd.teacher_cache.format.identity import Identity
 from reskd.teacher_cache.format.layout import Layout
 from reskd.teacher_cache.format.manifest import (
@@ -26,34 +26,17 @@ from reskd.teacher_cache.format.manifest import (
 )
 from reskd.teacher_cache.format.metadata import zarr_files
 from reskd.teacher_cache.format.shard import AnyShardBuffer, Codec, shard_buffer
-from reskd.teacher_cache.format.videos import CachedVideo, write_videos
 
 WRITE_THREADS = 4
 """Objects of a unit written at once, which mostly wait for the disk, while as many are hashed."""
 
 
 def create_cache(
-    folder: Path,
-    *,
-    identity: Identity,
-    plan: TargetPlan,
-    layout: Layout,
-    codec: Codec = "none",
-    videos: Sequence[CachedVideo] = (),
-    classes: Sequence[str] = (),
+    folder: Path, *, identity: Identity, plan: TargetPlan, layout: Layout, codec: Codec = "none"
 ) -> None:
     """Make an empty cache: the Zarr group, its arrays and cache.json, all at once.
 
     Everything is written into a partial folder that is then renamed.
-
-    Args:
-        folder: What does not exist yet, or an empty folder.
-        identity: Whose outputs it will hold.
-        plan: Its arrays.
-        layout: Their shape.
-        codec: Of every row.
-        videos: What the rows are of; without them the cache has the first format.
-        classes: Names of the classes of the teacher's scores, in their order.
     """
     partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -65,10 +48,8 @@ def create_cache(
             teacher_grid=plan.teacher_grid,
             layout=layout,
             codec=codec,
-            generations=(first_generation(plan.arrays, layout),),
+            generations=(first_generation(plan.arrays, layout.num_views),),
             zarr_sha256={},
-            videos=(write_videos(partial, 1, 0, videos),) if videos else (),
-            classes=tuple(classes),
         )
         write_metadata(partial, manifest)
         partial.rename(folder)  # fails if there is something else in this place
@@ -114,17 +95,22 @@ class UnitBuffers:
         }
         """By array and path."""
 
-    def put(self, place: int, rows: Mapping[str, Row]) -> None:
-        """Take everything about one video.
+    def put(self, place: int, rows: Mapping[str, Row], first_view: int | None = None) -> None:
+        """Take everything about some views of one video.
 
         Args:
             place: The video's place inside the unit.
-            rows: Per array (views of the generation, *row_shape).
+            rows: Per array (n, *row_shape), of n views in order.
+            first_view: The first of them; None is the first of the generation.
         """
+        first = self._start if first_view is None else first_view
         for name, blocks in self.objects.items():
+            end = first + len(rows[name])
             for buffer in blocks.values():
-                first = buffer.views.start - self._start
-                buffer.put(place, rows[name][first : first + len(buffer.views)])
+                start, stop = max(first, buffer.views.start), min(end, buffer.views.stop)
+                if start < stop:
+                    own = rows[name][start - first : stop - first]
+                    buffer.put(place, own, start - buffer.views.start)
 
 
 def write_unit(
@@ -133,6 +119,7 @@ def write_unit(
     buffers: UnitBuffers,
     failed: Mapping[int, str],
     groups: Sequence[Sequence[int]] = (),
+    computed: Computed | None = None,
 ) -> Commit:
     """Write every object of a unit, then its commit record.
 
@@ -160,7 +147,7 @@ def write_unit(
     stored = {key: StoredObject(bytes=_size(pieces[key]), sha256=hashes[key]) for key in pieces}
     videos = manifest.layout.videos_of(buffers.unit)
     commit = Commit(
-        fingerprint=manifest.unit_fingerprint(buffers.unit),
+        fingerprint=manifest.fingerprint,
         generation=buffers.generation.number,
         unit=buffers.unit,
         videos=(videos.start, videos.stop),
@@ -168,6 +155,7 @@ def write_unit(
         objects=stored,
         failed=dict(failed),
         groups=tuple(tuple(group) for group in groups),
+        computed=computed,
     )
     write_commit(folder, commit)
     return commit
@@ -198,17 +186,25 @@ class BackgroundWriter:
         self._pending: Future[Commit] | None = None
 
     def submit(
-        self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]] = ()
+        self,
+        buffers: UnitBuffers,
+        failed: Mapping[int, str],
+        groups: Sequence[Sequence[int]] = (),
+        computed: Computed | None = None,
     ) -> None:
         """Hand over a full unit; waits until the one before it is committed."""
         self._settle()
-        self._pending = self._pool.submit(self._write, buffers, failed, groups)
+        self._pending = self._pool.submit(self._write, buffers, failed, groups, computed)
 
     def _write(
-        self, buffers: UnitBuffers, failed: Mapping[int, str], groups: Sequence[Sequence[int]]
+        self,
+        buffers: UnitBuffers,
+        failed: Mapping[int, str],
+        groups: Sequence[Sequence[int]],
+        computed: Computed | None,
     ) -> Commit:
         start = time.perf_counter()
-        commit = write_unit(self._folder, self._manifest, buffers, failed, groups)
+        commit = write_unit(self._folder, self._manifest, buffers, failed, groups, computed)
         self._meters.write_seconds += time.perf_counter() - start
         self._meters.bytes += commit.bytes
         self._meters.units += 1

@@ -29,12 +29,27 @@ class StoredObject:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Computed:
+    """How the teacher ran for a unit: whatever may change the last bits of its outputs."""
+
+    batch_clips: int
+    """Clips it saw at once, of whichever videos of the unit; the last batch was filled up."""
+    memory_format: str
+    """How its tensors lay in memory."""
+    device: str
+    """Name of the device."""
+    torch_threads: int
+    """Threads torch computed with, where that was on the CPU."""
+    versions: dict[str, str]
+    """Of the libraries that computed, by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Commit:
     """What one run wrote of one unit."""
 
     fingerprint: str
-    """Of the cache and the videos it was written for (`Manifest.unit_fingerprint`): a record does
-    not move to another cache unnoticed."""
+    """Of the cache it was written for: a record does not move to another cache unnoticed."""
     generation: int
     """Number of the run in cache.json."""
     unit: int
@@ -50,6 +65,9 @@ class Commit:
     groups: tuple[tuple[int, ...], ...]
     """Videos whose clips the teacher saw together, view by view; empty where that changes nothing
     (teacher mode eval)."""
+    computed: Computed | None = None
+    """None in records of before this was recorded: the clips of each video by themselves, up to
+    eight at once. Also where no teacher ran."""
 
     @property
     def bytes(self) -> int:
@@ -64,6 +82,8 @@ def write_commit(folder: Path, commit: Commit) -> None:
     """Make what was written of a unit exist."""
     body = asdict(commit)
     body["failed"] = {str(video): reason for video, reason in commit.failed.items()}
+    if commit.computed is None:
+        del body["computed"]  # such a record has no field for it
     write_record(folder / commit_key(commit.generation, commit.unit), body)
 
 
@@ -84,23 +104,23 @@ def read_commit(folder: Path, generation: int, unit: int) -> Commit | None:
         raise CacheError(f"{path} is not a commit record: {error}") from error
 
 
-def read_commits(folder: Path, generation: int, units: Iterable[int]) -> dict[int, Commit]:
-    """Those of some units that a run finished, by number."""
-    found = ((unit, read_commit(folder, generation, unit)) for unit in units)
+def read_commits(folder: Path, generation: int, num_units: int) -> dict[int, Commit]:
+    """All units that a run finished, by number."""
+    found = ((unit, read_commit(folder, generation, unit)) for unit in range(num_units))
     return {unit: commit for unit, commit in found if commit is not None}
 
 
-def check_fingerprint(folder: Path, manifest: Manifest, commits: Iterable[Commit]) -> None:
+def check_fingerprint(folder: Path, fingerprint: str, commits: Iterable[Commit]) -> None:
     """A unit of another cache holds another teacher's outputs, however well it fits.
 
     Raises:
         CacheError: If a record was written for a cache of another fingerprint.
     """
     for commit in commits:
-        if commit.fingerprint != (own := manifest.unit_fingerprint(commit.unit)):
+        if commit.fingerprint != fingerprint:
             raise CacheError(
                 f"Cache {folder}: the record of unit {commit.unit} belongs to another cache (its "
-                f"fingerprint is {commit.fingerprint[:12]}…, this one's {own[:12]}…). "
+                f"fingerprint is {commit.fingerprint[:12]}…, this one's {fingerprint[:12]}…). "
                 f"`reskd cache repair {folder}` computes the unit anew."
             )
 

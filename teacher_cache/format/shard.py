@@ -41,17 +41,18 @@ class ShardBuffer:
         self._rows: NDArray[np.uint8] = np.zeros(shape, np.uint8)
         self._filled = np.zeros(shape[:2], bool)
 
-    def put(self, place: int, rows: Row) -> None:
-        """Take the rows of all views of one video.
+    def put(self, place: int, rows: Row, first: int = 0) -> None:
+        """Take the rows of some views of one video.
 
         Args:
             place: The video's place inside the unit.
-            rows: (views of the block, *row_shape) of the array's type.
+            rows: (n, *row_shape) of the array's type, of n views in order.
+            first: Place of the first of these views inside the block.
         """
-        for view, data in enumerate(_as_bytes(self._array, rows, len(self.views))):
+        for view, data in enumerate(_as_bytes(self._array, rows), first):
             self._rows[view, place, :-CRC_BYTES] = data
             self._rows[view, place, -CRC_BYTES:] = _checksum(data)
-        self._filled[:, place] = True
+            self._filled[view, place] = True
 
     def pieces(self) -> list[memoryview]:
         """The object's bytes, in order.
@@ -77,9 +78,9 @@ class CompressedShardBuffer:
         self._zstd = Zstd(level=ZSTD_LEVEL)
         self._rows: dict[tuple[int, int], bytes] = {}
 
-    def put(self, place: int, rows: Row) -> None:
+    def put(self, place: int, rows: Row, first: int = 0) -> None:
         """See ShardBuffer.put."""
-        for view, data in enumerate(_as_bytes(self._array, rows, len(self.views))):
+        for view, data in enumerate(_as_bytes(self._array, rows), first):
             packed = self._zstd.encode(data)
             self._rows[view, place] = packed + _checksum(np.frombuffer(packed, np.uint8)).tobytes()
 
@@ -138,13 +139,12 @@ def parse_index(raw: bytes, layout: Layout) -> NDArray[np.uint64]:
     return entries
 
 
-def _as_bytes(array: ArraySpec, rows: Row, num_views: int) -> Iterator[NDArray[np.uint8]]:
+def _as_bytes(array: ArraySpec, rows: Row) -> Iterator[NDArray[np.uint8]]:
     """The little-endian bytes of each row."""
-    expected = (num_views, *array.row_shape)
-    assert rows.shape == expected, (array.name, rows.shape, expected)
+    assert rows.shape[1:] == array.row_shape, (array.name, rows.shape, array.row_shape)
     assert rows.dtype == np.dtype(array.dtype), (array.name, rows.dtype)
     little = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
-    return iter(little.reshape(num_views, -1).view(np.uint8))
+    return iter(little.reshape(len(rows), -1).view(np.uint8))
 
 
 def _index(lengths: NDArray[np.uint64], layout: Layout) -> tuple[memoryview, memoryview]:

@@ -10,7 +10,7 @@ were it d or more, all n would be clean with a probability of at most (1 - d)^n.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, isfinite, log
 from pathlib import Path
@@ -28,13 +28,14 @@ from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, Precision
 from reskd.common.rng import keyed_generator
 from reskd.common.video.preprocess import shrink
+from reskd.teacher_cache.fill.computed import computed_here, difference_of
 from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
 from reskd.teacher_cache.format.layout import object_key
 from reskd.teacher_cache.format.manifest import first_generation
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.precision import PrecisionMeasure, largest, replay_precision
-from reskd.teacher_cache.verify.replay import Address, ClipGroup, Replay
+from reskd.teacher_cache.verify.replay import Address, ClipGroup, Repeated, Replay
 from reskd.teacher_cache.verify.report import ArrayLimit, Finding, Report, Sample
 from reskd.teacher_cache.verify.tolerance import (
     FACTOR,
@@ -109,11 +110,7 @@ def verify_semantic(
         return report  # what hinders the reader is among them
     damaged = {finding.unit for finding in report.findings}
     layout = reader.manifest.layout
-    videos = [
-        video
-        for video in reader.usable_videos
-        if layout.locate(video)[0] not in damaged and video not in job.gone
-    ]
+    videos = [video for video in reader.usable_videos if layout.locate(video)[0] not in damaged]
     rows = draw_rows(layout.num_views, videos, draw)
     needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
 
@@ -122,7 +119,7 @@ def verify_semantic(
 
     precision = experiment.teacher.precision
     teacher = teacher_in(replay_precision(precision, device)) if needs_teacher else None
-    plan = reader.manifest.plan_of(first_generation(reader.manifest.arrays, layout))
+    plan = reader.manifest.plan_of(first_generation(reader.manifest.arrays, layout.num_views))
     measure = PrecisionMeasure(plan, precision if needs_teacher else "float32", teacher_in, device)
     check = _Check(Replay(job=job, reader=reader, teacher=teacher), plan, measure)
     say(f"{len(rows)} of {len(videos) * layout.num_views} rows drawn with seed {draw.seed}")
@@ -144,6 +141,14 @@ def _why_not_cut(cut: CutVideo, view: int) -> str:
     if cut.failure is not None:
         return f"cannot be decoded any more: {cut.failure}"
     return cut.misfits[view]
+
+
+def _say_where_else(groups: Sequence[ClipGroup], teacher: Teacher) -> None:
+    """Say if rows were computed in another way than they are going to be now."""
+    here = computed_here(teacher, 0)
+    then = (difference_of(group.computed, here) for group in groups if group.computed is not None)
+    for problem in sorted({found for found in then if found is not None}):
+        say(f"there are rows that were computed with {problem}")
 
 
 @dataclass
@@ -175,6 +180,7 @@ class _Check:
         for row in lost:
             self._skip(row, "cannot be repeated: the record of its unit does not name its group")
         if self._replay.teacher is not None:
+            _say_where_else(groups, self._replay.teacher)
             # On the same few clips.
             clips_BT3HW = self._replay.few_clips(groups)
             pairs = self._replay.twice(self._replay.teacher, clips_BT3HW)
@@ -182,9 +188,9 @@ class _Check:
             self._precision = largest(self._measure.by_clip(clips_BT3HW))
         total = sum(len(group.rows) for group in groups)
         with progress("comparing with the live teacher", total, unit="rows") as advance:
-            for group, cuts in self._replay.cut(groups):
-                self._compare(group, cuts)
-                advance(len(group.rows))
+            for repeated in self._replay.repeated(self._replay.teacher, groups):
+                self._compare(repeated)
+                advance(len(repeated.group.rows))
 
     def sample(self, draw: Draw, *, drawn: int, rows_in_all: int) -> Sample:
         """What was looked at, for the report."""
@@ -217,9 +223,8 @@ class _Check:
             **{key: number if isfinite(number) else None for key, number in numbers.items()}
         )
 
-    def _compare(self, group: ClipGroup, cuts: dict[int, CutVideo]) -> None:
-        teacher = self._replay.teacher
-        outputs = {} if teacher is None else self._replay.outputs(teacher, group, cuts)
+    def _compare(self, repeated: Repeated) -> None:
+        group, cuts, outputs = repeated
         for row, names in group.rows.items():
             view, video = row
             cut = cuts[video]

@@ -1,15 +1,22 @@
 """Compute anew what verification found wrong, and nothing else."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from reskd.common.console import say
+from reskd.common.distill.teacher import Teacher
+from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
 from reskd.common.signals import preemptible
+from reskd.teacher_cache.fill.computed import computed_here, difference_of
 from reskd.teacher_cache.fill.engine import fill
 from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
 from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
+from reskd.teacher_cache.format.commits import Computed, read_commit
 from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.report import Level, Report
 from reskd.teacher_cache.verify.verify import verify_cache
@@ -68,11 +75,13 @@ def repair_cache(
                     if finding.unit is not None and finding.generation == generation.number
                 }
             )
+            again = _how_computed(folder, manifest, generation, units)
+            _say_where_else(again, teacher)
             for unit in units:
                 say(f"recomputing unit {unit} of run {generation.number}")
                 (folder / commit_key(generation.number, unit)).unlink(missing_ok=True)
                 recomputed.append({"generation": generation.number, "unit": unit})
-            fill(job, manifest, generation, units, teacher)
+            fill(job, manifest, generation, units, teacher, again=again)
         after = verify()
     facts = {
         "cache": str(folder),
@@ -82,3 +91,30 @@ def repair_cache(
         "ok": not after.findings,
     }
     return facts, after
+
+
+def _how_computed(
+    folder: Path, manifest: Manifest, generation: Generation, units: Sequence[int]
+) -> dict[int, Computed | None]:
+    """How units were computed: by their records, or by the nearest sound one.
+
+    Units for which there is none are left out.
+    """
+    known: dict[int, Computed | None] = {}
+    for unit in range(manifest.layout.num_units):
+        with suppress(CacheError):
+            commit = read_commit(folder, generation.number, unit)
+            if commit is not None:
+                known[unit] = commit.computed
+    if not known:
+        return {}
+    return {unit: known[min(known, key=lambda other: abs(other - unit))] for unit in units}
+
+
+def _say_where_else(again: Mapping[int, Computed | None], teacher: Teacher) -> None:
+    """Say of which units the bytes may differ from what they were."""
+    here = computed_here(teacher, 0)
+    for unit, computed in again.items():
+        problem = None if computed is None else difference_of(computed, here)
+        if problem is not None:
+            say(f"unit {unit} was computed with {problem}: its last bits may change")

@@ -15,7 +15,6 @@ from torch import Tensor
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
 from reskd.student_train.data.batches import Batches
-from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import epoch_order
@@ -90,13 +89,13 @@ def test_replayed_batches_with_workers_equal_those_without(
     cut_off(index.path_of(index.split("train")[4]))
 
     def read(workers: int, *, keep_clips: bool) -> list[tuple[Tensor, ...]]:
-        cache = TrainingCache(CacheReader(tiny_cache.cache), index.numbered("train"))
+        reader = CacheReader(tiny_cache.cache)
         source = DecodedFrames(
             experiment,
             index,
-            index.numbered("train"),
+            "train",
             size=24,
-            replay=cache,
+            replay=reader,
             num_views=3,
             keep_clips=keep_clips,
             workers=workers,
@@ -106,9 +105,9 @@ def test_replayed_batches_with_workers_equal_those_without(
         )
         batches = Batches(
             source,
-            Labels(index.numbered("train"), num_classes=3, kind="one_of", seed=0),
+            Labels(index.split("train"), num_classes=3, kind="one_of", seed=0),
             targets=() if keep_clips else ("features", "feature_residual", "logits"),
-            cache=cache,
+            reader=reader,
             num_views=3,
             batch_size=2,
             seed=5,
@@ -147,11 +146,10 @@ def test_workers_leave_signals_to_the_training_process(tiny_cache: TinyCache) ->
 
 def _read_on_after_signals(cache: TinyCache) -> None:
     experiment = load_experiment(str(cache.experiment))
-    index = read_index(experiment.data.index)
     source = DecodedFrames(
         experiment,
-        index,
-        index.numbered("train"),
+        read_index(experiment.data.index),
+        "train",
         size=24,
         replay=None,
         num_views=3,

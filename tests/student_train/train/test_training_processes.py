@@ -15,7 +15,6 @@ from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
 from reskd.student_train.data.batches import Batches, StoredFrames
-from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
@@ -31,13 +30,13 @@ def _batches(
     cache: TinyCache, processes: ProcessGroup, *, batch_size: int, accumulation: int
 ) -> Batches:
     experiment = load_experiment(str(cache.experiment))
-    entries = read_index(experiment.data.index).numbered("train")
-    opened = TrainingCache(CacheReader(cache.cache), entries)
+    entries = read_index(experiment.data.index).split("train")
+    reader = CacheReader(cache.cache)
     return Batches(
-        StoredFrames(opened),
+        StoredFrames(reader),
         Labels(entries, num_classes=3, kind="one_of", seed=0),
         targets=(),
-        cache=opened,
+        reader=reader,
         num_views=3,
         batch_size=batch_size,
         accumulation=accumulation,

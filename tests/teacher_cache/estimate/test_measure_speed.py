@@ -94,7 +94,7 @@ def test_compressed_rows_are_estimated_from_those_written(tiny_experiment: Path)
     "part",
     [
         "estimate.probe.create_cache",
-        "fill.engine.compute_outputs",
+        "fill.pipeline.fill_units.begin_batch",
         "fill.writer.write_unit",
     ],
 )
@@ -133,7 +133,7 @@ def test_sigterm_ends_the_measurement_and_leaves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = tree_of(tiny_experiment.parent)
-    monkeypatch.setattr("reskd.teacher_cache.fill.engine.UnitBuffers.put", stopped)
+    monkeypatch.setattr("reskd.teacher_cache.fill.pipeline.keeper.UnitBuffers.put", stopped)
     with pytest.raises(PreemptedError):
         forecast_of(tiny_experiment)
     assert tree_of(tiny_experiment.parent) == before

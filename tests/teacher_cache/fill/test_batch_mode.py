@@ -14,7 +14,7 @@ from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.video_file import open_video
 from reskd.common.video.views import ViewParams
-from reskd.teacher_cache.fill.compute import batch_groups, group_order
+from reskd.teacher_cache.fill.batches import batch_groups, group_order
 from reskd.teacher_cache.format.commits import read_commit
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.read.reader import CacheReader
