@@ -42,6 +42,17 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """`torch.manual_seed` for one device and the CPU: seeding all there may be is slow."""
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 @contextmanager
 def repeatable_arithmetic(*, tf32: bool = False) -> Iterator[None]:
     """Everything torch may round as it likes on CUDA is said, and is afterwards as it was before.

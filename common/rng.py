@@ -24,7 +24,8 @@ def keyed_generator(*key: int | str) -> Generator:
         # The type and a fixed width keep ("1",), (1,) and (1, 1) apart.
         # A file name need not be valid text; its odd bytes are kept as they are.
         text = f"{type(part).__name__}:{part}".encode("utf-8", "surrogateescape")
-        words += [int.from_bytes(sha256(text).digest()[i : i + 4], "little") for i in (0, 4, 8, 12)]
+        digest = sha256(text).digest()
+        words += [int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8, 12)]
     return Generator(Philox(SeedSequence(words)))
 
 

@@ -7,6 +7,7 @@ where frames are not stored do worker processes decode videos (decoded_frames.py
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import NamedTuple, Protocol
 
@@ -136,9 +137,9 @@ class Batches:
         """Clips of one epoch."""
         return len(self._source.videos)
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of one epoch."""
+        """Optimiser steps of one epoch; asked for in every one of them."""
         return len(cut_batches(self._source.videos, self._batch_size))
 
     def planned_clips(self, steps: int) -> int:

@@ -4,7 +4,7 @@ A device works behind the host, which may look at a number only by waiting for a
 before. So the device itself decides whether the weights move, and the host learns of it later.
 """
 
-from math import nan
+from math import inf
 
 import torch
 from torch import Tensor
@@ -13,29 +13,27 @@ from reskd.common.devices import widest_float
 
 
 class Guard:
-    """Whether the run has gone wrong: a flag on the device that stays set once it is.
+    """Whether all has gone well so far: a flag on the device that stays down once it is.
 
     Args:
         device: Where the run computes.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.failed = torch.zeros((), dtype=torch.bool, device=device)
+        self.well = torch.ones((), dtype=torch.bool, device=device)
         """0-d bool."""
 
     def checked(self, loss: Tensor, ceiling: Tensor | float) -> Tensor:
-        """A loss to go backward from, its value times 1, or NaN once anything was wrong.
+        """A loss to go backward from: divided by 1, or by 0 once anything was wrong.
 
-        The gradient of NaN is NaN, so that every process that shares it leaves the step out.
+        The gradient is not finite then, so that every process that shares it leaves the step out.
 
         Args:
             loss: 0-d.
-            ceiling: Above it a loss is wrong; one that is not finite always is.
+            ceiling: A loss must be below, and finite.
         """
-        value = loss.detach()
-        self.failed |= ~value.isfinite() | (value > ceiling)
-        # Not `where` with numbers: on a GPU they would be copied there, and waited for.
-        return loss * torch.ones_like(value).masked_fill(self.failed, nan)
+        self.well &= loss.detach().abs() < ceiling
+        return loss / self.well
 
     def leaves_out(self, norm: Tensor, scale: Tensor | None) -> Tensor:
         """Whether the weights must stay what they are: a 0-d float32, 1 for yes, else 0.
@@ -48,21 +46,21 @@ class Guard:
             scale: Of the loss in float16, 0-d: while above 1 a gradient may be too large for the
                 type without harm, a smaller scale will be found. None: the loss is not scaled.
         """
-        strange = ~norm.isfinite()
-        self.failed |= strange if scale is None else strange & (scale <= 1)
-        return (self.failed | strange | (norm == 0)).float()
+        finite = norm < inf
+        self.well &= finite if scale is None else finite | (scale > 1)
+        return (~(self.well & finite & (norm > 0))).float()
 
 
 class OnTheWay:
     """Numbers of a device on their way to the host.
 
     Args:
-        numbers: 0-d tensors of one device.
+        numbers: 0-d tensors of one device, without what leads backward from them.
     """
 
     def __init__(self, *numbers: Tensor) -> None:
         device = numbers[0].device
-        whole = torch.stack([number.detach().to(widest_float(device)) for number in numbers])
+        whole = torch.stack(numbers).to(widest_float(device))
         cuda = device.type == "cuda"
         self._arriving = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=cuda)
         self._arriving.copy_(whole, non_blocking=cuda)

@@ -22,7 +22,7 @@ class TakenPart(NamedTuple):
     result: PartResult | None
     """None without clips."""
     ceiling: Tensor | float
-    """What its loss must not exceed."""
+    """What its loss must be below."""
     norm: Tensor | None
     """Of the gradient, with the last part of a step."""
 
@@ -32,7 +32,7 @@ class TakenPart(NamedTuple):
             loss = self.result.output.loss.item()
             if not isfinite(loss):
                 return f"The loss is {described(self.result.output)}"
-            if loss > self.ceiling:
+            if loss >= self.ceiling:
                 return f"The loss is {loss:.4g}, that of the epoch was far less"
         assert self.norm is not None, "nothing is wrong with this part"
         return f"The gradient has norm {self.norm.item():.4g}"
@@ -66,7 +66,7 @@ class LookBack:
         Raises:
             StoppedShortError: If the one before went wrong.
         """
-        numbers = [self._guard.failed] if mean_loss is None else [self._guard.failed, mean_loss]
+        numbers = [self._guard.well] if mean_loss is None else [self._guard.well, mean_loss]
         before, self._newest = self._newest, (part, OnTheWay(*numbers))
         self._read(before)
 
@@ -83,7 +83,7 @@ class LookBack:
         if taken is None:
             return
         part, numbers = taken
-        failed, *mean_loss = numbers.read()
-        if failed:
+        well, *mean_loss = numbers.read()
+        if not well:
             raise self._refuse(part, part.problem())
         self.mean_loss = mean_loss[0] if mean_loss else None

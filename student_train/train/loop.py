@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from reskd.common.console import Advance, progress, say
+from reskd.common.devices import seed_device
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment import Role, TrainingSpec
 from reskd.common.rng import derived_seed
@@ -179,7 +179,8 @@ class _Loop:
         for batch in batches:
             if begins_step:
                 key = (self.training.spec.seed, "step", epoch, self.place.step)
-                torch.manual_seed(derived_seed(*key, self.training.processes.rank))
+                processes = self.training.processes
+                seed_device(processes.device, derived_seed(*key, processes.rank))
             begins_step = batch.ends_step
             yield batch
 

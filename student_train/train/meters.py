@@ -81,7 +81,7 @@ class Figures:
         return processes.world * self._sums["clips"] / seconds, self._sums["waited"] / seconds
 
     def ceiling(self) -> Tensor | float:
-        """What the next loss must not exceed: far beyond those so far, of which there must be some.
+        """What the next loss must be below: far beyond those so far, of which there must be some.
 
         Returns:
             0-d on the device, or infinity.
@@ -125,10 +125,10 @@ class Figures:
 def counts_of(result: PartResult) -> Counts:
     """What one part of a step adds to the sums, left on the device."""
     output, labels = result
-    widest = widest_float(labels.device)
-    right = _hits(output.logits_BK, labels).to(widest) / len(labels)
-    means = [right, *(loss.to(widest) for loss in (output.loss, *output.parts.values()))]
-    return Counts(len(labels), ("train_top1", "loss", *output.parts), torch.stack(means))
+    right = _hits(output.logits_BK, labels).to(widest_float(labels.device)) / len(labels)
+    # All take the widest of their types, the first one's.
+    means = torch.stack([right, output.loss, *output.parts.values()])
+    return Counts(len(labels), ("train_top1", "loss", *output.parts), means)
 
 
 def _hits(logits_BK: Tensor, labels: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class Stepper:
 
         Args:
             batch: The part.
-            ceiling: Above it the loss has exploded, as the guard will say.
+            ceiling: A loss that is not below has exploded, as the guard will say.
         """
         if self._nothing_to_do(batch):
             if self._shared is not None and batch.ends_step:
@@ -151,7 +151,7 @@ class Stepper:
             self.scaler.update()
             # Too large for float16 is no harm, it asks for a smaller scale; but not of a run that
             # has gone wrong.
-            self.scaler.update(torch.where(self.guard.failed, scale, self._scale()))
+            self.scaler.update(torch.where(self.guard.well, self._scale(), scale))
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -185,7 +185,9 @@ class Stepper:
 
     def _precision(self) -> AbstractContextManager[None]:
         dtype = _LOW_PRECISION.get(self._spec.precision)
-        return torch.autocast(self._processes.device.type, dtype, enabled=dtype is not None)
+        if dtype is None:
+            return nullcontext()
+        return torch.autocast(self._processes.device.type, dtype)
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         """What the teacher says about a batch, stored or asked now."""

@@ -1,15 +1,21 @@
 """What is trained at which rate and decay; learning rates worked out on paper."""
 
+from copy import deepcopy
 from itertools import pairwise
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
 
 from reskd.common.experiment import OptimizerSpec, ScheduleSpec
-from reskd.student_train.train.optim import build_optimizer, learning_rate, set_learning_rate
+from reskd.student_train.train.optim import (
+    RATE,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 
 COSINE = ScheduleSpec()
 STEP = ScheduleSpec(name="step", milestones=(90, 130))
@@ -189,3 +195,55 @@ def test_schedules_that_contradict_themselves_are_refused() -> None:
         ScheduleSpec(name="step")
     with pytest.raises(ValueError, match="cosine has none"):
         ScheduleSpec(milestones=(3,))
+
+
+def _conv(memory_format: torch.memory_format) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 4, 2).to(memory_format=memory_format)
+
+
+def _take_step(optimizer: torch.optim.Optimizer, module: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        drawn = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.empty_like(parameter).copy_(drawn)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_optimizer_goes_on_from_a_state_of_other_steps_and_another_order_in_memory(
+    kind: type[torch.optim.SGD] | type[torch.optim.AdamW],
+) -> None:
+    """One that was not fused, and kept some momentum only; the weights were channels-first."""
+    is_sgd = kind is torch.optim.SGD
+    spec = OptimizerSpec(name="sgd" if is_sgd else "adamw", lr=0.1, weight_decay=0.01)
+    plain = _conv(torch.contiguous_format)
+    settings: dict[str, Any] = {
+        "lr": 0.1,
+        "weight_decay": 0.01,
+        **({"momentum": 0.9} if is_sgd else {}),
+    }
+    unfused = kind([{"params": list(plain.parameters()), RATE: 1}], **settings)
+    _take_step(unfused, plain, 0)
+
+    turned = _conv(torch.channels_last)
+    optimizer = build_optimizer(turned, spec)
+    turned.load_state_dict(plain.state_dict())
+    optimizer.load_state_dict(deepcopy(unfused.state_dict()))
+    for seed in (1, 2):
+        _take_step(unfused, plain, seed)
+        _take_step(optimizer, turned, seed)
+    assert turned.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(turned.weight, plain.weight)
+    torch.testing.assert_close(turned.bias, plain.bias)
+
+
+def test_momentum_that_begins_with_a_step_that_is_left_out_is_zero() -> None:
+    module = _conv(torch.contiguous_format)
+    optimizer = build_optimizer(module, OptimizerSpec())
+    before = [parameter.clone() for parameter in module.parameters()]
+    optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
+    _take_step(optimizer, module, 0)
+    for parameter, expected in zip(module.parameters(), before, strict=True):
+        assert torch.equal(parameter, expected)
+        assert not optimizer.state[parameter]["momentum_buffer"].any()

@@ -1,6 +1,7 @@
 """Steps of two processes: weights that no loss depends on, and steps that lack clips."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final, Literal
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reskd.common.experiment import TrainingSpec
-from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.distributed import DelayedFlags, ProcessGroup
 from reskd.student_train.train.stepper import Stepper
 from tests.student_train.tiny_steps import changed, drawn_batch, state_of, tiny_task, unread_batch
 from tests.student_train.two_processes import WORLD, in_one_group
@@ -60,10 +61,34 @@ def _none_has_clips(processes: ProcessGroup) -> list[list[str]]:
     return found
 
 
+def _one_explodes(processes: ProcessGroup) -> list[str]:
+    """What changes in weights and optimiser from a loss on that only the second process has."""
+    stepper = Stepper(tiny_task("test_convnext"), TrainingSpec(epochs=1), processes, None)
+    found: list[State] = []
+    for seed, ceiling in ((0, inf), (1, inf if processes.is_first else 0.0), (2, inf)):
+        batch = drawn_batch(seed, rank=processes.rank, world=processes.world)
+        stepper.forward_backward(batch, ceiling)
+        stepper.step(LR)
+        found.append(state_of(stepper))
+    assert not stepper.guard.well
+    return [*changed(found[0], found[1]), *changed(found[1], found[2])]
+
+
+def _flags_come_one_exchange_later(processes: ProcessGroup) -> list[list[bool]]:
+    """Of three exchanges; the second process alone sets one, in the first of them."""
+    flags = DelayedFlags(processes)
+    found = [flags.exchange(not processes.is_first, False)]
+    found += [flags.exchange(False, False) for _ in range(2)]
+    flags.forget()
+    return [*found, flags.exchange(True, True)]
+
+
 SITUATIONS: tuple[Callable[[ProcessGroup], Any], ...] = (
     _three_steps,
     _one_has_no_clips,
     _none_has_clips,
+    _one_explodes,
+    _flags_come_one_exchange_later,
 )
 
 
@@ -105,3 +130,16 @@ def test_step_in_float16_without_clips_in_one_process_learns_from_the_others(
 
 def test_step_without_clips_in_any_process_changes_nothing(found: list[dict[str, Any]]) -> None:
     assert [own["_none_has_clips"] for own in found] == [[[]] * 4] * WORLD
+
+
+def test_loss_that_explodes_in_one_process_leaves_the_weights_of_all_what_they_were(
+    found: list[dict[str, Any]],
+) -> None:
+    assert [own["_one_explodes"] for own in found] == [[]] * WORLD
+
+
+def test_flags_of_all_processes_are_known_one_exchange_later(found: list[dict[str, Any]]) -> None:
+    nothing = [False, False]
+    expected = [nothing, [True, False], nothing, nothing]
+    assert [own["_flags_come_one_exchange_later"] for own in found] == [expected] * WORLD
+    assert DelayedFlags(ALONE).exchange(True, False) == [True, False]
