@@ -31,6 +31,7 @@ def synthetic_experiment(
     frame_size: tuple[int, int] = FRAME_SIZE,
     num_frames: int = NUM_FRAMES,
     num_classes: int | None = None,
+    views: int | None = None,
 ) -> Experiment:
     """The same experiment on made-up videos, with networks of random weights.
 
@@ -41,6 +42,7 @@ def synthetic_experiment(
         frame_size: Height and width of the videos, in pixels.
         num_frames: Of every video.
         num_classes: K; None takes that of the experiment's index where it is there.
+        views: V; None takes the experiment's.
     """
     data = experiment.data
     if num_classes is None:
@@ -60,6 +62,7 @@ def synthetic_experiment(
     made_up = replace(
         experiment,
         data=replace(data, index=index_file, frames=frames, val_split=None),
+        views=replace(experiment.views, count=views or experiment.views.count),
         teacher=replace(
             experiment.teacher,
             model=replace(experiment.teacher.model, pretrained=False, start=None),

@@ -33,8 +33,8 @@ def _identity(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         else "for agreement metrics only, no student may learn from it"
     )
     yield "data", f"split {facts['split']}, {purpose}"
-    classes = len(index.get("classes", []))
-    yield "", f"{facts['videos']} videos, {classes} classes, digest {_short(index.get('digest'))}"
+    known = index.get("digest") or identity.get("videos")
+    yield "", f"{facts['videos']} videos, {facts['classes']} classes, digest {_short(known)}"
     model = teacher.get("model", {})
     arguments = "".join(f", {key} {value}" for key, value in model.get("backbone_args", {}).items())
     network = f"{model.get('recognizer', '?')} of {model.get('backbone', '?')}{arguments}"

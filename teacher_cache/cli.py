@@ -129,6 +129,7 @@ def plan(
 
 @cache.command("extend")
 @cache_argument
+@click.option("--videos", is_flag=True, help="Add the videos of the index that have no rows yet.")
 @click.option("--views", type=click.IntRange(1), help="Views that every video shall have.")
 @click.option("--targets", help="Targets to add: logits, features, logit_map, frames; with commas.")
 @experiment_option
@@ -137,6 +138,7 @@ def plan(
 @json_option
 def extend(
     folder: Path,
+    videos: bool,
     views: int | None,
     targets: str | None,
     experiment: str | None,
@@ -144,7 +146,7 @@ def extend(
     as_json: bool,
     **run: Any,
 ) -> None:
-    """Add views or targets to CACHE; what is in it stays as it is.
+    """Add videos, views or targets to CACHE; what is in it stays as it is.
 
     Interrupted and called again, it goes on. Until it is done, readers see the cache as it was.
     """
@@ -152,11 +154,13 @@ def extend(
     from reskd.teacher_cache.fill.extend import extend_cache
 
     names = [name.strip() for name in (targets or "").split(",") if name.strip()]
-    if views is None and not names:
-        raise click.UsageError("Name what to add: --views N, --targets NAMES, or both.")
+    if views is None and not names and not videos:
+        raise click.UsageError("Name what to add: --videos, --views N, --targets NAMES.")
     resolved = experiment_of(folder, experiment, overrides)
     options = options_of(resolved, **run)
-    result = extend_cache(resolved, folder.absolute(), views=views, targets=names, options=options)
+    result = extend_cache(
+        resolved, folder.absolute(), videos=videos, views=views, targets=names, options=options
+    )
     emit(result, as_json=as_json, text=_summary_text(result))
 
 

@@ -123,7 +123,7 @@ class ClipStore:
             try:
                 commit = read_commit(self.folder, _GENERATION, unit)
                 if commit is not None:
-                    check_fingerprint(self.folder, manifest.fingerprint, [commit])
+                    check_fingerprint(self.folder, manifest, [commit])
                     continue
             except CacheError:
                 say(f"{self.folder}: the record of unit {unit} is damaged; the unit is kept anew.")

@@ -8,6 +8,7 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     identity                     the whole of it, see `cache_identity`
     split, use                   cached split; "training", or "agreement" (no student may learn
                                  from it, it serves agreement metrics only)
+    classes                      how many the teacher's scores are of
     complete                     whether every unit of every run is there
     videos, usable_videos        N, and how many of them have rows now
     views, block_views           V and V0
@@ -16,7 +17,7 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     arrays                       name, row_shape, dtype, attributes, committed bytes of each
     bytes, bytes_by_target       committed bytes; scale and residual count to the features
     runs                         number, views, arrays, units_finished and complete of each
-    failed_videos                video (number), id (null without a fitting index), reason
+    failed_videos                video (number), id (null in the first format), reason
     labels                       index (its path), problem (why it is of no use, else null)
     teacher                      see `teacher_quality`; null without stored class scores, or before
                                  the first unit
@@ -37,10 +38,13 @@ from numpy.typing import NDArray
 
 from reskd.common.console import progress
 from reskd.common.dataset.index import VideoIndex, read_index
-from reskd.common.errors import ReskdError
+from reskd.common.errors import CacheError, ReskdError
 from reskd.common.metrics import correct_predictions, top_k_hits
 from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
-from reskd.teacher_cache.format.manifest import FORMAT, Manifest, read_manifest
+from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+from reskd.teacher_cache.format.match import class_columns
+from reskd.teacher_cache.format.videos import read_videos
+from reskd.teacher_cache.read.contents import cached_videos, matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.run_log import log_path, read_runs, recorded_experiment
 
@@ -64,22 +68,26 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
     manifest = read_manifest(folder)
     layout = manifest.layout
     written = {
-        one.number: read_commits(folder, one.number, layout.num_units)
+        one.number: read_commits(folder, one.number, manifest.units_of(one))
         for one in manifest.generations
     }
     commits = [commit for units in written.values() for commit in units.values()]
     reader = CacheReader(folder)
-    index, labels = _index_of(folder, manifest, index_path)
+    labels, facts = _labels_of(folder, manifest, index_path)
+    ids = {row: video.id for row, video in read_videos(folder, manifest.videos).items()}
     counted = bytes_by_array(commits)
     by_array = {array.name: counted[array.name] for array in manifest.arrays}
     return {
         "cache": str(folder.absolute()),
         "fingerprint": manifest.fingerprint,
-        "format": FORMAT,
+        "format": manifest.format,
         "identity": manifest.identity,
         "split": manifest.split,
         "use": manifest.identity.get("index", {}).get("use"),
-        "complete": all(len(units) == layout.num_units for units in written.values()),
+        "classes": len(manifest.class_names),
+        "complete": all(
+            len(written[one.number]) == len(manifest.units_of(one)) for one in manifest.generations
+        ),
         "videos": layout.num_videos,
         "usable_videos": len(reader.usable_videos),
         "views": layout.num_views,
@@ -94,27 +102,30 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
             {
                 **asdict(one),
                 "units_finished": len(written[one.number]),
-                "complete": len(written[one.number]) == layout.num_units,
+                "complete": len(written[one.number]) == len(manifest.units_of(one)),
             }
             for one in manifest.generations
         ],
-        "failed_videos": _failed_videos(failures(commits), index, manifest.split),
-        "labels": labels,
-        "teacher": teacher_quality(reader, _labels_of(index, manifest.split)),
+        "failed_videos": [
+            {"video": video, "id": ids.get(video), "reason": reason}
+            for video, reason in sorted(failures(commits).items())
+        ],
+        "labels": facts,
+        "teacher": teacher_quality(reader, labels),
         "precision_check": _precision_check(folder),
         "cost": _cost(folder),
     }
 
 
 def teacher_quality(
-    reader: CacheReader, labels: Sequence[Sequence[int]] | None
+    reader: CacheReader, labels: Mapping[int, Sequence[int]] | None
 ) -> dict[str, Any] | None:
     """What the stored class scores say, over all rows there are.
 
     Args:
         reader: The cache.
-        labels: Classes of every video of the split, by its number; any of them is right. None
-            leaves accuracies out.
+        labels: For every video by its row the places of its classes in the scores; any of them is
+            right. None leaves accuracies out.
 
     Returns:
         rows: how many. top1, top5: share of rows with a right class first, or among the best five;
@@ -171,7 +182,7 @@ def entropies(logits_BK: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _targets(
-    labels: Sequence[Sequence[int]], videos: NDArray[np.int64], num_classes: int
+    labels: Mapping[int, Sequence[int]], videos: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.bool_]:
     """(N, K): whether a class is a label of a video."""
     targets_NK = np.zeros((len(videos), num_classes), bool)
@@ -180,41 +191,38 @@ def _targets(
     return targets_NK
 
 
-def _index_of(
+def _labels_of(
     folder: Path, manifest: Manifest, named: Path | None
-) -> tuple[VideoIndex | None, dict[str, str | None]]:
-    """The index that the cache was made from, if it is at hand; else why not."""
-    index, path, problem = None, named, None
-    if named is not None:
-        index = read_index(named)
-    else:
-        try:
+) -> tuple[dict[int, list[int]] | None, dict[str, str | None]]:
+    """Places of every video's classes in the stored scores, by row, or why they are not known.
+
+    An index that is at hand tells them; videos that it does not list have those they had.
+    """
+    path, problem, labels = named, None, None
+    try:
+        if path is None:
             path = recorded_experiment(folder.absolute()).data.index
-            index = read_index(path)
-        except ReskdError as error:
-            problem = str(error)
-    if index is not None:
-        expected = manifest.identity.get("index", {}).get("digest")
-        if manifest.split not in index.split_names():
-            problem = f"{path} has no split {manifest.split}"
-        elif index.digest(manifest.split) != expected:
-            problem = f"split {manifest.split} of {path} is not what was cached: its digest differs"
-    labels = {"index": None if path is None else str(path.absolute()), "problem": problem}
-    return (None if problem else index), labels
+        labels = _labels_by_index(folder, manifest, read_index(path))
+    except ReskdError as error:
+        if named is not None and not isinstance(error, CacheError):
+            raise
+        problem = str(error)
+    return labels, {"index": None if path is None else str(path.absolute()), "problem": problem}
 
 
-def _labels_of(index: VideoIndex | None, split: str) -> list[tuple[int, ...]] | None:
-    return None if index is None else [entry.labels for entry in index.split(split)]
-
-
-def _failed_videos(
-    failed: dict[int, str], index: VideoIndex | None, split: str
-) -> list[dict[str, Any]]:
-    entries = None if index is None else index.split(split)
-    return [
-        {"video": video, "id": None if entries is None else entries[video].id, "reason": reason}
-        for video, reason in sorted(failed.items())
-    ]
+def _labels_by_index(folder: Path, manifest: Manifest, index: VideoIndex) -> dict[int, list[int]]:
+    if manifest.split not in index.split_names():
+        raise CacheError(f"the index has no split {manifest.split}")
+    cached = cached_videos(folder, manifest, index)
+    entries = matched_videos(folder, manifest, index).entries
+    pairs = [(cached[row].labels, entry.labels) for row, entry in entries.items()]
+    columns = class_columns(manifest.class_names, index.classes, pairs)
+    if columns is None:
+        raise CacheError("the classes of the index are not those of the stored scores one to one")
+    labels = {row: list(video.labels) for row, video in cached.items()}
+    for row, entry in entries.items():
+        labels[row] = [columns[label] for label in entry.labels]
+    return labels
 
 
 def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.noise import write_noise_cache
 from tests.benchmarks import (
     decode_once,
     epoch_overhead,
@@ -112,7 +113,7 @@ def test_prefetch_with_a_tiny_store_runs_through_every_source(tmp_path: Path) ->
     file = epoch_overhead.make_experiment(
         tmp_path, teacher="test_resnet", num_videos=4, num_frames=9
     )
-    epoch_overhead.fill_with_noise(load_experiment(str(file)), tmp_path / "cache")
+    write_noise_cache(load_experiment(str(file)), tmp_path / "cache")
     student = prefetch.Student("test_resnet")
     for cold in (False, True):
         store = prefetch.from_store(tmp_path / "cache", student, epochs=1, rounds=1, cold=cold)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index, write_index
+from reskd.common.distill.targets import plan_targets
 from reskd.common.experiment import Experiment, ModelSpec, TrainingSpec
 from reskd.common.experiment.load import config_names, load_experiment
 from reskd.common.models.registry import Complexity, complexity
@@ -441,6 +442,16 @@ def test_header_names_source_classes_commands_and_cost(name: str) -> None:
     student = gmacs(experiment, experiment.student.model, classes=classes, size=112)
     assert number(r"teacher ([\d.]+) GMACs per clip", text) == pytest.approx(teacher, rel=0.01)
     assert number(r"student ([\d.]+);", text) == pytest.approx(student, rel=0.01)
+
+
+def test_teachers_compute_in_float16_where_a_gpu_stores_no_more() -> None:
+    small = ("demo", "folder")  # run on a CPU
+    for name in ("folder_r50", *DISTILLED):
+        experiment = load_experiment(name)
+        plan = plan_targets(experiment, num_classes=10)
+        assert {"float16", "int8"} & {array.dtype for array in plan.arrays}, name
+        assert experiment.teacher.precision == "float16", name
+    assert {load_experiment(name).teacher.precision for name in small} == {"float32"}
 
 
 @pytest.mark.parametrize("name", DISTILLED)

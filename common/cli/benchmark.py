@@ -7,6 +7,7 @@ from reskd.common.cli.lazy_group import LazyGroup
 BENCHMARKS = {
     "model": "reskd.student_train.cli.deploy:benchmark",
     "stage-one": "reskd.teacher_cache.estimate.cli:benchmark_stage_one",
+    "stage-two": "reskd.student_train.cli.benchmark:benchmark_stage_two",
 }
 
 

@@ -3,7 +3,7 @@ r"""The video index: which videos there are, what they show, how long they are.
 JSON Lines, one file: a header, then one object per video.
 
     {"classes": ["jump", "run"], "format": "reskd-index/1", "root": "videos", "sha256": "…"}
-    {"fps": 25.0, "id": "run/a b.mp4", "labels": [1], "num_frames": 250, "path": …, "split": "val"}
+    {"content": {…}, "fps": 25.0, "id": "run/a b.mp4", "labels": [1], "num_frames": 250, …}
 
 Why this and not CSV or a folder of files: names with spaces, quotes, commas or any script need no
 rules of ours; a video may have several labels; a line per video diffs, greps and streams; one file
@@ -16,11 +16,12 @@ was made from.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from os.path import normpath, relpath
 from pathlib import Path
 from typing import Any
 
+from reskd.common.dataset.content import ContentFacts
 from reskd.common.dataset.quarantine import quarantine_file, read_quarantine
 from reskd.common.errors import DataError
 from reskd.common.storage.atomic_write import atomic_write
@@ -53,6 +54,9 @@ class VideoEntry:
     """Frames that can be asked for; 0 marks a video that could not be read when imported."""
     fps: float
     """Frames per second, averaged; 0.0 where the file does not say."""
+    content: ContentFacts | None = None
+    """Tells it from other videos whatever it is called; None in indexes written before there were
+    such facts, and of a video that could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,13 +86,18 @@ class VideoIndex:
             )
         return chosen
 
+    def numbered(self, name: str) -> dict[int, VideoEntry]:
+        """The videos of one split by their number; raises as `split`."""
+        return dict(enumerate(self.split(name)))
+
     def split_names(self) -> tuple[str, ...]:
         return tuple(sorted({video.split for video in self.videos}))
 
     def digest(self, split: str) -> str:
         """Hash of what a split means: class names, and id, labels and length of its rows in order.
 
-        Where the files lie is left out, so a data set may move without losing its caches.
+        It tells whether two trainings see the same. A cache is known by less (match.py of
+        teacher_cache/format).
         """
         rows = [[video.id, list(video.labels), video.num_frames] for video in self.split(split)]
         return digest({"classes": list(self.classes), "rows": rows})
@@ -105,7 +114,7 @@ def write_index(path: Path, index: VideoIndex) -> None:
         OSError: As the system reports it.
     """
     videos = sorted(index.videos, key=lambda video: (video.split, video.id))
-    rows = [asdict(video) | {"labels": list(video.labels)} for video in videos]
+    rows = [_row(video) for video in videos]
     _check_videos(path, videos, index.classes)
     header = {
         "format": FORMAT,
@@ -115,6 +124,13 @@ def write_index(path: Path, index: VideoIndex) -> None:
         "sha256": _seal(index.classes, rows),
     }
     atomic_write(path, (canonical_json(line) + b"\n" for line in [header, *rows]))
+
+
+def _row(video: VideoEntry) -> dict[str, Any]:
+    row = asdict(video) | {"labels": list(video.labels)}
+    if video.content is None:
+        del row["content"]
+    return row
 
 
 def read_index(path: str | os.PathLike[str]) -> VideoIndex:
@@ -191,8 +207,7 @@ def _check_header(path: Path, header: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _entry(path: Path, number: int, row: Mapping[str, Any]) -> VideoEntry:
-    expected = {item.name for item in fields(VideoEntry)}
-    if difference := expected.symmetric_difference(row):
+    if difference := FIELD_TYPES.keys() ^ (row.keys() - {"content"}):
         names = ", ".join(sorted(difference))
         raise _wrong(path, number, f"has fields missing or unknown: {names}")
     for key, allowed in FIELD_TYPES.items():
@@ -202,7 +217,17 @@ def _entry(path: Path, number: int, row: Mapping[str, Any]) -> VideoEntry:
     labels = row["labels"]
     if not all(type(label) is int for label in labels):
         raise _wrong(path, number, f"has {labels!r} in field 'labels', not a list of numbers")
-    return VideoEntry(**{**row, "labels": tuple(labels), "fps": float(row["fps"])})
+    content = _content(path, number, row["content"]) if "content" in row else None
+    return VideoEntry(
+        **{**row, "labels": tuple(labels), "fps": float(row["fps"]), "content": content}
+    )
+
+
+def _content(path: Path, number: int, facts: Any) -> ContentFacts:
+    types = ContentFacts.__annotations__
+    if not isinstance(facts, dict) or {key: type(facts[key]) for key in facts} != types:
+        raise _wrong(path, number, f"has {facts!r} in field 'content'")
+    return ContentFacts(**facts)
 
 
 def _check_videos(path: Path, videos: Iterable[VideoEntry], classes: Sequence[str]) -> None:

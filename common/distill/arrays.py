@@ -34,6 +34,15 @@ class ArraySpec:
         return prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
 
+def array_in_words(array: ArraySpec | None) -> str:
+    """An array for a person."""
+    if array is None:
+        return "nothing"
+    shape = " x ".join(map(str, array.row_shape)) or "one number"
+    more = ", ".join(f"{key} {value}" for key, value in sorted(array.attributes.items()))
+    return f"{shape} {array.dtype}{f' ({more})' if more else ''}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetPlan:
     """All arrays of an experiment's cache and the grids they were made for."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from reskd.common.distill.arrays import ArraySpec, Grid, TargetPlan
 from reskd.common.errors import ExperimentError
-from reskd.common.experiment import Experiment, FeaturesTarget, LogitMapTarget
+from reskd.common.experiment import Experiment, FeaturesTarget, LogitMapTarget, LossSpec
 from reskd.common.models.registry import Complexity, complexity
 from reskd.common.video.views import columns
 
@@ -49,6 +49,13 @@ FROM_VIDEO_ALONE: Final = frozenset({"frames", "views"})
 _MSE: Final = "student.losses.feature_mse"
 _KL: Final = "student.losses.logit_map_kl"
 _MOST_CLASSES: Final = 65535  # class numbers of a top-k map are uint16
+
+
+def arrays_needed(losses: LossSpec) -> list[str]:
+    """Names of all arrays that the losses with a weight may need."""
+    return [
+        name for loss, names in ARRAYS_OF_LOSS.items() if getattr(losses, loss) for name in names
+    ]
 
 
 def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:

@@ -17,7 +17,7 @@ other files are replaced one after the other.)
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
@@ -30,7 +30,6 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import parse_experiment
@@ -293,18 +292,25 @@ def _json_bytes(value: object) -> bytes:
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
-def check_teacher(experiment: Experiment, checkpoint: CheckpointInfo, index: VideoIndex) -> None:
+def check_teacher(
+    experiment: Experiment, checkpoint: CheckpointInfo, classes: Sequence[str]
+) -> None:
     """The checkpoint must be the network the experiment describes, for these classes.
+
+    Args:
+        experiment: Resolved experiment.
+        checkpoint: What teacher.checkpoint says of itself.
+        classes: Of the index; or of a cache that is there, when the teacher saw its videos.
 
     Raises:
         DataError: If it is not.
     """
     folder = experiment.teacher.checkpoint
-    if checkpoint.classes != index.classes:
+    if checkpoint.classes != tuple(classes):
         raise DataError(
             f"The teacher in {folder} was trained for {len(checkpoint.classes)} classes "
             f"({', '.join(checkpoint.classes[:4])}, …), the index {experiment.data.index} has "
-            f"{len(index.classes)} ({', '.join(index.classes[:4])}, …). Use the index it was "
+            f"{len(classes)} ({', '.join(classes[:4])}, …). Use the index it was "
             "trained on, or another teacher."
         )
     wanted, held = experiment.teacher.model, checkpoint.model

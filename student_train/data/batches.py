@@ -4,7 +4,7 @@ Whatever the store holds is read in the training process, a few batches ahead (r
 where frames are not stored do worker processes decode videos (decoded_frames.py).
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +14,14 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from reskd.common.distill.class_order import in_class_order
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import LoadedBatch
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order, stored_view
 from reskd.student_train.data.read_ahead import SLOTS, BatchesAndRows, SlotRing
 from reskd.student_train.data.unreadable import Unreadable
 from reskd.student_train.distributed import ProcessGroup
-from reskd.teacher_cache.read.reader import CacheReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ class StoredFrames:
     stored: Sequence[str] = ("frames",)
     how_to_speed_up = "put the cache on a faster disk, best on one of this machine"
 
-    def __init__(self, reader: CacheReader) -> None:
-        self.videos: Sequence[int] = reader.usable_videos
-        self.unreadable = Unreadable((), max_bad=0.0)  # a row of the store is damaged, not bad
+    def __init__(self, cache: TrainingCache) -> None:
+        self.videos: Sequence[int] = cache.videos
+        self.unreadable = Unreadable({}, max_bad=0.0)  # a row of the store is damaged, not bad
 
     def read(self, batches: list[list[int]], epoch: int) -> Iterable[LoadedBatch]:
         return map(LoadedBatch, batches)
@@ -99,7 +100,7 @@ class Batches:
         source: Frames.
         labels: Labels of the videos of the split.
         targets: Names of the arrays to read beside the frames.
-        reader: Their cache; None when nothing is read from one.
+        cache: Where they are; None when nothing is read from one.
         num_views: V of the views read; None without a cache.
         batch_size: Clips per step.
         accumulation: Parts that a step is cut into, in each process; a short step has fewer.
@@ -113,7 +114,7 @@ class Batches:
         labels: Labels,
         *,
         targets: Sequence[str],
-        reader: CacheReader | None,
+        cache: TrainingCache | None,
         num_views: int | None,
         batch_size: int,
         seed: int,
@@ -123,13 +124,17 @@ class Batches:
         self._num_views = num_views
         self._source, self._labels = source, labels
         self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
-        self._reader, self._processes = reader, processes
+        self._cache, self._processes = cache, processes
         self._ring: SlotRing | None = None
         names = (*source.stored, *targets)
-        if reader is not None and names:
+        if cache is not None and names:
             sizes = (len(part.videos) for part in self._parts(source.videos))
             self._ring = SlotRing(
-                reader, names, max_rows=max(sizes, default=0), slots=SLOTS, device=processes.device
+                cache.reader,
+                names,
+                max_rows=max(sizes, default=0),
+                slots=SLOTS,
+                device=processes.device,
             )
 
     @property
@@ -174,11 +179,19 @@ class Batches:
                     torch.empty(0) if frames is None else frames,
                     labels.pin_memory() if self._processes.device.type == "cuda" else labels,
                     batch.videos,
-                    {name: rows for name, rows in stored.items() if name != "frames"},
+                    self._targets(stored),
                     batch.clips_BT3HW,
                     share=part.share,
                     ends_step=part.ends_step,
                 )
+
+    def _targets(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The teacher's, with classes in the order of the index."""
+        targets = {name: rows for name, rows in stored.items() if name != "frames"}
+        if self._cache is None or self._cache.columns is None:
+            return targets
+        columns = self._cache.columns
+        return {name: in_class_order(name, rows, columns) for name, rows in targets.items()}
 
     def _parts(self, order: Sequence[int], first_step: int = 0) -> list[_Part]:
         """This process's parts of the steps of an epoch."""
@@ -202,7 +215,7 @@ class Batches:
 
     def _with_rows(self, batches: Iterable[LoadedBatch], epoch: int) -> BatchesAndRows[LoadedBatch]:
         """Each batch with what the store holds of it."""
-        if self._ring is None or self._reader is None:
+        if self._ring is None:
             return ((batch, {}) for batch in batches)
         assert self._num_views is not None, "stored rows have a view number"
         view = stored_view(epoch, self._num_views)

@@ -1,7 +1,7 @@
 """Frames decoded from video, where the cache does not hold them or the teacher runs in the step."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
@@ -18,6 +18,7 @@ from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.common.video.views import ViewParams, draw_view
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.order import stored_view
 from reskd.student_train.data.unreadable import Unreadable
 from reskd.student_train.data.video_memory import VideoMemory
@@ -41,7 +42,7 @@ class DecodedFrames:
     Args:
         experiment: Resolved experiment.
         index: Its video index.
-        split: Split to train on.
+        entries: Videos to train on, by number.
         size: Side of the frames wanted; smaller than views.size they are made from those.
         replay: Cache whose views are replayed; None draws them.
         num_views: Epoch e takes view e mod this number, stored or drawn as a cache of that many
@@ -59,10 +60,10 @@ class DecodedFrames:
         self,
         experiment: Experiment,
         index: VideoIndex,
-        split: str,
+        entries: Mapping[int, VideoEntry],
         *,
         size: int,
-        replay: CacheReader | None,
+        replay: TrainingCache | None,
         num_views: int | None,
         keep_clips: bool,
         workers: int,
@@ -70,14 +71,18 @@ class DecodedFrames:
         pinned: bool,
         max_bad: float,
     ) -> None:
-        entries = index.split(split)
         memory = VideoMemory(memory_bytes)
         self._clips = _ClipDataset(
-            experiment, index, entries, size, replay, num_views, keep_clips, memory
+            experiment,
+            index,
+            entries,
+            size,
+            None if replay is None else replay.reader,
+            num_views,
+            keep_clips,
+            memory,
         )
-        self.videos: Sequence[int] = (
-            replay.usable_videos if replay is not None else range(len(entries))
-        )
+        self.videos: Sequence[int] = list(entries) if replay is None else replay.videos
         self.unreadable = Unreadable(entries, max_bad=max_bad)
         if workers:
             _start_server_of_workers()
@@ -133,7 +138,7 @@ class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
 
     experiment: Experiment
     index: VideoIndex
-    entries: tuple[VideoEntry, ...]
+    entries: Mapping[int, VideoEntry]
     size: int
     replay: CacheReader | None
     num_views: int | None

@@ -1,6 +1,6 @@
 """What the label of a clip is: known for a video with one, drawn anew in every epoch for others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ class Labels:
     """Labels of the videos of a split, as the loss wants them.
 
     Args:
-        entries: Videos in the order of their numbers.
+        entries: Videos by their numbers.
         num_classes: K.
         kind: `one_of` draws one of a video's labels, each alike, from (seed, video, epoch);
             `any_of` gives all of them.
@@ -26,13 +26,16 @@ class Labels:
 
     def __init__(
         self,
-        entries: Sequence[VideoEntry],
+        entries: Mapping[int, VideoEntry],
         *,
         num_classes: int,
         kind: Literal["one_of", "any_of"],
         seed: int,
     ) -> None:
-        self._videos = [(entry.id, tuple(dict.fromkeys(entry.labels))) for entry in entries]
+        self._videos = {
+            number: (entry.id, tuple(dict.fromkeys(entry.labels)))
+            for number, entry in entries.items()
+        }
         self._num_classes, self._kind, self._seed = num_classes, kind, seed
 
     def of(self, videos: Sequence[int], *, epoch: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Videos that turn out to be unreadable while a network trains, of all its processes together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry
@@ -15,11 +15,11 @@ class Unreadable:
     that stopped alone would leave the others waiting for its gradient.
 
     Args:
-        entries: The videos of the split.
+        entries: The videos of the split by number.
         max_bad: Share of them at which training stops.
     """
 
-    def __init__(self, entries: Sequence[VideoEntry], *, max_bad: float) -> None:
+    def __init__(self, entries: Mapping[int, VideoEntry], *, max_bad: float) -> None:
         self._entries, self._allowed = entries, max_bad * len(entries)
         self._reasons: dict[int, str] = {}
         self._agreed = 0

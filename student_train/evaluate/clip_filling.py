@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reskd.common.console import progress, say
+from reskd.common.dataset.index import VideoEntry
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.prefetch import ordered_map
 from reskd.common.signals import StopRequest
@@ -82,12 +83,17 @@ def _identity(videos: Videos) -> Identity:
         "index": {
             "use": "test clips",
             "split": videos.split,
-            "videos": len(entries),
-            "digest": digest([[entry.id, entry.path, entry.num_frames] for entry in entries]),
         },
+        "entries": digest([_known_by(entry) for entry in entries]),
         "decoder": pixels_identity(videos.data, videos.index, videos.split),
         "preprocessing": PREPROCESSING_VERSION,
     }
+
+
+def _known_by(entry: VideoEntry) -> list[Any]:
+    """What a video is known by, its labels apart."""
+    content = None if entry.content is None else asdict(entry.content)
+    return [entry.id, entry.path, entry.num_frames, content]
 
 
 def begin(store: ClipStore, keeping: ClipKeeping, lock: ExitStack) -> Begun:

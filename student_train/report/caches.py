@@ -106,13 +106,13 @@ def _card(reader: CacheReader) -> list[tuple[str, str]]:
     manifest = reader.manifest
     layout, identity = manifest.layout, manifest.identity
     teacher, index = identity.get("teacher", {}), identity.get("index", {})
-    model = teacher.get("model", {})
+    model, known = teacher.get("model", {}), identity.get("videos") or index.get("digest")
     return [
         ("folder", str(reader.folder.absolute())),
         ("fingerprint", manifest.fingerprint),
         (
             "data",
-            f"split {manifest.split}, {layout.num_videos} videos, digest {index.get('digest')}",
+            f"split {manifest.split}, {layout.num_videos} videos, digest {known}",
         ),
         ("readable", f"{len(reader.usable_videos)} of {layout.num_videos} videos have rows"),
         ("teacher", f"{model.get('recognizer')} of {model.get('backbone')}"),

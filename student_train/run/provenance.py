@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, Self
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from reskd.common.distill.targets import arrays_needed
 from reskd.student_train.distributed import ProcessGroup
-from reskd.student_train.train.recipe import Recipe, TargetSource, arrays_needed
+from reskd.student_train.train.recipe import Recipe, TargetSource
 
 PACKAGES: Final = ("reskd", "torch", "torchvision", "timm", "numpy", "av", "decord", "zarr")
 

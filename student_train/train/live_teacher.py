@@ -47,7 +47,7 @@ class LiveTeacher:
         device: torch.device,
     ) -> None:
         model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-        check_teacher(experiment, checkpoint, index)
+        check_teacher(experiment, checkpoint, index.classes)
         plan = plan_targets(experiment, num_classes=len(index.classes))
         self.plan: TargetPlan = replace(
             plan, arrays=tuple(array for array in plan.arrays if array.name in names)

@@ -1,18 +1,19 @@
 """What decides the outcome of a training run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from reskd.common.dataset.index import VideoIndex
+from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.distill.arrays import ArraySpec, Grid
-from reskd.common.distill.targets import ARRAYS_OF_LOSS
+from reskd.common.distill.targets import arrays_needed
 from reskd.common.experiment import Experiment, LossSpec, ModelSpec, Role, TrainingSpec
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import read_checkpoint_info
 from reskd.common.storage.records import digest
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.train.live_teacher import LiveTeacher
-from reskd.teacher_cache.format.identity import cache_identity
+from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
 from reskd.teacher_cache.read.reader import CacheReader
 
 MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "channels_last")
@@ -41,10 +42,21 @@ class Recipe:
 class TargetSource:
     """Where the teacher's targets come from: a cache, the teacher itself, or nowhere."""
 
-    reader: CacheReader | None = None
-    """Cache; beside a live teacher only its views are used."""
+    cache: TrainingCache | None = None
+    """Beside a live teacher only its views are used."""
     live: LiveTeacher | None = None
     """Teacher that runs in the step."""
+
+    @property
+    def reader(self) -> CacheReader | None:
+        """Of the cache."""
+        return None if self.cache is None else self.cache.reader
+
+    def entries(self, recipe: Recipe, index: VideoIndex) -> Mapping[int, VideoEntry]:
+        """The videos of the training split by number: their row in the cache, else their place."""
+        if self.cache is not None:
+            return self.cache.entries
+        return index.numbered(recipe.experiment.data.train_split)
 
     def arrays(self, losses: LossSpec) -> tuple[ArraySpec, ...]:
         """What the losses need of the teacher."""
@@ -73,13 +85,6 @@ class TargetSource:
         """
         stored = self.reader is not None or self.live is not None
         return recipe.experiment.views.count if stored else None
-
-
-def arrays_needed(losses: LossSpec) -> list[str]:
-    """Names of all arrays that the losses with a weight may need."""
-    return [
-        name for loss, names in ARRAYS_OF_LOSS.items() if getattr(losses, loss) for name in names
-    ]
 
 
 def recipe_facts(
@@ -114,13 +119,13 @@ def recipe_facts(
 def _teacher_identity(
     recipe: Recipe, index: VideoIndex, targets: TargetSource
 ) -> dict[str, str | None]:
-    fingerprint = None
+    fingerprint, split = None, recipe.experiment.data.train_split
     if targets.live is not None:
         identity = cache_identity(
             recipe.experiment,
-            index,
-            split=recipe.experiment.data.train_split,
+            split=split,
             teacher=targets.live.checkpoint,
+            videos=videos_to_cache(recipe.experiment, index.split(split)),
         )
         fingerprint = digest(identity)
     elif targets.reader is not None:

@@ -94,7 +94,7 @@ def run_training(
         size=recipe.size,
     )
     start = RunStart.now(recipe, data.targets, processes, command=command)
-    task = _build_task(recipe, data)
+    task = build_task(recipe, data)
     facts = recipe_facts(recipe, data.index, data.source.videos, data.targets)
     folder = RunFolder(run, facts, keep=recipe.training.keep)
 
@@ -135,7 +135,7 @@ def run_training(
             validation.check_keeping()
         stepper = Stepper(task, recipe.training, processes, data.targets.live)
         training = Training(
-            batches=_batches(recipe, data, processes),
+            batches=batches_of(recipe, data, processes),
             spec=recipe.training,
             run=folder,
             processes=processes,
@@ -191,11 +191,11 @@ def _lacking(recipe: Recipe, index: VideoIndex) -> str:
     return f"The run is not measured: the videos of split {split!r} are not here. {problem}"
 
 
-def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
-    entries = data.index.split(recipe.experiment.data.train_split)
+def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Batches:
+    """All epochs of a run."""
     training = recipe.training
     labels = Labels(
-        entries,
+        data.targets.entries(recipe, data.index),
         num_classes=len(data.index.classes),
         kind=training.labels.kind,
         seed=training.seed,
@@ -204,7 +204,7 @@ def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Bat
         data.source,
         labels,
         targets=[array.name for array in data.targets.stored_arrays(recipe.losses)],
-        reader=data.targets.reader,
+        cache=data.targets.cache,
         num_views=data.targets.num_views(recipe),
         batch_size=training.batch_size,
         accumulation=training.accumulation,
@@ -213,7 +213,8 @@ def _batches(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> Bat
     )
 
 
-def _build_task(recipe: Recipe, data: TrainingData) -> Task:
+def build_task(recipe: Recipe, data: TrainingData) -> Task:
+    """The network, with the weights it starts from, and its losses."""
     labels, num_classes = recipe.training.labels, len(data.index.classes)
     entries = data.index.split(recipe.experiment.data.train_split)
     weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)

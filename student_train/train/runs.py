@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reskd.common.dataset.index import VideoIndex, read_index
-from reskd.common.distill.targets import ARRAYS_OF_LOSS
+from reskd.common.distill.targets import ARRAYS_OF_LOSS, arrays_needed
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment, LossSpec
 from reskd.student_train.data.batches import FrameSource, StoredFrames
-from reskd.student_train.data.cache import holds_frames, open_cache
+from reskd.student_train.data.cache import open_cache
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.train.live_teacher import LiveTeacher
-from reskd.student_train.train.recipe import Recipe, TargetSource, arrays_needed
+from reskd.student_train.train.recipe import Recipe, TargetSource
 from reskd.student_train.train.run_training import TrainingData, run_training
 
 
@@ -142,19 +142,20 @@ def train_student(
     live = None
     if teacher == "live":
         live = LiveTeacher(experiment, index, names=arrays_needed(losses), device=processes.device)
-    reader = None
+    opened = None
     if cache is not None:
-        reader = open_cache(
+        opened = open_cache(
             experiment,
             index,
             cache,
+            losses=losses,
             views_only=live is not None,
             allow_incomplete=allow_incomplete,
         )
-    targets = TargetSource(reader, live)
+    targets = TargetSource(opened, live)
     source: FrameSource
-    if reader is not None and live is None and holds_frames(reader):
-        source = StoredFrames(reader)
+    if opened is not None and opened.frames:
+        source = StoredFrames(opened)
     else:
         source = _decoded_frames(recipe, index, targets, max_bad, processes)
     data = TrainingData(index, source, targets)
@@ -205,9 +206,9 @@ def _decoded_frames(
     return DecodedFrames(
         recipe.experiment,
         index,
-        recipe.experiment.data.train_split,
+        targets.entries(recipe, index),
         size=recipe.size,
-        replay=targets.reader,
+        replay=targets.cache,
         num_views=targets.num_views(recipe),
         keep_clips=targets.live is not None,
         workers=recipe.training.workers,

@@ -22,9 +22,8 @@ from reskd.teacher_cache.estimate.hours import (
 )
 from reskd.teacher_cache.estimate.measure_speed import measure_speed
 from reskd.teacher_cache.estimate.probe import CannotMeasureError, existing_folder
-from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR, missing_units, open_or_create
-from reskd.teacher_cache.format.identity import cache_identity
-from reskd.teacher_cache.format.manifest import MANIFEST_FILE
+from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR, missing_units
+from reskd.teacher_cache.fill.opening import cache_of, is_new
 from reskd.teacher_cache.format.plan import CachePlan, plan_table, shown_bytes, still_missing
 
 _TIME_UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
@@ -266,16 +265,10 @@ def _goes_on(
     has_teacher: bool,
 ) -> CachePlan:
     """The plan, less what the folder holds already."""
-    if not (folder / MANIFEST_FILE).exists() and not (folder.exists() and any(folder.iterdir())):
+    if is_new(folder):
         return plan
     checkpoint = read_checkpoint_info(experiment.teacher.checkpoint) if has_teacher else None
-    identity = cache_identity(
-        experiment,
-        index,
-        split=plan.split,
-        teacher=checkpoint,
-    )
-    manifest = open_or_create(folder, identity, plan)  # there is something, so nothing is made
+    manifest = cache_of(experiment, index, folder, plan, checkpoint)
     missing = [missing_units(folder, manifest, one) for one in manifest.generations]
     return still_missing(plan, manifest, missing)
 

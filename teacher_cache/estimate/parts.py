@@ -112,7 +112,7 @@ def _sample(probe: Probe, *, videos: int) -> list[_Sampled]:
     """The first videos that can be read, with their frames."""
     job, sample = probe.job, list[_Sampled]()
     reason = ""
-    for entry in job.entries[: 2 * videos]:
+    for entry in list(job.entries.values())[: 2 * videos]:
         try:
             with open_entry(job.index, entry, job.experiment.data) as video:
                 views = _views(probe, entry, video)

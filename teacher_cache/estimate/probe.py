@@ -124,8 +124,9 @@ class Probe:
             CannotMeasureError: If none of the videos can be read.
         """
         manifest = self.make_cache(arrays, views, unit_videos)
-        order = self.job.entries[self.tried :] + self.job.entries[: self.tried]
-        job = replace(self.job, entries=order)
+        entries = list(self.job.entries.values())
+        order = entries[self.tried :] + entries[: self.tried]
+        job = replace(self.job, entries=dict(enumerate(order)))
         marks: list[FillMeters] = []
         meters, deadline = FillMeters(), time.perf_counter() + seconds
 
@@ -176,7 +177,7 @@ class Probe:
     def _note(self, job: Job, manifest: Manifest) -> dict[str, float]:
         """Note how the videos came out; gives each array's share of its planned bytes."""
         layout, generation = manifest.layout, manifest.generations[0]
-        commits = read_commits(job.folder, generation.number, layout.num_units)
+        commits = read_commits(job.folder, generation.number, range(layout.num_units))
         failed = failures(commits.values())
         done = [video for unit in commits for video in layout.videos_of(unit)]
         self.tried = (self.tried + len(done)) % len(job.entries)
@@ -223,8 +224,8 @@ def prepared_probe(
     """
     start = time.perf_counter()
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index)
-    identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
+    check_teacher(experiment, checkpoint, index.classes)
+    identity = cache_identity(experiment, split=plan.split, teacher=checkpoint)
     arrays, planned = _to_measure(plan)
     names = {array.name for array in arrays}
     logit_map = any(name.startswith("logit_map") for name in names)
@@ -243,7 +244,7 @@ def prepared_probe(
             job=Job(
                 experiment=experiment,
                 index=index,
-                entries=tuple(videos[number] for number in order),
+                entries={place: videos[number] for place, number in enumerate(order)},
                 folder=scratch / "cache",
                 options=RunOptions(max_bad=1.0, threads=threads, device=device, force=True),
             ),

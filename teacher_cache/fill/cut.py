@@ -59,6 +59,8 @@ class CutTask:
     draws the views."""
     known_failure: str | None = None
     """Why an earlier run could not read the video: then it is not tried again."""
+    drawn_as: str | None = None
+    """Id that the seed's draws go by; None: the entry's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +146,7 @@ def _cut_video(source: ClipSource, task: CutTask, student_size: int) -> CutVideo
                 view: draw_view(
                     clip=experiment.clip,
                     views=experiment.views,
-                    video_id=task.entry.id,
+                    video_id=task.drawn_as or task.entry.id,
                     view=view,
                     num_frames=video.num_frames,
                     height=video.height,

@@ -9,20 +9,21 @@ from typing import Any
 from reskd.common.console import progress, say
 from reskd.common.dataset.index import read_index
 from reskd.common.distill.teacher import Teacher
-from reskd.common.errors import CacheError, StoppedShortError
+from reskd.common.errors import StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.check_precision import check_precision
 from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
 from reskd.teacher_cache.fill.cut import ClipSource
-from reskd.teacher_cache.fill.job import Job, RunOptions, teacher_for
+from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, teacher_for
 from reskd.teacher_cache.fill.meters import FillMeters
+from reskd.teacher_cache.fill.opening import cache_of, is_new, new_cache
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
-from reskd.teacher_cache.fill.writer import create_cache, sole_writer
+from reskd.teacher_cache.fill.pipeline.units import TAKEN_OUT
+from reskd.teacher_cache.fill.writer import sole_writer
 from reskd.teacher_cache.format.commits import Computed, failures, read_commits
-from reskd.teacher_cache.format.identity import Identity, cache_identity, first_difference
-from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
+from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.format.plan import CachePlan
 from reskd.teacher_cache.run_log import append_run
 
@@ -47,10 +48,9 @@ def run_cache_teacher(
     index = read_index(experiment.data.index)
     check_trained(experiment.teacher.checkpoint)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index)
-    identity = cache_identity(experiment, index, split=plan.split, teacher=checkpoint)
     checked = None  # before anything is made: the same folder must be free for a fixed teacher
-    if not folder.exists() or not any(folder.iterdir()):
+    if is_new(folder):
+        check_teacher(experiment, checkpoint, index.classes)
         source = ClipSource(experiment=experiment, index=index, threads=options.threads)
         checked = check_precision(source, plan.split, plan.targets, model, options.device)
         plain = Teacher(
@@ -60,12 +60,13 @@ def run_cache_teacher(
             precision=experiment.teacher.precision,
         )
         check_accuracy(experiment, index, plain, split=plan.split, threads=options.threads)
-    manifest = open_or_create(folder, identity, plan)
+        new_cache(experiment, index, folder, plan, checkpoint)
+    manifest = cache_of(experiment, index, folder, plan, checkpoint)
+    check_teacher(experiment, checkpoint, manifest.class_names)
     if checked is not None:
         append_run(folder, experiment, {"precision_check": checked.as_dict()})
     teacher = teacher_for(experiment, model, manifest, options.device)
-    entries = index.split(plan.split)
-    job = Job(experiment=experiment, index=index, entries=entries, folder=folder, options=options)
+    job = job_of_rows(experiment, index, folder, manifest, options)
     with sole_writer(folder), preemptible():
         generation = manifest.generations[0]
         missing = missing_units(folder, manifest, generation)
@@ -75,48 +76,11 @@ def run_cache_teacher(
     return summary(folder, manifest, written)
 
 
-def open_or_create(folder: Path, identity: Identity, plan: CachePlan) -> Manifest:
-    """The manifest of the cache in a folder, which is made there if the folder is empty.
-
-    Raises:
-        CacheError: If the folder holds something else.
-    """
-    if not (folder / MANIFEST_FILE).exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise CacheError(
-                f"{folder} is not empty and holds no {MANIFEST_FILE}, so it is not a cache. "
-                "Name a new folder, or clear this one."
-            )
-        create_cache(
-            folder, identity=identity, plan=plan.targets, layout=plan.layout, codec=plan.codec
-        )
-    manifest = read_manifest(folder)
-    difference = first_difference(manifest.identity, identity)
-    if difference is not None:
-        raise CacheError(
-            f"{folder} holds the cache of another experiment. First difference: {difference}. "
-            "Name another folder, or change the experiment back."
-        )
-    difference = manifest.fits(plan.targets)
-    if manifest.layout.num_views < plan.layout.num_views:
-        difference = (
-            f"views.count: the cache has {manifest.layout.num_views}, "
-            f"the experiment asks for {plan.layout.num_views}"
-        )
-    if difference is not None:
-        raise CacheError(
-            f"{folder} does not hold all that the experiment asks for. First difference: "
-            f"{difference}. Add it with `reskd cache extend`, name another folder, or change the "
-            "experiment back."
-        )
-    return manifest
-
-
 def missing_units(folder: Path, manifest: Manifest, generation: Generation) -> list[int]:
     """Units that a run has not committed."""
-    units = manifest.layout.num_units
+    units = manifest.units_of(generation)
     finished = read_commits(folder, generation.number, units)
-    return [unit for unit in range(units) if unit not in finished]
+    return [unit for unit in units if unit not in finished]
 
 
 def check_free_space(folder: Path, need: int) -> None:
@@ -167,18 +131,20 @@ def fill(
         check_free_space(job.folder, need)
     layout = manifest.layout
     todo = sum(len(layout.videos_of(unit)) for unit in units)
+    total = len(manifest.units_of(generation))
     say(
-        f"{job.folder}: {layout.num_units} units, {layout.num_units - len(units)} finished; "
+        f"{job.folder}: {total} units, {total - len(units)} finished; "
         f"{todo} videos x {len(generation.view_range)} views to do"
     )
-    failed = failures(read_commits(job.folder, generation.number, layout.num_units).values())
+    written = read_commits(job.folder, generation.number, manifest.units_of(generation))
+    failed = {video: why for video, why in failures(written.values()).items() if why != TAKEN_OUT}
     meters = FillMeters()
-    finished = layout.num_videos - todo
+    finished = sum(len(layout.videos_of(unit)) for unit in manifest.units_of(generation)) - todo
     try:
-        with progress("caching", layout.num_videos, unit="videos", done=finished) as advance:
+        with progress("caching", finished + todo, unit="videos", done=finished) as advance:
 
             def on_video(video: int, failure: str | None) -> None:
-                if failure is not None:
+                if failure is not None and failure != TAKEN_OUT:
                     failed[video] = failure
                     _check_failures(failed, video, job)
                 advance()
@@ -227,7 +193,7 @@ def summary(folder: Path, manifest: Manifest, units_written: int) -> dict[str, A
     commits = [
         commit
         for one in manifest.generations
-        for commit in read_commits(folder, one.number, manifest.layout.num_units).values()
+        for commit in read_commits(folder, one.number, manifest.units_of(one)).values()
     ]
     return {
         "cache": str(folder),

@@ -1,12 +1,12 @@
-"""Add views or targets to a cache; what is there stays as it is, byte for byte."""
+"""Add videos, views or targets to a cache; what is there stays as it is, byte for byte."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from reskd.common.dataset.index import VideoIndex
-from reskd.common.distill.arrays import ArraySpec
+from reskd.common.console import say
+from reskd.common.distill.arrays import ArraySpec, array_in_words
 from reskd.common.distill.targets import ARRAYS_OF_TARGET, plan_targets
 from reskd.common.errors import CacheError, ExperimentError, StoppedShortError
 from reskd.common.experiment import (
@@ -17,11 +17,15 @@ from reskd.common.experiment import (
     LogitsTarget,
     TargetsSpec,
 )
+from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.engine import check_free_space, fill, missing_units, summary
-from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
+from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, job_on_cache, teacher_for
 from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
+from reskd.teacher_cache.format.identity import videos_to_cache
 from reskd.teacher_cache.format.manifest import Generation, Manifest
+from reskd.teacher_cache.format.videos import write_videos
+from reskd.teacher_cache.read.contents import matched_videos
 
 _DEFAULTS: Final = {
     "logits": LogitsTarget,
@@ -50,11 +54,12 @@ def extend_cache(
     experiment: Experiment,
     folder: Path,
     *,
+    videos: bool = False,
     views: int | None,
     targets: Sequence[str],
     options: RunOptions,
 ) -> dict[str, Any]:
-    """Add views, then targets, each in one run over all units.
+    """Add videos in units of their own, then views, then targets, these in runs over all units.
 
     An extension that was stopped is finished first; the same command again goes on. Until a run is
     complete, readers see the cache as it was before it.
@@ -62,6 +67,7 @@ def extend_cache(
     Args:
         experiment: The one the cache was written for; may say how new targets are encoded.
         folder: The cache.
+        videos: Add those of the index's split that the cache has no row of.
         views: Wanted number of views; None adds none.
         targets: Names of targets to add; those already there are passed over.
         options: How to run.
@@ -77,6 +83,11 @@ def extend_cache(
     """
     experiment = with_targets(experiment, targets)
     job, manifest, model = job_on_cache(experiment, folder, options)
+    if job.gone:
+        say(
+            f"{folder}: what is added has no rows of the {len(job.gone)} videos that the index "
+            "does not list: they count as unreadable from now on"
+        )
     with sole_writer(folder), preemptible():
         if missing_units(folder, manifest, manifest.generations[0]):
             raise StoppedShortError(
@@ -87,29 +98,68 @@ def extend_cache(
             teacher = teacher_for(experiment, model, manifest, options.device)
             missing = missing_units(folder, manifest, generation)
             written += fill(job, manifest, generation, missing, teacher)
-        for larger in _steps(experiment, job.index, manifest, views, targets):
-            generation = larger.generations[-1]
+        if videos:
+            manifest = _with_videos(experiment, job, manifest)
+            job = job_of_rows(experiment, job.index, folder, manifest, options, say_changes=False)
+            written += _fill_last(job, manifest, model)
+        for larger in _steps(experiment, manifest, views, targets):
             if not options.force:
-                check_free_space(folder, larger.generation_bytes(generation))
+                check_free_space(folder, larger.generation_bytes(larger.generations[-1]))
             manifest = write_metadata(folder, larger)
-            teacher = teacher_for(experiment, model, manifest, options.device)
-            units = range(manifest.layout.num_units)
-            written += fill(job, manifest, generation, units, teacher)
+            written += _fill_last(job, manifest, model)
     return summary(folder, manifest, written)
 
 
+def _fill_last(job: Job, manifest: Manifest, model: Recognizer) -> int:
+    """Do what the last run of a cache has not done yet; the number of units."""
+    generation = manifest.generations[-1]
+    teacher = teacher_for(job.experiment, model, manifest, job.options.device)
+    return fill(job, manifest, generation, missing_units(job.folder, manifest, generation), teacher)
+
+
+def _with_videos(experiment: Experiment, job: Job, manifest: Manifest) -> Manifest:
+    """The cache with rows to be filled of the videos it lacks; as it is if it lacks none.
+
+    Raises:
+        CacheError: If it has the first format.
+        StoppedShortError: If the disk is too small.
+    """
+    if not manifest.videos:
+        raise CacheError(
+            f"{job.folder} was written before caches kept what tells one video from another, so no "
+            "videos can be added to it. Write a new cache of all of them."
+        )
+    new = matched_videos(job.folder, manifest, job.index, frames_of=experiment).new
+    if not new:
+        say(f"{job.folder} has a row of every video of the index")
+        return manifest
+    layout = manifest.layout.with_videos(len(new))
+    generation = Generation(
+        number=len(manifest.generations) + 1,
+        views=(0, layout.num_views),
+        arrays=tuple(array.name for array in manifest.arrays),
+        units=(manifest.layout.num_units, layout.num_units),
+    )
+    larger = replace(manifest, layout=layout, generations=(*manifest.generations, generation))
+    if not job.options.force:
+        check_free_space(job.folder, larger.generation_bytes(generation))
+    table = write_videos(
+        job.folder,
+        len(manifest.videos) + 1,
+        layout.videos_of(manifest.layout.num_units).start,
+        videos_to_cache(experiment, new),
+    )
+    return write_metadata(job.folder, replace(larger, videos=(*manifest.videos, table)))
+
+
 def _steps(
-    experiment: Experiment,
-    index: VideoIndex,
-    manifest: Manifest,
-    views: int | None,
-    targets: Sequence[str],
+    experiment: Experiment, manifest: Manifest, views: int | None, targets: Sequence[str]
 ) -> list[Manifest]:
     steps = []
     if views is not None and views != manifest.layout.num_views:
         manifest = _with_views(manifest, views)
         steps.append(manifest)
-    new = _new_arrays(experiment, index, manifest, targets)
+    new = _new_arrays(experiment, manifest, targets)
     if new:
         steps.append(_with_arrays(manifest, new))
     return steps
@@ -133,6 +183,7 @@ def _with_views(manifest: Manifest, views: int) -> Manifest:
         number=len(manifest.generations) + 1,
         views=(layout.num_views, views),
         arrays=tuple(array.name for array in manifest.arrays),
+        units=(0, layout.num_units),
     )
     return replace(
         manifest,
@@ -142,20 +193,20 @@ def _with_views(manifest: Manifest, views: int) -> Manifest:
 
 
 def _new_arrays(
-    experiment: Experiment, index: VideoIndex, manifest: Manifest, targets: Sequence[str]
+    experiment: Experiment, manifest: Manifest, targets: Sequence[str]
 ) -> list[ArraySpec]:
     held = {array.name: array for array in manifest.arrays}
     wanted = {name for target in targets for name in ARRAYS_OF_TARGET[target]}
-    planned = plan_targets(experiment, num_classes=len(index.classes)).arrays
+    planned = plan_targets(experiment, num_classes=len(manifest.class_names)).arrays
     new = []
     for array in planned:
         if array.name not in wanted or held.get(array.name) == array:
             continue
         if array.name in held:
             raise CacheError(
-                f"The cache holds {array.name} as {held[array.name]}, the experiment asks for "
-                f"{array}. One encoding of a target fits into a cache: change the experiment back, "
-                "or write another cache."
+                f"The cache holds {array.name} as {array_in_words(held[array.name])}, the "
+                f"experiment asks for {array_in_words(array)}. One encoding of a target fits into "
+                "a cache: change the experiment back, or write another cache."
             )
         new.append(array)
     return new
@@ -166,6 +217,7 @@ def _with_arrays(manifest: Manifest, new: Sequence[ArraySpec]) -> Manifest:
         number=len(manifest.generations) + 1,
         views=(0, manifest.layout.num_views),
         arrays=tuple(array.name for array in new),
+        units=(0, manifest.layout.num_units),
     )
     return replace(
         manifest,

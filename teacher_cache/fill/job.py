@@ -1,20 +1,24 @@
 """One experiment, one cache, this machine: what every command that runs the teacher starts from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, Precision
-from reskd.common.models.checkpoint import check_teacher, load_checkpoint
+from reskd.common.models.checkpoint import CheckpointInfo, check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.teacher_cache.fill.cut import ClipSource
-from reskd.teacher_cache.format.identity import cache_identity, first_difference
+from reskd.teacher_cache.format.identity import first_difference, identity_like
 from reskd.teacher_cache.format.layout import DECODED_BYTES
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+from reskd.teacher_cache.format.videos import CachedVideo
+from reskd.teacher_cache.read.contents import cached_videos, matched_videos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +45,18 @@ class Job:
 
     experiment: Experiment
     index: VideoIndex
-    entries: tuple[VideoEntry, ...]
-    """Videos of the cached split."""
+    entries: Mapping[int, VideoEntry]
+    """The cache's videos by row, as the index has them now."""
     folder: Path
     options: RunOptions
+    drawn_as: Mapping[int, str] = field(default_factory=dict)
+    """By row, ids that views were drawn by, of videos that the index calls something else now."""
+    gone: frozenset[int] = frozenset()
+    """Rows of videos that the index does not list any more: they cannot be computed."""
+
+    def id_of(self, row: int) -> str:
+        """The id that a video's views are drawn by."""
+        return self.drawn_as.get(row, self.entries[row].id)
 
     @property
     def source(self) -> ClipSource:
@@ -74,22 +86,85 @@ def job_on_cache(
     manifest = read_manifest(folder)
     index = read_index(experiment.data.index)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    check_teacher(experiment, checkpoint, index)
-    wanted = cache_identity(experiment, index, split=manifest.split, teacher=checkpoint)
+    check_teacher(experiment, checkpoint, manifest.class_names)
+    check_same_teacher(experiment, index, folder, manifest, checkpoint)
+    return job_of_rows(experiment, index, folder, manifest, options), manifest, model
+
+
+def check_same_teacher(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: CheckpointInfo | None,
+) -> None:
+    """Refuse a cache of other outputs than the experiment's teacher would give.
+
+    Args:
+        experiment: Resolved experiment.
+        index: Its video index.
+        folder: The cache.
+        manifest: Its cache.json.
+        checkpoint: What the teacher says of itself; None where it is not at hand.
+
+    Raises:
+        CacheError: If it is one.
+        DataError: If data.frames is no frame store, or one without some of the videos.
+    """
+    wanted = identity_like(
+        manifest.identity, experiment, index, split=manifest.split, teacher=checkpoint
+    )
     difference = first_difference(manifest.identity, wanted)
     if difference is not None:
         raise CacheError(
             f"{folder} is the cache of another experiment. First difference: {difference}. Name "
-            "the experiment it was written for with --experiment."
+            "the experiment it was written for, change this one back, or name another folder."
         )
-    job = Job(
+
+
+def job_of_rows(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    manifest: Manifest,
+    options: RunOptions,
+    *,
+    say_changes: bool = True,
+) -> Job:
+    """A job on the videos of a cache, wherever the index has them now.
+
+    Raises:
+        CacheError: If the cache's table of videos is damaged; or, of the first format, if the index
+            is not the one it was made from.
+    """
+    cached = cached_videos(folder, manifest, index)
+    matched = matched_videos(folder, manifest, index, frames_of=experiment)
+    if say_changes:
+        for line in matched.said():
+            say(f"{folder}: {line}")
+    gone = frozenset(cached.keys() - matched.entries.keys())
+    entries = {row: matched.entries.get(row, _as_cached(video)) for row, video in cached.items()}
+    return Job(
         experiment=experiment,
         index=index,
-        entries=index.split(manifest.split),
+        entries=entries,
         folder=folder,
         options=options,
+        drawn_as={row: video.id for row, video in cached.items() if video.id != entries[row].id},
+        gone=gone,
     )
-    return job, manifest, model
+
+
+def _as_cached(video: CachedVideo) -> VideoEntry:
+    """A video that is gone, for messages; there is no file to open."""
+    return VideoEntry(
+        id=video.id,
+        path=video.id,
+        labels=video.labels,
+        split="",
+        num_frames=video.num_frames,
+        fps=video.fps,
+    )
 
 
 def teacher_for(

@@ -26,17 +26,34 @@ from reskd.teacher_cache.format.manifest import (
 )
 from reskd.teacher_cache.format.metadata import zarr_files
 from reskd.teacher_cache.format.shard import AnyShardBuffer, Codec, shard_buffer
+from reskd.teacher_cache.format.videos import CachedVideo, write_videos
 
 WRITE_THREADS = 4
 """Objects of a unit written at once, which mostly wait for the disk, while as many are hashed."""
 
 
 def create_cache(
-    folder: Path, *, identity: Identity, plan: TargetPlan, layout: Layout, codec: Codec = "none"
+    folder: Path,
+    *,
+    identity: Identity,
+    plan: TargetPlan,
+    layout: Layout,
+    codec: Codec = "none",
+    videos: Sequence[CachedVideo] = (),
+    classes: Sequence[str] = (),
 ) -> None:
     """Make an empty cache: the Zarr group, its arrays and cache.json, all at once.
 
     Everything is written into a partial folder that is then renamed.
+
+    Args:
+        folder: What does not exist yet, or an empty folder.
+        identity: Whose outputs it will hold.
+        plan: Its arrays.
+        layout: Their shape.
+        codec: Of every row.
+        videos: What the rows are of; without them the cache has the first format.
+        classes: Names of the classes of the teacher's scores, in their order.
     """
     partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -48,8 +65,10 @@ def create_cache(
             teacher_grid=plan.teacher_grid,
             layout=layout,
             codec=codec,
-            generations=(first_generation(plan.arrays, layout.num_views),),
+            generations=(first_generation(plan.arrays, layout),),
             zarr_sha256={},
+            videos=(write_videos(partial, 1, 0, videos),) if videos else (),
+            classes=tuple(classes),
         )
         write_metadata(partial, manifest)
         partial.rename(folder)  # fails if there is something else in this place
@@ -147,7 +166,7 @@ def write_unit(
     stored = {key: StoredObject(bytes=_size(pieces[key]), sha256=hashes[key]) for key in pieces}
     videos = manifest.layout.videos_of(buffers.unit)
     commit = Commit(
-        fingerprint=manifest.fingerprint,
+        fingerprint=manifest.unit_fingerprint(buffers.unit),
         generation=buffers.generation.number,
         unit=buffers.unit,
         videos=(videos.start, videos.stop),

@@ -49,7 +49,8 @@ class Commit:
     """What one run wrote of one unit."""
 
     fingerprint: str
-    """Of the cache it was written for: a record does not move to another cache unnoticed."""
+    """Of the cache and the videos it was written for (`Manifest.unit_fingerprint`): a record does
+    not move to another cache unnoticed."""
     generation: int
     """Number of the run in cache.json."""
     unit: int
@@ -104,23 +105,23 @@ def read_commit(folder: Path, generation: int, unit: int) -> Commit | None:
         raise CacheError(f"{path} is not a commit record: {error}") from error
 
 
-def read_commits(folder: Path, generation: int, num_units: int) -> dict[int, Commit]:
-    """All units that a run finished, by number."""
-    found = ((unit, read_commit(folder, generation, unit)) for unit in range(num_units))
+def read_commits(folder: Path, generation: int, units: Iterable[int]) -> dict[int, Commit]:
+    """Those of some units that a run finished, by number."""
+    found = ((unit, read_commit(folder, generation, unit)) for unit in units)
     return {unit: commit for unit, commit in found if commit is not None}
 
 
-def check_fingerprint(folder: Path, fingerprint: str, commits: Iterable[Commit]) -> None:
+def check_fingerprint(folder: Path, manifest: Manifest, commits: Iterable[Commit]) -> None:
     """A unit of another cache holds another teacher's outputs, however well it fits.
 
     Raises:
         CacheError: If a record was written for a cache of another fingerprint.
     """
     for commit in commits:
-        if commit.fingerprint != fingerprint:
+        if commit.fingerprint != (own := manifest.unit_fingerprint(commit.unit)):
             raise CacheError(
                 f"Cache {folder}: the record of unit {commit.unit} belongs to another cache (its "
-                f"fingerprint is {commit.fingerprint[:12]}…, this one's {fingerprint[:12]}…). "
+                f"fingerprint is {commit.fingerprint[:12]}…, this one's {own[:12]}…). "
                 f"`reskd cache repair {folder}` computes the unit anew."
             )
 

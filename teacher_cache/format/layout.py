@@ -8,10 +8,13 @@ Every array has one object per block and unit, a shard of the Zarr v3 sharding c
 The index has two little-endian uint64 per row, offset and length, in the same order (view-major,
 so that the rows an epoch reads lie together). Rows past the last view or the last video do not
 exist: their index entries are all ones.
+
+Videos that are added later begin at a new unit, because what is written is never rewritten. The
+places that the unit before them has left are absent: they have a number and no video.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from reskd.common.distill.arrays import ArraySpec
@@ -39,12 +42,19 @@ class Layout:
     num_videos: int
     """N."""
     unit_videos: int
-    """S; the last unit may hold fewer."""
+    """S; the last unit may hold fewer, and the last before videos that were added."""
+    absent: tuple[tuple[int, int], ...] = ()
+    """Numbers without a video, each time the first and one past the last: up to a unit's end."""
+
+    @property
+    def extent(self) -> int:
+        """Numbers that videos have, absent ones among them: length of the arrays' second axis."""
+        return self.num_videos + sum(stop - start for start, stop in self.absent)
 
     @property
     def num_units(self) -> int:
         """Units needed for all videos."""
-        return ceil(self.num_videos / self.unit_videos)
+        return ceil(self.extent / self.unit_videos)
 
     @property
     def num_blocks(self) -> int:
@@ -54,7 +64,22 @@ class Layout:
     def videos_of(self, unit: int) -> range:
         """Video numbers of a unit."""
         start = unit * self.unit_videos
-        return range(start, min(start + self.unit_videos, self.num_videos))
+        end = start + self.unit_videos
+        left_over = next((first for first, stop in self.absent if stop == end), end)
+        return range(start, min(left_over, self.extent))
+
+    def with_videos(self, count: int) -> "Layout":
+        """This layout and so many videos more, which begin at a new unit."""
+        end = self.num_units * self.unit_videos
+        absent = self.absent if end == self.extent else (*self.absent, (self.extent, end))
+        return replace(self, num_videos=self.num_videos + count, absent=absent)
+
+    def with_units(self, count: int) -> "Layout":
+        """The first units of this layout alone."""
+        extent = self.videos_of(count - 1).stop
+        absent = tuple(places for places in self.absent if places[0] < extent)
+        num_videos = extent - sum(stop - start for start, stop in absent)
+        return replace(self, num_videos=num_videos, absent=absent)
 
     def views_of(self, block: int) -> range:
         """View numbers of a block."""

@@ -3,21 +3,25 @@
 Free of torch, so that a store can be checked where torch is not installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from reskd.common.distill.arrays import ArraySpec, TargetPlan
+from reskd.common.distill.arrays import ArraySpec, TargetPlan, array_in_words
 from reskd.common.errors import CacheError
 from reskd.common.storage.records import digest, read_record, write_record
 from reskd.teacher_cache.format.identity import Identity
 from reskd.teacher_cache.format.layout import Layout
 from reskd.teacher_cache.format.shard import Codec
+from reskd.teacher_cache.format.videos import VideoTable
 
-FORMAT = "reskd-cache/1"
+FORMAT: Final = "reskd-cache/1.1"
+FIRST_FORMAT: Final = "reskd-cache/1"
+"""Without tables of videos: such a cache is known by the digest of its index, rows by their place
+in it. It is read, finished and repaired as ever."""
 MANIFEST_FILE = "cache.json"
 
 
@@ -31,6 +35,8 @@ class Generation:
     """First view and one past the last."""
     arrays: tuple[str, ...]
     """Names of its arrays, in the order they are written."""
+    units: tuple[int, int] | None = None
+    """First unit and one past the last; None, of the first format, are all."""
 
     @property
     def view_range(self) -> range:
@@ -56,11 +62,38 @@ class Manifest:
     """Runs in order. Together they cover every view of every array once."""
     zarr_sha256: dict[str, str]
     """Hexadecimal sha256 of every zarr.json, by its path inside the cache."""
+    videos: tuple[VideoTable, ...] = ()
+    """Which videos are here; none in the first format."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes when the cache was made, in the order of the teacher's class scores."""
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the identity."""
         return digest(self.identity)
+
+    def unit_fingerprint(self, unit: int) -> str:
+        """What a unit's records name: the cache's, and of videos added later these too."""
+        first = self.layout.videos_of(unit).start
+        for table in self.videos[1:]:
+            if table.rows[0] <= first < table.rows[1]:
+                return digest({"cache": self.fingerprint, "videos": table.content})
+        return self.fingerprint
+
+    def units_of(self, generation: Generation) -> range:
+        """Units that a generation writes."""
+        whole = (0, self.layout.num_units)
+        return range(*(whole if generation.units is None else generation.units))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the teacher's scores, whatever the format."""
+        return self.classes or tuple(self.identity.get("index", {}).get("classes", ()))
+
+    @property
+    def format(self) -> str:
+        """Name of the format its files have."""
+        return FORMAT if self.videos else FIRST_FORMAT
 
     @property
     def split(self) -> str:
@@ -99,7 +132,7 @@ class Manifest:
 
     def generation_bytes(self, generation: Generation, unit: int | None = None) -> int:
         """Exact bytes that a generation writes, or writes of one unit, rows not compressed."""
-        units = range(self.layout.num_units) if unit is None else (unit,)
+        units = self.units_of(generation) if unit is None else (unit,)
         return sum(
             self.layout.unit_bytes(array, number, generation.view_range)
             for number in units
@@ -110,21 +143,23 @@ class Manifest:
         """The cache as it was when a generation was the last one."""
         kept = self.generations[:generation]
         names = {name for one in kept for name in one.arrays}
+        layout = self.layout.with_units(max(self.units_of(one).stop for one in kept))
         return replace(
             self,
             generations=kept,
             arrays=tuple(array for array in self.arrays if array.name in names),
-            layout=replace(self.layout, num_views=max(one.views[1] for one in kept)),
+            layout=replace(layout, num_views=max(one.views[1] for one in kept)),
+            videos=tuple(table for table in self.videos if table.rows[0] < layout.extent),
         )
 
-    def fits(self, plan: TargetPlan) -> str | None:
-        """Name the first stored array that is not what a plan asks for; None if all are."""
+    def fits(self, wanted: Iterable[ArraySpec]) -> str | None:
+        """Name the first of some arrays that the cache does not hold as it is; None if all are."""
         held = {array.name: array for array in self.arrays}
-        for wanted in plan.arrays:
-            if held.get(wanted.name) != wanted:
+        for array in wanted:
+            if held.get(array.name) != array:
                 return (
-                    f"targets.{wanted.name}: the cache has {held.get(wanted.name)}, "
-                    f"the experiment asks for {wanted}"
+                    f"target {array.name}: the cache has {array_in_words(held.get(array.name))}, "
+                    f"the experiment asks for {array_in_words(array)}"
                 )
         return None
 
@@ -132,18 +167,33 @@ class Manifest:
 _MANIFEST: Final = TypeAdapter(Manifest)
 
 
-def first_generation(arrays: Sequence[ArraySpec], num_views: int) -> Generation:
+def first_generation(arrays: Sequence[ArraySpec], layout: Layout) -> Generation:
     """The run that makes a cache: all of its views and arrays."""
-    return Generation(number=1, views=(0, num_views), arrays=tuple(array.name for array in arrays))
+    return Generation(
+        number=1,
+        views=(0, layout.num_views),
+        arrays=tuple(array.name for array in arrays),
+        units=(0, layout.num_units),
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write cache.json, whole."""
     contents = asdict(manifest)
     identity = contents.pop("identity")
+    if not manifest.videos:
+        _as_first_format(contents)
     write_record(
-        folder / MANIFEST_FILE, {"format": FORMAT, "identity": identity, "contents": contents}
+        folder / MANIFEST_FILE,
+        {"format": manifest.format, "identity": identity, "contents": contents},
     )
+
+
+def _as_first_format(contents: dict[str, Any]) -> None:
+    """Leave out what a cache of the first format does not have: its bytes stay what they were."""
+    del contents["videos"], contents["classes"], contents["layout"]["absent"]
+    for generation in contents["generations"]:
+        del generation["units"]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -160,11 +210,18 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a teacher cache: there is no {MANIFEST_FILE} in it. "
             "`reskd cache-teacher EXPERIMENT --cache DIR` writes one."
         ) from error
-    if body.get("format") != FORMAT:
+    if body.get("format") not in (FIRST_FORMAT, FORMAT):
         raise CacheError(
-            f"{path} has format {body.get('format')!r}; this program reads {FORMAT!r}."
+            f"{path} has format {body.get('format')!r}; this program reads {FIRST_FORMAT} and "
+            f"{FORMAT}."
         )
     try:
-        return _MANIFEST.validate_python({"identity": body["identity"], **body["contents"]})
+        manifest = _MANIFEST.validate_python({"identity": body["identity"], **body["contents"]})
     except (KeyError, TypeError, ValidationError) as error:
-        raise CacheError(f"{path} lacks what {FORMAT!r} asks for: {error}") from error
+        raise CacheError(f"{path} lacks what its format asks for: {error}") from error
+    if manifest.videos and manifest.identity.get("videos") != manifest.videos[0].content:
+        raise CacheError(
+            f"{path} contradicts itself: the videos that its identity names (field videos) are not "
+            "those of its first table. Restore it from a copy, or write the cache again."
+        )
+    return manifest

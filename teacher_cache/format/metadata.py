@@ -27,7 +27,7 @@ def _create_array(group: zarr.Group, array: ArraySpec, layout: Layout, codec: Co
     compression = [ZstdCodec(level=ZSTD_LEVEL)] if codec == "zstd" else []
     group.create_array(
         array.name,
-        shape=(layout.num_views, layout.num_videos, *array.row_shape),
+        shape=(layout.num_views, layout.extent, *array.row_shape),
         dtype=array.dtype,
         chunks=(1, 1, *array.row_shape),
         shards=(layout.block_views, layout.unit_videos, *array.row_shape),

@@ -101,7 +101,7 @@ class CachePlan:
     @property
     def files(self) -> int:
         """All files to be written: objects, commit records, and of a new cache its metadata."""
-        metadata = 0 if self.exists else 2 + len(self.targets.arrays)  # cache.json, one zarr.json
+        metadata = 0 if self.exists else 3 + len(self.targets.arrays)  # also cache.json and videos
         return self.objects + sum(len(todo.units) for todo in self.todo) + metadata
 
     @property
@@ -202,7 +202,7 @@ def still_missing(
         manifest: The cache.
         missing: For each of its runs (generations) the units that are not committed.
     """
-    everything = first_generation(manifest.arrays, manifest.layout.num_views)
+    everything = first_generation(manifest.arrays, manifest.layout)
     return replace(
         plan,
         targets=manifest.plan_of(everything),
@@ -253,7 +253,7 @@ def shown_bytes(number: float) -> str:
 
 
 def _everything(targets: TargetPlan, layout: Layout) -> Todo:
-    generation = first_generation(targets.arrays, layout.num_views)
+    generation = first_generation(targets.arrays, layout)
     return Todo(generation=generation, units=tuple(range(layout.num_units)))
 
 

@@ -58,16 +58,23 @@ class CacheReader:
         self.folder = folder = Path(folder)
         self._checksums, self._direct = checksums, direct
         manifest = read_manifest(folder)
-        units = manifest.layout.num_units
-        written = [read_commits(folder, one.number, units) for one in manifest.generations]
+        units = [manifest.units_of(one) for one in manifest.generations]
+        written = [
+            read_commits(folder, one.number, own)
+            for one, own in zip(manifest.generations, units, strict=True)
+        ]
         finished = 1
-        while finished < len(written) and len(written[finished]) == units:
+        while finished < len(written) and len(written[finished]) == len(units[finished]):
             finished += 1
         for commits in written:
-            check_fingerprint(folder, manifest.fingerprint, commits.values())
+            check_fingerprint(folder, manifest, commits.values())
         self.manifest: Manifest = manifest.upto(finished)
-        self.commits: dict[int, Commit] = written[0]
-        """Units of the first run; what extended it is complete."""
+        self.commits: dict[int, Commit] = {}
+        """Of each unit that of the run which brought its videos; what extended it is complete."""
+        brought = 0
+        for commits, own in zip(written[:finished], units, strict=False):
+            self.commits |= {unit: commits[unit] for unit in commits if unit >= brought}
+            brought = max(brought, own.stop)
         self.failed: dict[int, str] = failures(
             commit for commits in written[:finished] for commit in commits.values()
         )
@@ -121,7 +128,7 @@ class CacheReader:
     @cached_property
     def _has_rows(self) -> NDArray[np.bool_]:
         layout = self.manifest.layout
-        has_rows = np.zeros(layout.num_videos, bool)
+        has_rows = np.zeros(layout.extent, bool)
         for unit in self.commits:
             videos = layout.videos_of(unit)
             has_rows[videos.start : videos.stop] = True
@@ -192,23 +199,24 @@ class CacheReader:
     def _check_exist(self, views: NDArray[np.int64], videos: NDArray[np.int64]) -> None:
         layout = self.manifest.layout
         outside = (views < 0) | (views >= layout.num_views)
-        outside |= (videos < 0) | (videos >= layout.num_videos)
+        outside |= (videos < 0) | (videos >= layout.extent)
         if outside.any():
             raise RowError(
                 int(outside.argmax()),
-                f"does not exist: the cache has {layout.num_views} views of "
-                f"{layout.num_videos} videos",
+                f"does not exist: the cache has {layout.num_views} views of {layout.extent} videos",
             )
         absent = ~self._has_rows[videos]
         if absent.any():
             row = int(absent.argmax())
-            reason = self.failed.get(int(videos[row]))
-            raise RowError(
-                row,
-                "belongs to a unit that was never finished"
-                if reason is None
-                else f"was never written, its video could not be read: {reason}",
-            )
+            raise RowError(row, self._why_absent(int(videos[row])))
+
+    def _why_absent(self, video: int) -> str:
+        if (reason := self.failed.get(video)) is not None:
+            return f"was never written, its video could not be read: {reason}"
+        layout = self.manifest.layout
+        if video not in layout.videos_of(layout.locate(video)[0]):
+            return "does not exist: no video has this number, later ones began at a new unit"
+        return "belongs to a unit that was never finished"
 
     def _rows_of(self, name: str) -> Rows:
         if self._process != os.getpid():  # after fork: threads and locks did not come along

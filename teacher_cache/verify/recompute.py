@@ -110,7 +110,11 @@ def verify_semantic(
         return report  # what hinders the reader is among them
     damaged = {finding.unit for finding in report.findings}
     layout = reader.manifest.layout
-    videos = [video for video in reader.usable_videos if layout.locate(video)[0] not in damaged]
+    videos = [
+        video
+        for video in reader.usable_videos
+        if layout.locate(video)[0] not in damaged and video not in job.gone
+    ]
     rows = draw_rows(layout.num_views, videos, draw)
     needs_teacher = {array.name for array in reader.manifest.arrays} - FROM_VIDEO_ALONE
 
@@ -119,7 +123,7 @@ def verify_semantic(
 
     precision = experiment.teacher.precision
     teacher = teacher_in(replay_precision(precision, device)) if needs_teacher else None
-    plan = reader.manifest.plan_of(first_generation(reader.manifest.arrays, layout.num_views))
+    plan = reader.manifest.plan_of(first_generation(reader.manifest.arrays, layout))
     measure = PrecisionMeasure(plan, precision if needs_teacher else "float32", teacher_in, device)
     check = _Check(Replay(job=job, reader=reader, teacher=teacher), plan, measure)
     say(f"{len(rows)} of {len(videos) * layout.num_views} rows drawn with seed {draw.seed}")

@@ -185,4 +185,6 @@ class Replay:
         if video not in self.reader.failed:
             empty = self.reader.empty("views", len(views))
             stored = self.reader.gather("views", views, [video] * len(views), empty)
-        return CutTask(video, self.job.entries[video], views, stored)
+        return CutTask(
+            video, self.job.entries[video], views, stored, drawn_as=self.job.id_of(video)
+        )

@@ -16,6 +16,7 @@ from reskd.common.errors import CacheError
 from reskd.teacher_cache.format.commits import Commit, expected_keys, failures, read_commit
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
+from reskd.teacher_cache.format.videos import videos_key
 from reskd.teacher_cache.verify.check_shard import StoredShard, check_shard
 from reskd.teacher_cache.verify.report import STRANGER, Finding, Level, Report
 
@@ -43,7 +44,11 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
         )
     layout = manifest.layout
     commits: list[tuple[Generation, Commit]] = []
-    findings = [*_check_metadata(folder, manifest), *_check_commits(folder, manifest, commits)]
+    findings = [
+        *_check_metadata(folder, manifest),
+        *_check_videos(folder, manifest),
+        *_check_commits(folder, manifest, commits),
+    ]
     findings += _check_strangers(folder, manifest)
     with progress("verifying", len(commits), unit="commits") as advance:
         for generation, commit in commits:
@@ -69,13 +74,22 @@ def _check_metadata(folder: Path, manifest: Manifest) -> Iterator[Finding]:
             yield Finding(path=name, problem=f"has sha256 {got[:12]}…, not {expected[:12]}…")
 
 
+def _check_videos(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    for number, table in enumerate(manifest.videos, start=1):
+        name = videos_key(number)
+        path = folder / name
+        if not path.is_file():
+            yield Finding(path=name, problem="is missing")
+        elif (got := sha256(path.read_bytes()).hexdigest()) != table.sha256:
+            yield Finding(path=name, problem=f"has sha256 {got[:12]}…, not {table.sha256[:12]}…")
+
+
 def _check_commits(
     folder: Path, manifest: Manifest, commits: list[tuple[Generation, Commit]]
 ) -> Iterator[Finding]:
     """Read every commit record into `commits`; those that cannot be trusted are findings."""
-    layout = manifest.layout
     for generation in manifest.generations:
-        for unit in range(layout.num_units):
+        for unit in manifest.units_of(generation):
             problem = None
             try:
                 commit = read_commit(folder, generation.number, unit)
@@ -99,7 +113,7 @@ def _check_commits(
 def _belongs(commit: Commit, manifest: Manifest, generation: Generation, unit: int) -> bool:
     videos = manifest.layout.videos_of(unit)
     return (
-        commit.fingerprint == manifest.fingerprint
+        commit.fingerprint == manifest.unit_fingerprint(unit)
         and commit.generation == generation.number
         and commit.unit == unit
         and commit.videos == (videos.start, videos.stop)
@@ -110,9 +124,10 @@ def _belongs(commit: Commit, manifest: Manifest, generation: Generation, unit: i
 
 
 def _check_strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    known = {MANIFEST_FILE, *manifest.zarr_sha256}
+    tables = (videos_key(number + 1) for number in range(len(manifest.videos)))
+    known = {MANIFEST_FILE, *manifest.zarr_sha256, *tables}
     for generation in manifest.generations:
-        for unit in range(manifest.layout.num_units):
+        for unit in manifest.units_of(generation):
             known.add(commit_key(generation.number, unit))
             known |= expected_keys(manifest, generation, unit)
     for path in sorted(folder.rglob("*")):

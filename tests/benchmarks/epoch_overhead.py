@@ -28,22 +28,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import click
-import numpy as np
 import torch
 
 from reskd.common.console import emit, say
 from reskd.common.dataset.importing.pipeline import import_folder
-from reskd.common.dataset.index import read_index
-from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import load_checkpoint
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train.runs import train_student
-from reskd.teacher_cache.fill.engine import open_or_create
-from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
-from reskd.teacher_cache.format.identity import cache_identity
-from reskd.teacher_cache.format.plan import plan_cache
+from reskd.teacher_cache.noise import write_noise_cache
 from tests.benchmarks.decode_once import FPS, SECONDS, moving_texture
 from tests.benchmarks.timing import load
 from tests.tiny_experiment import save_random_teacher
@@ -83,27 +76,6 @@ student:
     )
     save_random_teacher(load_experiment(str(file)), seed=0)
     return file
-
-
-def fill_with_noise(experiment: Experiment, folder: Path) -> None:
-    """Write the experiment's cache with rows that no teacher has made."""
-    index = read_index(experiment.data.index)
-    _, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    identity = cache_identity(experiment, index, split="train", teacher=checkpoint)
-    manifest = open_or_create(
-        folder, identity, plan_cache(experiment, index, memory_bytes=2 * 10**9)
-    )
-    rng = np.random.default_rng(0)
-    for unit in range(manifest.layout.num_units):
-        buffers = UnitBuffers(manifest, manifest.generations[0], unit)
-        for place in range(len(manifest.layout.videos_of(unit))):
-            rows = {
-                array.name: rng.integers(0, 100, (1, *array.row_shape)).astype(array.dtype)
-                for array in manifest.arrays
-            }
-            rows["feature_scale"] = np.full_like(rows["feature_scale"], 0.01)
-            buffers.put(place, rows)
-        write_unit(folder, manifest, buffers, {})
 
 
 class Trials:
@@ -154,7 +126,7 @@ class Trials:
 
 def compare(file: Path, *, student: str, ways: tuple[Way, ...], epochs: int, rounds: int) -> Trials:
     """Run all ways once per round, each round beginning with another."""
-    fill_with_noise(load_experiment(str(file)), file.parent / "cache")
+    write_noise_cache(load_experiment(str(file)), file.parent / "cache")
     trials = Trials(file, student=student, epochs=epochs)
     for turn in range(rounds):
         first = turn % len(ways)

@@ -32,9 +32,10 @@ from reskd.common.models.registry import build_model
 from reskd.student_train.data.decoded_frames import DecodedFrames, LoadedBatch
 from reskd.student_train.data.order import cut_batches
 from reskd.student_train.data.read_ahead import KEPT, SLOTS, SlotRing
+from reskd.teacher_cache.noise import write_noise_cache
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.benchmarks.decode_once import FPS, SECONDS
-from tests.benchmarks.epoch_overhead import BATCH, CPU, fill_with_noise, make_experiment
+from tests.benchmarks.epoch_overhead import BATCH, CPU, make_experiment
 from tests.benchmarks.timing import interleaved, load, ratio
 
 ARRAYS = ("frames", "features", "feature_scale", "feature_residual")
@@ -105,7 +106,7 @@ def from_video(experiment: Experiment, student: Student, *, rounds: int) -> dict
         source = DecodedFrames(
             experiment,
             index,
-            experiment.data.train_split,
+            index.numbered(experiment.data.train_split),
             size=size,
             replay=None,
             num_views=None,
@@ -165,7 +166,7 @@ def main(rounds: int, as_json: bool) -> None:
         file = make_experiment(
             Path(folder), teacher="resnet152", num_videos=16, num_frames=FPS * SECONDS
         )
-        fill_with_noise(load_experiment(str(file)), file.parent / "cache")
+        write_noise_cache(load_experiment(str(file)), file.parent / "cache")
         result = compare(file, backbone=STUDENT, epochs=4, rounds=rounds)
     lines = [
         f"{source:<11} " + "  ".join(f"{name}: {value:.2f}" for name, value in figures.items())

@@ -71,7 +71,7 @@ class InMemory:
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
         self.videos = range(sum(map(len, batches)))
-        self.unreadable = Unreadable((), max_bad=0.0)
+        self.unreadable = Unreadable({}, max_bad=0.0)
 
     def read(self, batches: list[list[int]], epoch: int) -> Generator[LoadedBatch, None, None]:
         """The same clips whatever the order is."""
@@ -113,7 +113,7 @@ def through_the_loop(backbone: str, batches: list[Batch], folder: Path) -> None:
         InMemory(batches),
         SameLabels(batches[0].labels),  # type: ignore[arg-type]
         targets=(),
-        reader=None,
+        cache=None,
         num_views=None,
         batch_size=len(batches[0]),
         seed=0,

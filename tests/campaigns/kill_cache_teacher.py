@@ -41,7 +41,7 @@ def unfinished_units(folder: Path) -> set[int]:
         for path in folder.glob("*/c/0/**/*")
         if path.is_file()
     }
-    return begun - set(read_commits(folder, 1, 1 + max(begun, default=0)))
+    return begun - set(read_commits(folder, 1, range(1 + max(begun, default=0))))
 
 
 def start(experiment: Path, cache: Path) -> int:

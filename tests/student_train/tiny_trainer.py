@@ -12,6 +12,7 @@ from reskd.common.experiment.load import load_experiment
 from reskd.common.models.registry import build_model
 from reskd.common.signals import stop_request
 from reskd.student_train.data.batches import Batch, Batches, StoredFrames
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.train.loop import OnFailure, Training, train
@@ -43,14 +44,15 @@ class Trainer:
         self.experiment = load_experiment(str(cache.experiment))
         self.index = read_index(self.experiment.data.index)
         self.reader = CacheReader(cache.cache)
+        self.cache = TrainingCache(self.reader, self.index.numbered("train"))
         self.spec: TrainingSpec = self.experiment.required_student().training
 
     def batches(self, targets: tuple[str, ...] = ("features", "feature_residual")) -> Batches:
         return InterruptedBatches(
-            StoredFrames(self.reader),
-            Labels(self.index.split("train"), num_classes=3, kind="one_of", seed=0),
+            StoredFrames(self.cache),
+            Labels(self.index.numbered("train"), num_classes=3, kind="one_of", seed=0),
             targets=targets,
-            reader=self.reader,
+            cache=self.cache,
             num_views=self.experiment.views.count,
             batch_size=self.spec.batch_size,
             accumulation=self.spec.accumulation,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_top5_and_agreement_of_made_up_scores_are_those_counted_here(tmp_path: P
         for place, video in enumerate(LAYOUT.videos_of(unit)):
             buffers.put(place, {"logits": scores[:, video].astype(np.float16)})
         write_unit(tmp_path / "cache", manifest, buffers, {})
-    labels = [(video % 7, (video + 3) % 7) for video in range(LAYOUT.num_videos)]
+    labels = {video: (video % 7, (video + 3) % 7) for video in range(LAYOUT.num_videos)}
     found = teacher_quality(CacheReader(tmp_path / "cache"), labels)
     order = (-scores).argsort(axis=2)
     right = np.array(
@@ -107,6 +108,7 @@ def test_card_says_whose_outputs_these_are_and_how_many_bytes(tiny_cache: TinyCa
             "number": 1,
             "views": (0, 3),
             "arrays": ("logits", "features", "feature_residual", "frames", "views"),
+            "units": (0, 9),
             "units_finished": 9,
             "complete": True,
         }
@@ -160,12 +162,26 @@ def test_recorded_experiment_s_index_gives_the_labels(tiny_cache: TinyCache) -> 
     assert facts["cost"] is None  # the run said nothing of time
 
 
-def test_index_of_other_labels_is_not_used(tiny_cache: TinyCache, tmp_path: Path) -> None:
+def test_accuracy_follows_corrected_labels_and_renamed_classes(
+    tiny_cache: TinyCache, tmp_path: Path
+) -> None:
+    index = read_index(index_file(tiny_cache))
+    before = cache_info(tiny_cache.cache, index_path=index_file(tiny_cache))["teacher"]["top1"]
+    names = tuple(f"new {name}" for name in index.classes)
+    renamed, wrong = tmp_path / "renamed.jsonl", tmp_path / "wrong.jsonl"
+    write_index(renamed, replace(index, classes=names))
+    assert cache_info(tiny_cache.cache, index_path=renamed)["teacher"]["top1"] == before
+    alike = tuple(replace(one, labels=(0,)) for one in index.videos)
+    write_index(wrong, replace(index, videos=alike))
+    assert cache_info(tiny_cache.cache, index_path=wrong)["teacher"]["top1"] != before
+
+
+def test_index_of_other_classes_is_not_used(tiny_cache: TinyCache, tmp_path: Path) -> None:
     index = read_index(index_file(tiny_cache))
     other = tmp_path / "other.jsonl"
-    write_index(other, type(index)(classes=index.classes, root=index.root, videos=index.videos[1:]))
+    write_index(other, replace(index, classes=(*index.classes, "more")))
     facts = cache_info(tiny_cache.cache, index_path=other)
-    assert "is not what was cached: its digest differs" in facts["labels"]["problem"]
+    assert "are not those of the stored scores" in facts["labels"]["problem"]
     assert facts["teacher"]["top1"] is None
     with pytest.raises(DataError, match="there is no video index"):
         cache_info(tiny_cache.cache, index_path=tmp_path / "none.jsonl")
@@ -187,7 +203,7 @@ def test_incomplete_cache_says_so_and_counts_what_is_there(tiny_cache: TinyCache
     assert "unknown: no unit is finished" in info_text(facts)
 
 
-def test_failed_videos_are_listed_by_number_and_with_an_index_by_id(tiny_experiment: Path) -> None:
+def test_failed_videos_are_listed_by_number_and_id(tiny_experiment: Path) -> None:
     index = read_index(load_experiment(str(tiny_experiment)).data.index)
     entry = index.split("train")[4]
     cut_off(index.path_of(entry))
@@ -198,8 +214,8 @@ def test_failed_videos_are_listed_by_number_and_with_an_index_by_id(tiny_experim
     assert failed["reason"]
     assert f"4 {entry.id}: " in info_text(facts)
     assert facts["teacher"]["rows"] == 24
-    log_path(tiny.cache).unlink()
-    assert cache_info(tiny.cache)["failed_videos"][0]["id"] is None
+    log_path(tiny.cache).unlink()  # without the index: the cache knows its videos itself
+    assert cache_info(tiny.cache)["failed_videos"][0]["id"] == entry.id
 
 
 def test_made_up_cache_of_bare_identity_has_a_card(tmp_path: Path) -> None:

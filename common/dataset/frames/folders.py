@@ -93,8 +93,8 @@ def open_image_folder(folder: Path) -> ImageSequence:
     return _sequence(folder, names, facts)
 
 
-def checked_length(folder: Path) -> int:
-    """Number of images in a folder, after a look at each, so that what is imported can be read.
+def checked_folder(folder: Path) -> ImageSequence:
+    """A folder of images after a look at each, so that what is imported can be read.
 
     The first and the last are decoded, as those of a video file are; of the others size and depth
     are read.
@@ -118,7 +118,7 @@ def checked_length(folder: Path) -> int:
                 f"image {name} has {other[0]}x{other[1]} pixels (height x width), the first "
                 f"{size[0]}x{size[1]}; all frames of a video need one size",
             )
-    return video.num_frames
+    return video
 
 
 def numbered_images(folder: Path) -> list[str]:

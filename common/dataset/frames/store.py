@@ -90,12 +90,30 @@ def store_identity(path: Path, video_ids: Iterable[str]) -> dict[str, str]:
     Raises:
         DataError: If there is no such store, or it lacks some of them.
     """
+    rows = [[video_id, own] for video_id, own in stored_digests(path, video_ids).items()]
+    return {"frame_store": digest(rows), "images": images_identity(path)}
+
+
+def stored_digests(path: Path, video_ids: Iterable[str]) -> dict[str, str]:
+    """Digest of everything that decides the pixels of each of some videos, by id.
+
+    Raises:
+        DataError: If there is no such store, or it lacks some of them.
+    """
     store = open_store(path)
     facts = {video_id: store.facts(video_id) for video_id in video_ids}
     if missing := [video_id for video_id, known in facts.items() if known is None]:
         raise _missing(path, missing)
-    rows = [[video_id, known.digest] for video_id, known in facts.items() if known is not None]
-    return {"frame_store": digest(rows), "images": codec_identity(store.plan["image_format"])}
+    return {video_id: known.digest for video_id, known in facts.items() if known is not None}
+
+
+def images_identity(path: Path) -> str:
+    """How a store keeps its frames.
+
+    Raises:
+        DataError: If there is no such store.
+    """
+    return codec_identity(open_store(path).plan["image_format"])
 
 
 def _missing(path: Path, ids: Sequence[str]) -> DataError:

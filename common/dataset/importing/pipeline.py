@@ -170,7 +170,7 @@ def _carry_out(
     refuse(plan.report)
     plan = find_copies(plan)
     refuse(plan.report)
-    header = {"format": "reskd-probes/4", "decoder": decoder_identity(decoder)}
+    header = {"format": "reskd-probes/5", "decoder": decoder_identity(decoder)}
     with (
         Journal(journal_file(out, "probes"), VideoProbe, header) as journal,
         progress("opening", len(plan.to_open), unit="videos") as advance,
@@ -228,6 +228,7 @@ def _index(plan: ImportPlan, probes: Mapping[str, VideoProbe]) -> VideoIndex:
             split=video.row.split,
             num_frames=probes.get(video.id, failed).num_frames,
             fps=probes.get(video.id, failed).fps,
+            content=probes.get(video.id, failed).content,
         )
         for video in plan.videos
     ]

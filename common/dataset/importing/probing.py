@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reskd.common.console import Advance
-from reskd.common.dataset.frames.folders import checked_length
+from reskd.common.dataset.content import ContentFacts, content_facts
+from reskd.common.dataset.frames.folders import checked_folder, numbered_images
 from reskd.common.storage.journal import Journal, state_of
-from reskd.common.video.reader import Decoder, UnreadableVideoError
+from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader
 from reskd.common.video.video_file import open_video
 
 
@@ -23,6 +24,7 @@ class VideoProbe:
 
     num_frames: int = 0
     fps: float = 0.0
+    content: ContentFacts | None = None
     problem: str | None = None
 
 
@@ -73,8 +75,16 @@ def _probe(path: Path, decoder: Decoder, journal: Journal[VideoProbe]) -> VideoP
 
 
 def _opened(path: Path, decoder: Decoder) -> VideoProbe:
+    video: VideoReader
     if path.is_dir():
-        return VideoProbe(num_frames=checked_length(path))
-    with open_video(path, decoder) as video:
-        video.try_out()
-        return VideoProbe(num_frames=video.num_frames, fps=video.fps)
+        video = checked_folder(path)
+        files = [path / name for name in numbered_images(path)]
+    else:
+        with open_video(path, decoder) as video:
+            video.try_out()
+        files = [path]
+    try:
+        content = content_facts(files, width=video.width, height=video.height)
+    except OSError as error:  # a file that vanished or failed since it was decoded
+        raise UnreadableVideoError(path, "import", str(error.strerror)) from error
+    return VideoProbe(num_frames=video.num_frames, fps=video.fps, content=content)

@@ -1,8 +1,9 @@
 """An import does not destroy the index that caches and runs were made from."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from reskd.common.dataset.index import VideoIndex, read_index
+from reskd.common.dataset.index import VideoEntry, VideoIndex, read_index
 from reskd.common.errors import DataError
 
 
@@ -42,9 +43,14 @@ def _difference(old: VideoIndex, new: VideoIndex) -> str:
     found = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     if found:
         return found
-    others = [id for id in common if before[id] != after[id]]
+    others = [id for id in common if not _equal(before[id], after[id])]
     if others:
-        return f"{len(others)} videos with another path or length, such as {min(others)!r}"
+        return f"{len(others)} videos with another path, length or content, such as {min(others)!r}"
     if old.root.resolve() != new.root.resolve():
         return f"its folder {old.root} would become {new.root}"
     return ""
+
+
+def _equal(before: VideoEntry, after: VideoEntry) -> bool:
+    """Facts of content are news and no change where an older index had none."""
+    return before == (replace(after, content=None) if before.content is None else after)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from reskd.common.distill.teacher import BATCH_GROUP, Teacher
 from reskd.teacher_cache.fill.batches import (
@@ -19,6 +20,9 @@ from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.format.commits import Computed, failures, read_commit
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.read.reader import CacheReader
+
+TAKEN_OUT: Final = "the index does not list it any more"
+"""Why a video has no rows that was taken out before the teacher came to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +78,7 @@ class UnitPlanner:
         """
         videos = self.manifest.layout.videos_of(unit)
         known = _earlier_failures(self.job.folder, self.generation, unit)
+        known |= {video: TAKEN_OUT for video in videos if video in self.job.gone}
         order: Sequence[int] = range(len(videos))
         if self.job.grouped:
             order = group_order(self.job.experiment.views.seed, unit, len(videos))
@@ -90,7 +95,14 @@ class UnitPlanner:
         if self.reader is not None and video not in known:
             empty = self.reader.empty("views", len(views))
             stored = self.reader.gather("views", views, [video] * len(views), empty)
-        return CutTask(place, self.job.entries[video], views, stored, known.get(video))
+        return CutTask(
+            place,
+            self.job.entries[video],
+            views,
+            stored,
+            known_failure=known.get(video),
+            drawn_as=self.job.id_of(video),
+        )
 
     def _computed(self, unit: int, batch_clips: int) -> Computed | None:
         if self.teacher is None:

@@ -168,21 +168,23 @@ def test_cache_is_of_a_teacher_with_its_colours(tiny_experiment: Path) -> None:
     experiment = load_experiment(str(tiny_experiment))
     index = read_index(experiment.data.index)
     info = read_checkpoint_info(experiment.teacher.checkpoint)
-    recorded = cache_identity(experiment, index, split="train", teacher=info)
+    recorded = cache_identity(experiment, split="train", teacher=info)
     assert recorded["teacher"]["model"]["mean"] == IMAGENET.mean
     left_open = load_experiment(
         str(tiny_experiment), ["teacher.model.mean=null", "teacher.model.std=null"]
     )
     for teacher in (info, None):  # with and without the checkpoint
-        wanted = cache_identity(left_open, index, split="train", teacher=teacher)
+        wanted = cache_identity(left_open, split="train", teacher=teacher)
         assert first_difference(recorded, wanted) is None
     other = load_experiment(str(tiny_experiment), ["teacher.model.mean=[0.5, 0.5, 0.5]"])
-    wanted = cache_identity(other, index, split="train", teacher=None)
+    wanted = cache_identity(other, split="train", teacher=None)
     assert "teacher.model.mean" in str(first_difference(recorded, wanted))
     with pytest.raises(DataError, match=r"Leave teacher\.model\.mean out"):
-        check_teacher(other, info, index)
+        check_teacher(other, info, index.classes)
     model = replace(info.model, backbone="test_resnet.r160_in1k")
-    check_teacher(left_open, replace(info, model=model), index)  # a tag names weights, no network
+    check_teacher(
+        left_open, replace(info, model=model), index.classes
+    )  # a tag names weights, no network
     del recorded["teacher"]["model"]["mean"], recorded["teacher"]["model"]["std"]
-    wanted = cache_identity(left_open, index, split="train", teacher=info)
+    wanted = cache_identity(left_open, split="train", teacher=info)
     assert first_difference(recorded, wanted) is None  # one from before they were stated

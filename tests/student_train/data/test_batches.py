@@ -15,6 +15,7 @@ from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import load_experiment
 from reskd.common.video.preprocess import shrink
 from reskd.student_train.data.batches import Batch, Batches, FrameSource, StoredFrames
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import epoch_order
@@ -35,6 +36,10 @@ class Opened:
     arrays: Any
     """The cache as zarr-python sees it."""
 
+    @property
+    def cache(self) -> TrainingCache:
+        return TrainingCache(self.reader, self.index.numbered("train"))
+
     def decoded(
         self,
         *,
@@ -47,9 +52,9 @@ class Opened:
         return DecodedFrames(
             self.experiment,
             self.index,
-            "train",
+            self.index.numbered("train"),
             size=SIZE,
-            replay=self.reader if replay else None,
+            replay=self.cache if replay else None,
             num_views=VIEWS if replay else num_views,
             keep_clips=keep_clips,
             workers=workers,
@@ -61,9 +66,9 @@ class Opened:
     def batches(self, source: FrameSource, *, accumulation: int = 1) -> Batches:
         return Batches(
             source,
-            Labels(self.index.split("train"), num_classes=3, kind="one_of", seed=0),
+            Labels(self.index.numbered("train"), num_classes=3, kind="one_of", seed=0),
             targets=TARGETS,
-            reader=self.reader,
+            cache=self.cache,
             num_views=VIEWS,
             batch_size=4,
             accumulation=accumulation,
@@ -114,7 +119,7 @@ def _assert_equal(got: list[Batch], expected: list[Batch]) -> None:
 
 
 def test_stored_frames_in_every_view_equal_replayed_ones_bit_for_bit(opened: Opened) -> None:
-    stored, replayed = opened.batches(StoredFrames(opened.reader)), opened.batches(opened.decoded())
+    stored, replayed = opened.batches(StoredFrames(opened.cache)), opened.batches(opened.decoded())
     for epoch in range(VIEWS + 1):
         batches = _copies(stored.epoch(epoch))
         assert [tuple(batch.frames_BT3HW.shape[1:]) for batch in batches] == [(3, 3, 24, 24)] * 2
@@ -124,7 +129,7 @@ def test_stored_frames_in_every_view_equal_replayed_ones_bit_for_bit(opened: Ope
 @pytest.mark.parametrize("source", ["stored", "replayed"])
 def test_batch_of_any_epoch_joins_what_belongs_to_its_videos(opened: Opened, source: str) -> None:
     frames: dict[str, Callable[[], FrameSource]] = {
-        "stored": lambda: StoredFrames(opened.reader),
+        "stored": lambda: StoredFrames(opened.cache),
         "replayed": opened.decoded,
     }
     batches = opened.batches(frames[source]())
@@ -205,7 +210,7 @@ def test_unreadable_videos_above_max_bad_stop_with_exit_code_5(opened: Opened) -
 def test_stored_frames_need_no_video(opened: Opened) -> None:
     for entry in opened.index.videos:
         opened.index.path_of(entry).unlink()
-    batches = list(opened.batches(StoredFrames(opened.reader)).epoch(0))
+    batches = list(opened.batches(StoredFrames(opened.cache)).epoch(0))
     assert sum(len(batch.labels) for batch in batches) == 9
 
 
@@ -228,7 +233,7 @@ def test_kept_clips_shrink_to_the_frames_beside_them(opened: Opened, replay: boo
 
 
 def test_batches_of_stored_rows_left_early_can_be_read_again(opened: Opened) -> None:
-    batches = opened.batches(StoredFrames(opened.reader))
+    batches = opened.batches(StoredFrames(opened.cache))
     whole = _copies(batches.epoch(1))
     epoch = batches.epoch(1)
     next(epoch)
@@ -237,7 +242,7 @@ def test_batches_of_stored_rows_left_early_can_be_read_again(opened: Opened) -> 
 
 
 def test_last_batch_that_takes_a_lone_clip_finds_room_for_it(opened: Opened) -> None:
-    sizes = [len(batch.labels) for batch in opened.batches(StoredFrames(opened.reader)).epoch(0)]
+    sizes = [len(batch.labels) for batch in opened.batches(StoredFrames(opened.cache)).epoch(0)]
     assert sizes == [4, 5]  # batches of 4 of 9 videos
 
 

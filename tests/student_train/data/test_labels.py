@@ -22,7 +22,7 @@ ENTRIES = [
 
 
 def _labels(kind: Literal["one_of", "any_of"] = "one_of", *, seed: int = 0) -> Labels:
-    return Labels(ENTRIES, num_classes=4, kind=kind, seed=seed)
+    return Labels(dict(enumerate(ENTRIES)), num_classes=4, kind=kind, seed=seed)
 
 
 def test_video_with_one_label_always_has_it() -> None:

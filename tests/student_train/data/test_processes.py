@@ -15,6 +15,7 @@ from torch import Tensor
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
 from reskd.student_train.data.batches import Batches
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.data.order import epoch_order
@@ -89,13 +90,13 @@ def test_replayed_batches_with_workers_equal_those_without(
     cut_off(index.path_of(index.split("train")[4]))
 
     def read(workers: int, *, keep_clips: bool) -> list[tuple[Tensor, ...]]:
-        reader = CacheReader(tiny_cache.cache)
+        cache = TrainingCache(CacheReader(tiny_cache.cache), index.numbered("train"))
         source = DecodedFrames(
             experiment,
             index,
-            "train",
+            index.numbered("train"),
             size=24,
-            replay=reader,
+            replay=cache,
             num_views=3,
             keep_clips=keep_clips,
             workers=workers,
@@ -105,9 +106,9 @@ def test_replayed_batches_with_workers_equal_those_without(
         )
         batches = Batches(
             source,
-            Labels(index.split("train"), num_classes=3, kind="one_of", seed=0),
+            Labels(index.numbered("train"), num_classes=3, kind="one_of", seed=0),
             targets=() if keep_clips else ("features", "feature_residual", "logits"),
-            reader=reader,
+            cache=cache,
             num_views=3,
             batch_size=2,
             seed=5,
@@ -146,10 +147,11 @@ def test_workers_leave_signals_to_the_training_process(tiny_cache: TinyCache) ->
 
 def _read_on_after_signals(cache: TinyCache) -> None:
     experiment = load_experiment(str(cache.experiment))
+    index = read_index(experiment.data.index)
     source = DecodedFrames(
         experiment,
-        read_index(experiment.data.index),
-        "train",
+        index,
+        index.numbered("train"),
         size=24,
         replay=None,
         num_views=3,

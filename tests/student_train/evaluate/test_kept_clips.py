@@ -247,7 +247,7 @@ def _turn_labels_round(home: Home) -> None:
 @pytest.mark.parametrize(
     ("change", "protocol", "told"),
     [
-        pytest.param(_rename_a_video, {}, "index.digest: the cache has", id="index"),
+        pytest.param(_rename_a_video, {}, "entries: the cache has", id="index"),
         pytest.param(None, {"short_side": 56}, "short_side: the cache has 48", id="protocol"),
         pytest.param(None, {"crop_fraction": 0.5}, "test_view.crop: the cache has 42", id="crop"),
         pytest.param(_turn_labels_round, {}, None, id="labels"),

@@ -114,7 +114,7 @@ def test_live_targets_of_stored_views_are_the_stored_rows(tiny_cache: TinyCache)
     source = DecodedFrames(
         experiment,
         index,
-        "train",
+        index.numbered("train"),
         size=24,
         replay=None,
         num_views=3,

@@ -15,6 +15,7 @@ from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
 from reskd.student_train.data.batches import Batches, StoredFrames
+from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
@@ -30,13 +31,13 @@ def _batches(
     cache: TinyCache, processes: ProcessGroup, *, batch_size: int, accumulation: int
 ) -> Batches:
     experiment = load_experiment(str(cache.experiment))
-    entries = read_index(experiment.data.index).split("train")
-    reader = CacheReader(cache.cache)
+    entries = read_index(experiment.data.index).numbered("train")
+    opened = TrainingCache(CacheReader(cache.cache), entries)
     return Batches(
-        StoredFrames(reader),
+        StoredFrames(opened),
         Labels(entries, num_classes=3, kind="one_of", seed=0),
         targets=(),
-        reader=reader,
+        cache=opened,
         num_views=3,
         batch_size=batch_size,
         accumulation=accumulation,

@@ -141,7 +141,7 @@ def test_kill_in_the_middle_then_the_same_command_ends_with_equal_bytes(
                 process.kill()
             time.sleep(0.001)
     assert process.returncode == -signal.SIGKILL
-    finished = read_commits(folder, 1, 9)
+    finished = read_commits(folder, 1, range(9))
     make_tiny_cache(tiny_cache.experiment, folder)
     assert len(finished) >= after_commits
     assert tree_of(folder) == tree_of(tiny_cache.cache)
@@ -169,7 +169,7 @@ def test_sigterm_ends_with_75_and_keeps_finished_units(
 
     monkeypatch.setattr(writer.BackgroundWriter, "submit", submit_then_stop)
     assert main(["cache-teacher", str(tiny_experiment), "--cache", str(folder)]) == 75
-    assert len(read_commits(folder, 1, 9)) == 3
+    assert len(read_commits(folder, 1, range(9))) == 3
     assert not list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
 
 
@@ -187,7 +187,7 @@ def test_full_disk_ends_with_5_and_goes_on_when_there_is_room(
         patch.setattr(writer, "atomic_write", full)
         assert main(["cache-teacher", str(tiny_cache.experiment), "--cache", str(folder)]) == 5
     assert "no space left" in capsys.readouterr().err
-    assert sorted(read_commits(folder, 1, 9)) == [0, 1]
+    assert sorted(read_commits(folder, 1, range(9))) == [0, 1]
     make_tiny_cache(tiny_cache.experiment, folder)
     assert tree_of(folder) == tree_of(tiny_cache.cache)
 
@@ -201,7 +201,7 @@ def test_disk_that_is_too_small_is_refused_before_the_first_unit(
     experiment, plan = load_experiment(str(tiny_experiment)), plan_of(tiny_experiment)
     with pytest.raises(StoppedShortError, match=r"0\.0 MB are. Make room"):
         run_cache_teacher(experiment, plan, folder, OPTIONS)
-    assert read_commits(folder, 1, 9) == {}
+    assert read_commits(folder, 1, range(9)) == {}
 
 
 def test_unreadable_video_within_the_allowance_is_marked_and_never_read_as_zeros(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reskd.common.dataset.frames.folders import checked_length, open_image_folder
+from reskd.common.dataset.frames.folders import checked_folder, open_image_folder
 from reskd.common.dataset.frames.image_io import ORIENTATION
 from reskd.common.video.reader import UnreadableVideoError
 
@@ -21,7 +21,7 @@ def save(folder: Path, names: Iterable[str], *, size: tuple[int, int] = (24, 16)
 
 
 def greys(folder: Path) -> list[int]:
-    length = checked_length(folder)
+    length = checked_folder(folder).num_frames
     with open_image_folder(folder) as video:
         return [int(frame[0, 0, 0]) for frame in video.frames(range(length))]
 
@@ -48,20 +48,20 @@ def test_flow_beside_frames_is_passed_over(tmp_path: Path, flow: tuple[str, str]
 def test_flow_alone_is_not_taken_for_frames(tmp_path: Path) -> None:
     save(tmp_path, ["flow_x_1.png", "flow_y_1.png"])
     with pytest.raises(UnreadableVideoError, match="several kinds"):
-        checked_length(tmp_path)
+        checked_folder(tmp_path)
 
 
 def test_preview_beside_frames_is_refused_with_the_remedy(tmp_path: Path) -> None:
     save(tmp_path, ["img_1.png", "img_2.png", "poster.png"])
     with pytest.raises(UnreadableVideoError, match=r"poster\.png has no number.*move it elsewhere"):
-        checked_length(tmp_path)
+        checked_folder(tmp_path)
 
 
 def test_images_of_another_size_in_the_middle_are_refused_at_import(tmp_path: Path) -> None:
     save(tmp_path, ["1.png", "2.png", "3.png"])
     Image.new("RGB", (16, 24)).save(tmp_path / "2.png")
     with pytest.raises(UnreadableVideoError, match=r"2\.png has 24x16 pixels .* first 16x24"):
-        checked_length(tmp_path)
+        checked_folder(tmp_path)
 
 
 @pytest.mark.parametrize("deep", [1, 2, 3])
@@ -69,7 +69,7 @@ def test_images_of_16_bits_are_refused_at_import(tmp_path: Path, deep: int) -> N
     save(tmp_path, ["1.png", "2.png", "3.png"])
     Image.fromarray(np.full((16, 24), 3000, np.uint16)).save(tmp_path / f"{deep}.png")
     with pytest.raises(UnreadableVideoError, match=r"mode I;16, not 8 bits.*convert"):
-        checked_length(tmp_path)
+        checked_folder(tmp_path)
 
 
 def test_cut_off_last_image_is_refused_at_import(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_cut_off_last_image_is_refused_at_import(tmp_path: Path) -> None:
     content = (tmp_path / "2.png").read_bytes()
     (tmp_path / "2.png").write_bytes(content[: len(content) - 30])
     with pytest.raises(UnreadableVideoError, match="no whole image"):
-        checked_length(tmp_path)
+        checked_folder(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
@@ -93,7 +93,7 @@ def test_images_are_turned_as_their_exif_data_say(
     exif[ORIENTATION] = orientation
     for number in (1, 2):
         stored.save(tmp_path / f"{number}.{suffix}", exif=exif)
-    assert checked_length(tmp_path) == 2
+    assert checked_folder(tmp_path).num_frames == 2
     with open_image_folder(tmp_path) as video:
         assert (video.height, video.width) == (16, 32)
         (frame,) = video.frames([1])

@@ -1,0 +1,100 @@
+"""The cache in a folder: made where there is none, refused where it is another experiment's."""
+
+from pathlib import Path
+
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.errors import CacheError
+from reskd.common.experiment import Experiment
+from reskd.common.models.checkpoint import CheckpointInfo
+from reskd.teacher_cache.fill.job import check_same_teacher
+from reskd.teacher_cache.fill.writer import create_cache
+from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
+from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Manifest, read_manifest
+from reskd.teacher_cache.format.plan import CachePlan
+from reskd.teacher_cache.read.contents import matched_videos
+
+
+def is_new(folder: Path) -> bool:
+    """Whether a cache is still to be made there.
+
+    Raises:
+        CacheError: If the folder holds something else.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        return False
+    if folder.exists() and any(folder.iterdir()):
+        raise CacheError(
+            f"{folder} is not empty and holds no {MANIFEST_FILE}, so it is not a cache. "
+            "Name a new folder, or clear this one."
+        )
+    return True
+
+
+def new_cache(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    plan: CachePlan,
+    checkpoint: CheckpointInfo,
+) -> None:
+    """Make an empty cache for all videos of a split.
+
+    Raises:
+        DataError: If data.frames is no frame store, or one without some of the videos.
+    """
+    videos = videos_to_cache(experiment, index.split(plan.split))
+    identity = cache_identity(experiment, split=plan.split, teacher=checkpoint, videos=videos)
+    create_cache(
+        folder,
+        identity=identity,
+        plan=plan.targets,
+        layout=plan.layout,
+        codec=plan.codec,
+        videos=videos,
+        classes=index.classes,
+    )
+
+
+def cache_of(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    plan: CachePlan,
+    checkpoint: CheckpointInfo | None,
+) -> Manifest:
+    """The cache that is there, if it holds what a plan asks for, or will.
+
+    Args:
+        experiment: Resolved experiment.
+        index: Its video index.
+        folder: Of the cache.
+        plan: What is wanted.
+        checkpoint: What the teacher says of itself; None where it is not at hand.
+
+    Raises:
+        CacheError: If it is another experiment's, or lacks targets, views or videos.
+        DataError: If data.frames is no frame store, or one without some of the videos.
+    """
+    manifest = read_manifest(folder)
+    if manifest.split != plan.split:
+        raise CacheError(
+            f"{folder} holds split {manifest.split}, and split {plan.split} is to be cached. Name "
+            "another folder."
+        )
+    check_same_teacher(experiment, index, folder, manifest, checkpoint)
+    difference = manifest.fits(plan.targets.arrays)
+    if manifest.layout.num_views < plan.layout.num_views:
+        difference = (
+            f"views.count: the cache has {manifest.layout.num_views}, "
+            f"the experiment asks for {plan.layout.num_views}"
+        )
+    if difference is not None:
+        raise CacheError(
+            f"{folder} does not hold all that the experiment asks for. First difference: "
+            f"{difference}. Add it with `reskd cache extend`, name another folder, or change the "
+            "experiment back."
+        )
+    matched = matched_videos(folder, manifest, index, frames_of=experiment)
+    if matched.new:
+        raise CacheError(f"{folder} {matched.lack()}")
+    return manifest

@@ -1,0 +1,61 @@
+"""What of an index a cache holds, whatever its format."""
+
+from pathlib import Path
+
+from reskd.common.dataset.index import VideoIndex
+from reskd.common.errors import CacheError
+from reskd.common.experiment import Experiment
+from reskd.teacher_cache.format.identity import frame_digests
+from reskd.teacher_cache.format.manifest import Manifest
+from reskd.teacher_cache.format.match import MatchedVideos, match_videos
+from reskd.teacher_cache.format.videos import CachedVideo, cached_video, read_videos
+
+
+def cached_videos(folder: Path, manifest: Manifest, index: VideoIndex) -> dict[int, CachedVideo]:
+    """The videos of a cache by row; one of the first format has those of its very index.
+
+    Raises:
+        CacheError: If its table of videos is damaged; or, of the first format, if the index is not
+            the one that it was made from.
+    """
+    if manifest.videos:
+        return dict(read_videos(folder, manifest.videos))
+    recorded = manifest.identity.get("index", {}).get("digest")
+    if index.digest(manifest.split) != recorded:
+        raise CacheError(
+            f"{folder} was written before caches kept what tells one video from another, so it is "
+            f"known by its index alone, and split {manifest.split!r} of this one is not what was "
+            "cached: index.digest differs. Name the index it was made from, or write a new cache, "
+            "which later changes of labels and names will not touch."
+        )
+    return dict(enumerate(map(cached_video, index.split(manifest.split))))
+
+
+def matched_videos(
+    folder: Path,
+    manifest: Manifest,
+    index: VideoIndex,
+    *,
+    frames_of: Experiment | None = None,
+) -> MatchedVideos:
+    """Compare the videos of a cache with those of an index.
+
+    Args:
+        folder: The cache.
+        manifest: Its cache.json.
+        index: A video index.
+        frames_of: Compare the frames of this experiment's frame store too, if it has one.
+
+    Raises:
+        CacheError: See `cached_videos`.
+        DataError: If data.frames is no frame store, or one without some of the videos.
+    """
+    cached = cached_videos(folder, manifest, index)
+    entries = index.split(manifest.split)
+    return match_videos(
+        cached,
+        entries,
+        cached_classes=manifest.class_names,
+        classes=index.classes,
+        frames=None if frames_of is None else frame_digests(frames_of, entries),
+    )
