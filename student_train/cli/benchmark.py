@@ -28,6 +28,13 @@ from reskd.common.cli.options import (
     show_default=True,
     help="Steps of the training loop; at least 41 are taken.",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Time for each part.",
+)
 @json_option
 def benchmark_stage_two(
     experiment: str,
@@ -36,6 +43,7 @@ def benchmark_stage_two(
     synthetic: bool,
     device: str,
     steps: int,
+    seconds: float,
     as_json: bool,
 ) -> None:
     """Measure training the student of EXPERIMENT from a cache: each part, then the whole loop.
@@ -69,5 +77,7 @@ def benchmark_stage_two(
             )
             cache = Path(made_up) / "cache"
             write_noise_cache(resolved, cache)
-        speed = measure_stage_two(resolved, cache, device=choose_device(device), steps=steps)
+        speed = measure_stage_two(
+            resolved, cache, device=choose_device(device), steps=steps, seconds=seconds
+        )
     emit(speed.as_dict(), as_json=as_json, text=stage_two_text(speed))

@@ -19,25 +19,28 @@ On a CPU there are no copies, and all lanes share the cores.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reskd.common.dataset.index import VideoEntry
 from reskd.common.dataset.open import open_entry
-from reskd.common.distill.arrays import Row
-from reskd.common.distill.encoding import encode
+from reskd.common.distill.arrays import Row, TargetPlan
+from reskd.common.distill.device_encoding import encode_on_device
+from reskd.common.distill.encoding import to_rows
 from reskd.common.distill.targets import FROM_VIDEO_ALONE
+from reskd.common.distill.teacher import Teacher
+from reskd.common.torch_threads import pool_of_single_threads
 from reskd.common.video.clips import UnionFrames, cut_union, read_union
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams, draw_view
 from reskd.teacher_cache.estimate.probe import CannotMeasureError, Probe
+from reskd.teacher_cache.fill.pipeline.lanes import Lanes, Slot
 from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
 
 LANES: Final = {
@@ -87,25 +90,40 @@ def measure_parts(probe: Probe, *, batch: int, seconds: float) -> Iterator[Stage
         CannotMeasureError: If none of the first videos can be read.
         OSError: If the disk is full.
     """
-    teacher, device = probe.teacher, probe.teacher.device
-    size = probe.job.experiment.views.size
+    teacher, size = probe.teacher, probe.job.experiment.views.size
     sample = _sample(probe, videos=max(probe.job.options.threads, batch // probe.planned_views, 2))
-    clock = _Clock(device, seconds / len(LANES))
+    clock = _Clock(teacher.device, seconds / len(LANES))
     yield from _workers(probe, sample, clock)
     cut = torch.cat([cut_union(video.union, video.views, size=size) for video in sample])
-    clips_BT3HW = cut[torch.arange(batch) % len(cut)]
-    there = clips_BT3HW.to(device)
-    if device.type == "cuda":
-        pinned = clips_BT3HW.pin_memory()
-        yield clock.part("host-to-device", lambda: pinned.to(device, non_blocking=True), batch)
+    clips = list(cut[torch.arange(batch) % len(cut)])
     targets = replace(probe.plan.targets, arrays=tuple(probe.arrays))
-    if {array.name for array in targets.arrays} <= FROM_VIDEO_ALONE:
-        output = None
-    else:
-        yield clock.part("teacher", lambda: teacher.predict(there), batch)
-        output = teacher.predict(there)
-    yield clock.part("encode", lambda: encode(targets, output, clips_BT3HW), batch)
-    yield from _store(probe, encode(targets, output, clips_BT3HW), clock)
+    rows: dict[str, Row] = {}
+    if not {array.name for array in targets.arrays} <= FROM_VIDEO_ALONE:
+        rows = yield from _device(teacher, targets, clips, clock)
+    if "frames" in {array.name for array in targets.arrays}:
+        rows["frames"] = shrink(torch.stack(clips), targets.student_size).numpy()
+    yield from _store(probe, rows, clock)
+
+
+def _device(
+    teacher: Teacher, targets: TargetPlan, clips: Sequence[Tensor], clock: "_Clock"
+) -> Generator[StagePart, None, dict[str, Row]]:
+    """Clips to the device, what happens to them there, and what comes back."""
+    lanes, slot, batch = Lanes(teacher.device), Slot(), len(clips)
+    on_cuda = teacher.device.type == "cuda"
+    if on_cuda:
+        yield clock.part("host-to-device", lambda: lanes.upload(slot, clips), batch)
+    there = lanes.upload(slot, clips)
+    yield clock.part("teacher", lambda: teacher.predict(there), batch)
+    output = teacher.predict(there)
+    yield clock.part("encode", lambda: encode_on_device(targets, output), batch)
+    encoded = encode_on_device(targets, output)
+    if on_cuda:
+        yield clock.part(
+            "device-to-host", lambda: lanes.download(slot, encoded.arrays).wait(), batch
+        )
+    arrays = lanes.download(slot, encoded.arrays).wait()
+    return to_rows(arrays, encoded.reach.cpu(), encoded.checks)
 
 
 def _sample(probe: Probe, *, videos: int) -> list[_Sampled]:
@@ -158,27 +176,28 @@ def _workers(probe: Probe, sample: Sequence[_Sampled], clock: "_Clock") -> Itera
             shrink(clips, student_size)
 
     clips = len(sample) * probe.planned_views
-    with ThreadPoolExecutor(
-        job.options.threads, "parts", initializer=partial(torch.set_num_threads, 1)
-    ) as pool:
+    with pool_of_single_threads(job.options.threads) as pool:
         yield clock.part("decode", lambda: list(pool.map(decode, sample)), clips)
         yield clock.part("preprocess", lambda: list(pool.map(preprocess, sample)), clips)
 
 
 def _store(probe: Probe, rows: Mapping[str, Row], clock: "_Clock") -> Iterator[StagePart]:
-    """What happens to rows: (B, *row_shape) by array."""
+    """What happens to rows: (B, *row_shape) by array, clip by clip as they come."""
     views = probe.planned_views
     manifest = probe.make_cache(probe.arrays, views, probe.plan.layout.unit_videos)
-    generation = manifest.generations[0]
-    one = {name: array[np.arange(views) % len(array)] for name, array in rows.items()}
-    for array in probe.arrays:
-        one.setdefault(array.name, np.zeros((views, *array.row_shape), array.dtype))
-    buffers = UnitBuffers(manifest, generation, 0)
+    buffers = UnitBuffers(manifest, manifest.generations[0], 0)
     videos = len(manifest.layout.videos_of(0))
+    whole = dict(rows)
+    for array in probe.arrays:
+        whole.setdefault(array.name, np.zeros((1, *array.row_shape), array.dtype))
 
     def put() -> None:
-        for place in range(videos):
-            buffers.put(place, one)
+        for clip in range(videos * views):
+            own = {
+                name: array[clip % len(array) : clip % len(array) + 1]
+                for name, array in whole.items()
+            }
+            buffers.put(clip // views, own, clip % views)
 
     yield clock.part("checksum", put, videos * views)
     folder = probe.job.folder

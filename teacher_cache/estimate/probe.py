@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import gcd
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.rng import keyed_generator
+from reskd.teacher_cache.fill.computed import default_batch
 from reskd.teacher_cache.fill.job import Job, RunOptions
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
@@ -109,6 +111,11 @@ class Probe:
         """Videos that the teacher sees together."""
         return BATCH_GROUP if self.job.grouped else 1
 
+    @property
+    def batch(self) -> int:
+        """Clips that the teacher sees at once."""
+        return BATCH_GROUP if self.job.grouped else default_batch(self.teacher.device)
+
     def run(
         self, arrays: Sequence[ArraySpec], views: int, *, seconds: float, unit_videos: float
     ) -> ProbeRun:
@@ -159,8 +166,10 @@ class Probe:
         plan, videos = self.plan, len(self.job.entries)
         video_bytes = views * sum(array.row_bytes + CRC_BYTES for array in arrays)
         fitting = int(min(wanted, UNIT_BYTES / video_bytes, self.most_bytes / video_bytes))
-        groups = max(1, fitting // self.group)
-        unit_videos = min(plan.layout.unit_videos, groups * self.group)
+        # Whole batches, as large units nearly are: a short batch takes as long as a full one.
+        whole = self.batch // gcd(self.batch, views)
+        together = whole if not self.job.grouped and fitting >= whole else self.group
+        unit_videos = min(plan.layout.unit_videos, max(1, fitting // together) * together)
         units = max(1, self.most_bytes // (unit_videos * video_bytes))
         layout = Layout(
             num_views=views,

@@ -15,7 +15,6 @@ from reskd.common.signals import preemptible
 from reskd.teacher_cache.estimate.measure_speed import UNITS_PER_RUN
 from reskd.teacher_cache.estimate.parts import StagePart, measure_parts
 from reskd.teacher_cache.estimate.probe import prepared_probe
-from reskd.teacher_cache.fill.computed import default_batch
 from reskd.teacher_cache.format.plan import CachePlan
 
 BENCHMARK_BYTES: Final = 8_000_000_000
@@ -148,7 +147,7 @@ def measure_stage_one(
             most_bytes=BENCHMARK_BYTES,
         ) as probe,
     ):
-        batch = default_batch(device)
+        batch = probe.batch
         parts = tuple(measure_parts(probe, batch=batch, seconds=seconds / 2))
         slowest = max(lanes_of(parts).values())
         unit_seconds = seconds / 2 / UNITS_PER_RUN
