@@ -42,7 +42,6 @@ from reskd.common.errors import CacheError, ReskdError
 from reskd.common.metrics import correct_predictions, top_k_hits
 from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
-from reskd.teacher_cache.format.match import class_columns
 from reskd.teacher_cache.format.videos import read_videos
 from reskd.teacher_cache.read.contents import cached_videos, matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
@@ -214,13 +213,12 @@ def _labels_by_index(folder: Path, manifest: Manifest, index: VideoIndex) -> dic
     if manifest.split not in index.split_names():
         raise CacheError(f"the index has no split {manifest.split}")
     cached = cached_videos(folder, manifest, index)
-    entries = matched_videos(folder, manifest, index).entries
-    pairs = [(cached[row].labels, entry.labels) for row, entry in entries.items()]
-    columns = class_columns(manifest.class_names, index.classes, pairs)
+    matched = matched_videos(folder, manifest, index)
+    columns = matched.columns
     if columns is None:
         raise CacheError("the classes of the index are not those of the stored scores one to one")
     labels = {row: list(video.labels) for row, video in cached.items()}
-    for row, entry in entries.items():
+    for row, entry in matched.entries.items():
         labels[row] = [columns[label] for label in entry.labels]
     return labels
 

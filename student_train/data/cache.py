@@ -19,8 +19,8 @@ from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, LossSpec
 from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, read_checkpoint_info
 from reskd.teacher_cache.format.identity import first_difference, identity_like
-from reskd.teacher_cache.format.match import MatchedVideos, class_columns
-from reskd.teacher_cache.read.contents import cached_videos, matched_videos
+from reskd.teacher_cache.format.match import MatchedVideos
+from reskd.teacher_cache.read.contents import matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
 
 
@@ -186,35 +186,21 @@ def _check_videos(folder: Path, matched: MatchedVideos, *, allow_incomplete: boo
     if not matched.new:
         return
     if not allow_incomplete:
-        raise CacheError(
-            f"{folder} {matched.lack()} Or train without them with --allow-incomplete."
-        )
-    say(f"{folder} {matched.lack()} They are left out.")
+        raise CacheError(f"{matched.lack(folder)} Or train without them with --allow-incomplete.")
+    say(f"{matched.lack(folder)} They are left out.")
 
 
 def _columns(
     reader: CacheReader, index: VideoIndex, matched: MatchedVideos
 ) -> tuple[int, ...] | None:
-    """Where the stored scores have the classes of the index."""
-    cached_classes = reader.manifest.class_names
-    if cached_classes == index.classes:
-        return None
-    videos = cached_videos(reader.folder, reader.manifest, index)
-    labels = [(videos[row].labels, entry.labels) for row, entry in matched.entries.items()]
-    columns = class_columns(cached_classes, index.classes, labels)
+    """Where the stored scores have the classes of the index; None where they are in its order."""
+    cached, columns = reader.manifest.class_names, matched.columns
     if columns is None:
         raise CacheError(
-            f"{reader.folder} holds class scores of {len(cached_classes)} classes "
-            f"({', '.join(cached_classes[:4])}, …), which are not those of the index one to one "
+            f"{reader.folder} holds class scores of {len(cached)} classes "
+            f"({', '.join(cached[:4])}, …), which are not those of the index one to one "
             f"({len(index.classes)}: {', '.join(index.classes[:4])}, …). Import the videos with "
             "the former classes (--classes), or train on feature maps alone "
             "(student.losses.logit_kd: 0, student.losses.logit_map_kl: 0)."
         )
-    renamed = [
-        f"{cached_classes[column]} is {index.classes[number]}"
-        for number, column in enumerate(columns)
-        if cached_classes[column] != index.classes[number]
-    ]
-    if renamed:
-        say(f"{reader.folder}: class {', '.join(renamed)} now; the scores are the same")
     return None if columns == tuple(range(len(columns))) else columns

@@ -96,5 +96,5 @@ def cache_of(
         )
     matched = matched_videos(folder, manifest, index, frames_of=experiment)
     if matched.new:
-        raise CacheError(f"{folder} {matched.lack()}")
+        raise CacheError(matched.lack(folder))
     return manifest

@@ -7,7 +7,7 @@ teacher pass: rows are found by the content of their videos, labels are the inde
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from reskd.common.dataset.index import VideoEntry
@@ -34,10 +34,15 @@ class MatchedVideos:
     """Ids in both `gone` and `new`: the file has other content than the teacher saw."""
     by_id_alone: int
     """Videos known by their id and length alone, as one side has no facts of their content."""
+    columns: tuple[int, ...] | None
+    """For each class of the index its place among the cached class scores; None if the classes do
+    not belong together one to one (see `class_columns`)."""
+    renamed: Mapping[str, str]
+    """Former name of a class to the one it has in the index."""
 
     def said(self) -> list[str]:
-        """What has changed, a line each, for a person; of videos without a row see `new`."""
-        lines = []
+        """What has changed, a line each, for a person; of videos without a row see `lack`."""
+        lines = [f"class {old} is called {new} now" for old, new in self.renamed.items()]
         if self.moved:
             old, new = next(iter(self.moved.items()))
             lines.append(
@@ -59,16 +64,17 @@ class MatchedVideos:
             )
         return lines
 
-    def lack(self) -> str:
-        """That there are videos without a row, and what to do; only where there are."""
-        text = f"lacks {_videos(len(self.new))} of the index, such as {self.new[0].id}"
+    def lack(self, folder: Path) -> str:
+        """That a cache has no row of some videos, and what to do; only where there are such."""
+        text = f"{folder} "
+        text += f"lacks {_videos(len(self.new))} of the index, such as {self.new[0].id}"
         if self.changed:
             text += (
                 f"; the files of {len(self.changed)} of them have other content than the teacher "
                 f"saw, such as {self.changed[0]}"
             )
         return text + (
-            ". `reskd cache extend CACHE --videos --experiment EXPERIMENT` runs the teacher on "
+            f". `reskd cache extend {folder} --videos --experiment EXPERIMENT` runs the teacher on "
             "these alone."
         )
 
@@ -102,6 +108,14 @@ def match_videos(
     row_of |= moved
     by_row = {row_of[entry.id]: entry for entry in entries if entry.id in row_of}
     gone = tuple(missing[row].id for row in missing if row not in moved.values())
+    pairs = [(cached[row].labels, entry.labels) for row, entry in sorted(by_row.items())]
+    columns = class_columns(cached_classes, classes, pairs)
+    renamed = {
+        cached_classes[column]: classes[number]
+        for number, column in enumerate(columns or ())
+        if cached_classes[column] != classes[number]
+    }
+    names = [renamed.get(name, name) for name in cached_classes]
     still_new = tuple(entry for entry in new if entry.id not in moved and entry.num_frames)
     return MatchedVideos(
         entries=by_row,
@@ -109,12 +123,15 @@ def match_videos(
         relabelled=tuple(
             entry.id
             for row, entry in sorted(by_row.items())
-            if _names(cached[row].labels, cached_classes) != _names(entry.labels, classes)
+            if {names[label] for label in cached[row].labels}
+            != {classes[label] for label in entry.labels}
         ),
         gone=gone,
         new=still_new,
         changed=tuple(sorted({entry.id for entry in still_new} & set(gone))),
         by_id_alone=by_id_alone,
+        columns=columns,
+        renamed=renamed,
     )
 
 
@@ -194,10 +211,6 @@ def _by_name(named: Iterable[tuple[Item, str]]) -> dict[str, list[Item]]:
     for item, id_ in named:
         found[PurePosixPath(id_).name].append(item)
     return found
-
-
-def _names(labels: Iterable[int], classes: Sequence[str]) -> set[str]:
-    return {classes[label] for label in labels}
 
 
 def _videos(count: int) -> str:

@@ -52,13 +52,16 @@ def flip_a_bit(path: Path) -> None:
 def extend(
     cache: TinyCache,
     *,
+    videos: bool = False,
     views: int | None = None,
     targets: tuple[str, ...] = (),
     overrides: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Run `extend_cache` with the cache's own experiment."""
     experiment = load_experiment(str(cache.experiment), overrides)
-    return extend_cache(experiment, cache.cache, views=views, targets=targets, options=OPTIONS)
+    return extend_cache(
+        experiment, cache.cache, videos=videos, views=views, targets=targets, options=OPTIONS
+    )
 
 
 def edit_identity(cache: Path, *keys: str, value: object) -> None:

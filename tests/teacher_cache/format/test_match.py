@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -61,7 +62,8 @@ def test_a_renamed_class_changes_every_id_and_no_row() -> None:
     found = matched([entry(f"turn left/{name}") for name in "abc"], classes=("turn left", "right"))
     assert rows(found) == {"turn left/a": 0, "turn left/b": 1, "turn left/c": 2}
     assert found.moved == {f"left/{name}": f"turn left/{name}" for name in "abc"}
-    assert found.new == ()
+    assert (found.new, found.relabelled) == ((), ())
+    assert found.said()[0] == "class left is called turn left now"
 
 
 def test_videos_taken_out_added_and_replaced_are_told_apart() -> None:
@@ -70,8 +72,8 @@ def test_videos_taken_out_added_and_replaced_are_told_apart() -> None:
     assert found.gone == ("left/b", "left/c")
     assert [video.id for video in found.new] == ["left/b", "left/d"]
     assert found.changed == ("left/b",)
-    assert "lacks 2 videos of the index, such as left/b" in found.lack()
-    assert "other content than the teacher saw" in found.lack()
+    assert "lacks 2 videos of the index, such as left/b" in found.lack(Path("cache"))
+    assert "other content than the teacher saw" in found.lack(Path("cache"))
 
 
 @pytest.mark.parametrize(
