@@ -11,7 +11,8 @@ from reskd.common.dataset.index import VideoIndex, read_index, write_index
 from reskd.common.errors import CacheError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.fill import writer
-from reskd.teacher_cache.fill.engine import TAKEN_OUT, run_cache_teacher
+from reskd.teacher_cache.fill.engine import run_cache_teacher
+from reskd.teacher_cache.fill.pipeline.units import TAKEN_OUT
 from reskd.teacher_cache.format.layout import commit_key, object_key
 from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.format.plan import plan_cache
