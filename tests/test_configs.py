@@ -356,7 +356,7 @@ def said(training: TrainingSpec) -> Optimiser:
         milestones=schedule.milestones,
         warmup=schedule.warmup_epochs,
         batch=training.batch_size,
-        part=training.batch_size // training.accumulation,
+        part=training.batchnorm_group or training.batch_size // training.accumulation,
         workers=training.workers,
         name=optimizer.name,
         precision=training.precision,

@@ -93,8 +93,14 @@ class TrainingSpec:
     batch_size: Positive = 64
     """Clips per optimiser step."""
     accumulation: Positive = 1
-    """Parts that such a batch is computed in, one after the other, to save memory. BatchNorm sees
-    one part at a time; else it never changes a result but by roundings."""
+    """Parts that such a batch is computed in, one after the other, to save memory. Changes a result
+    by roundings and draws of dropout only, except that BatchNorm sees one part at a time where
+    batchnorm_group is null."""
+    batchnorm_group: Positive | None = None
+    """Clips that BatchNorm takes its statistics from in training: as many as on one of the GPUs of
+    a published recipe, though all are computed at once. Each process cuts its clips of a step into
+    equal groups of at most so many, and parts (accumulation) consist of whole groups; null takes
+    all clips of a part."""
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     """Optimiser and its numbers."""
     schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
@@ -130,6 +136,11 @@ class TrainingSpec:
             raise ValueError(
                 f"accumulation {self.accumulation} exceeds batch_size {self.batch_size}: a batch "
                 "cannot be cut into more parts than it has clips"
+            )
+        if self.batchnorm_group is not None and self.sync_batchnorm:
+            raise ValueError(
+                "batchnorm_group takes BatchNorm's statistics from few clips of one process, "
+                "sync_batchnorm from the clips of all processes; leave one of them out"
             )
 
 

@@ -4,7 +4,7 @@ Whatever the store holds is read in the training process, a few batches ahead (r
 where frames are not stored do worker processes decode videos (decoded_frames.py).
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +46,10 @@ class Batch:
     """Its part of the step of all processes, by the clips that were planned."""
     ends_step: bool = True
     """Whether the step is complete with it."""
+    groups: tuple[int, ...] = ()
+    """Clips of each group that BatchNorm takes its statistics from, in order; none: all are one."""
+    weights: tuple[float, ...] | None = None
+    """Part that each group's loss has in that of all; None: each by its clips."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,12 +89,39 @@ class StoredFrames:
         return map(LoadedBatch, batches)
 
 
+class _Read(NamedTuple):
+    """What is left of a part, once it is known which of its videos can be read."""
+
+    share: float
+    groups: tuple[int, ...]
+    weights: tuple[float, ...] | None
+
+
 class _Part(NamedTuple):
     """Some clips of a step, before they are read."""
 
-    videos: list[int]
-    share: float
+    groups: list[list[int]]
+    step_clips: int
     ends_step: bool
+
+    @property
+    def videos(self) -> list[int]:
+        return [video for group in self.groups for video in group]
+
+    def of(self, videos: Collection[int]) -> _Read:
+        """The same with some videos only: no group takes clips of another to fill up.
+
+        Groups count by the clips that were planned, as if each were computed by itself.
+        """
+        found = [(len(group), sum(video in videos for video in group)) for group in self.groups]
+        left = [(planned, clips) for planned, clips in found if clips]
+        planned_clips = sum(planned for planned, _ in left) or len(self.videos)
+        even = len({planned / clips for planned, clips in left}) <= 1
+        return _Read(
+            planned_clips / self.step_clips,
+            tuple(clips for _, clips in left),
+            None if even else tuple(planned / planned_clips for planned, _ in left),
+        )
 
 
 class Batches:
@@ -104,6 +135,7 @@ class Batches:
         num_views: V of the views read; None without a cache.
         batch_size: Clips per step.
         accumulation: Parts that a step is cut into, in each process; a short step has fewer.
+        batchnorm_group: Clips of the groups that parts are made of; None: a part is one group.
         seed: Key of the order.
         processes: This process takes its part of every step; batches will be copied to its device.
     """
@@ -120,11 +152,16 @@ class Batches:
         seed: int,
         processes: ProcessGroup,
         accumulation: int = 1,
+        batchnorm_group: int | None = None,
     ) -> None:
         self._num_views = num_views
         self._source, self._labels = source, labels
         self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
         self._cache, self._processes = cache, processes
+        # A process's share of a whole step is in so many groups.
+        self._groups = accumulation
+        if batchnorm_group is not None:
+            self._groups = ceil(batch_size / (processes.world * batchnorm_group))
         self._ring: SlotRing | None = None
         names = (*source.stored, *targets)
         if cache is not None and names:
@@ -175,14 +212,17 @@ class Batches:
             for part, (batch, stored) in zip(parts, batches, strict=True):
                 frames = stored.get("frames", batch.frames_BT3HW)
                 labels = self._labels.of(batch.videos, epoch=epoch)
+                read = part.of(set(batch.videos))
                 yield Batch(
                     torch.empty(0) if frames is None else frames,
                     labels.pin_memory() if self._processes.device.type == "cuda" else labels,
                     batch.videos,
                     self._targets(stored),
                     batch.clips_BT3HW,
-                    share=part.share,
+                    share=read.share,
                     ends_step=part.ends_step,
+                    groups=read.groups,
+                    weights=read.weights,
                 )
 
     def _targets(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -196,20 +236,20 @@ class Batches:
     def _parts(self, order: Sequence[int], first_step: int = 0) -> list[_Part]:
         """This process's parts of the steps of an epoch."""
         return [
-            _Part(videos, len(videos) / len(step), ends_step=number + 1 == len(parts))
+            _Part(groups, len(step), ends_step=number + 1 == len(parts))
             for step in cut_batches(order, self._batch_size)[first_step:]
-            for parts in [self._own_parts(step)]
-            for number, videos in enumerate(parts)
+            for parts in [cut_parts(self._own_groups(step), self._accumulation)]
+            for number, groups in enumerate(parts)
         ]
 
-    def _own_parts(self, step: list[int]) -> list[list[int]]:
+    def _own_groups(self, step: list[int]) -> list[list[int]]:
         """As many in every process, none of them empty but that of one without any clip."""
         world = self._processes.world
         shares = cut_parts(step, world)
         own = shares[self._processes.rank] if self._processes.rank < len(shares) else []
-        # A short step has fewer parts, not smaller ones, which would be hard on BatchNorm.
-        part_clips = ceil(self._batch_size / (world * self._accumulation))
-        wanted = min(self._accumulation, ceil(len(step) / (world * part_clips)))
+        # A short step has fewer groups, not smaller ones, which would be hard on BatchNorm.
+        group_clips = ceil(self._batch_size / (world * self._groups))
+        wanted = min(self._groups, ceil(len(step) / (world * group_clips)))
         fewest_clips = len(step) // world
         return cut_parts(own, min(wanted, max(1, fewest_clips)))
 

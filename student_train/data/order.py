@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from reskd.common.rng import keyed_generator
+
+Item = TypeVar("Item")
 
 
 def epoch_order(videos: Sequence[int], *, seed: int, epoch: int) -> list[int]:
@@ -25,8 +28,8 @@ def cut_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
     return batches
 
 
-def cut_parts(batch: Sequence[int], parts: int) -> list[list[int]]:
-    """A batch in at most that many consecutive parts, sizes at most one apart.
+def cut_parts(batch: Sequence[Item], parts: int) -> list[list[Item]]:
+    """A batch, or its groups, in at most that many consecutive parts, sizes at most one apart.
 
     Only a batch that is empty itself has an empty part, one.
     """

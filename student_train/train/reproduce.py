@@ -34,6 +34,7 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import colours_of
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, RunPosition
+from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.stepper import Stepper, described
 from reskd.student_train.train.task import Task
 
@@ -71,6 +72,7 @@ def save_failure(
     step = {"problem": problem, "epoch": place.epoch, "step": place.step, **facts}
     step["teacher_grid"] = stepper.task.teacher_grid
     step["videos"] = batch.videos
+    step["groups"], step["weights"] = batch.groups, batch.weights
     step["colours"] = stepper.task.model.colours._asdict()
     atomic_write(folder / TENSORS_FILE, safetensors.torch.save(whole))
     atomic_write(folder / STEP_FILE, json.dumps(step, indent=1, default=str).encode())
@@ -126,6 +128,10 @@ def reproduce(folder: Path) -> dict[str, Any]:
         teacher_grid=None if grid is None else (grid[0], grid[1]),
     )
     task.load_state_dict(_with_prefix(tensors, _WEIGHTS))
+    if step.get("batchnorm_group") is not None:
+        convert_ghost_batchnorm(task, task.groups)
+    task.groups.sizes = tuple(step.get("groups", ()))
+    task.groups.weights = step.get("weights")
     model.colours = colours_of(step["colours"]["mean"], step["colours"]["std"])
     strange: list[str] = []
     for name, module in task.named_modules():

@@ -208,6 +208,7 @@ def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> B
         num_views=data.targets.num_views(recipe),
         batch_size=training.batch_size,
         accumulation=training.accumulation,
+        batchnorm_group=training.batchnorm_group,
         seed=training.seed,
         processes=processes,
     )
@@ -245,6 +246,7 @@ def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
         "labels": asdict(recipe.training.labels),
         "precision": recipe.training.precision,
         "accumulation": recipe.training.accumulation,
+        "batchnorm_group": recipe.training.batchnorm_group,
         "seed": recipe.training.seed,
     }
 

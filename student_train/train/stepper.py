@@ -19,6 +19,7 @@ from reskd.student_train.data.batches import Batch
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.folder import Stateful
 from reskd.student_train.train.average import WeightAverage
+from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.guard import Guard
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.student_train.train.optim import build_optimizer, set_learning_rate
@@ -60,6 +61,10 @@ class Stepper:
         task = task.to(processes.device)
         if spec.channels_last:
             _use_channels_last(task)
+        # A copy of the network as it is, before its BatchNorm becomes one for training only.
+        self.average = (
+            None if spec.ema_decay is None else WeightAverage(task.model, decay=spec.ema_decay)
+        )
         if spec.sync_batchnorm and processes.world > 1:
             if processes.device.type != "cuda":
                 raise ExperimentError(
@@ -67,15 +72,14 @@ class Stepper:
                     "Set it to false, or raise the clips per process."
                 )
             task = with_batchnorm_of_all(task)
+        if spec.batchnorm_group is not None:
+            convert_ghost_batchnorm(task, task.groups)
         if spec.compile:
             task.compile()
         self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
         # Small gradients vanish in float16; the scaler makes them large and undoes it.
         self.scaler = torch.amp.GradScaler(
             processes.device.type, enabled=spec.precision == "float16"
-        )
-        self.average = (
-            None if spec.ema_decay is None else WeightAverage(task.model, decay=spec.ema_decay)
         )
         self.guard = Guard(processes.device)
         self._weights = [weight for weight in task.parameters() if weight.requires_grad]
@@ -118,6 +122,7 @@ class Stepper:
             if self._shared is not None and batch.ends_step:
                 self._backward(self._shared(None))
             return None
+        self.task.groups.sizes, self.task.groups.weights = batch.groups, batch.weights
         clips = self.task.model.normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels)
         targets = {name: self._moved(target) for name, target in self.targets(batch).items()}

@@ -1,5 +1,7 @@
 """One training step's arithmetic: a student, what it is compared with, and the weighted sum."""
 
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from reskd.common.distill.losses import (
     top_k_logit_map_kl,
 )
 from reskd.common.experiment import LabelSpec, LossSpec
-from reskd.common.models.recognizer import Recognizer
+from reskd.common.models.recognizer import ClipOutput, Recognizer
+from reskd.student_train.train.ghost_batchnorm import ClipGroups
 
 
 class TaskOutput(NamedTuple):
@@ -57,6 +60,7 @@ class Task(nn.Module):
         self.class_weights_K: Tensor | None
         self.register_buffer("class_weights_K", class_weights_K, persistent=False)
         self.teacher_grid = teacher_grid
+        self.groups = ClipGroups()
         self.adapter: nn.Module = nn.Identity()
         if losses.feature_mse and teacher_channels not in (None, model.num_features):
             self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
@@ -64,7 +68,24 @@ class Task(nn.Module):
     def forward(
         self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]
     ) -> TaskOutput:
-        features_BTChw, logits_BK = self.model(clips_BT3HW)
+        output: ClipOutput = self.model(clips_BT3HW)
+        if self.groups.weights is None:
+            return self._compared(output, labels, targets)
+        edges = pairwise(accumulate(self.groups.sizes, initial=0))
+        groups = [
+            self._compared(
+                ClipOutput(output.features_BTChw[first:last], output.logits_BK[first:last]),
+                labels[first:last],
+                {name: rows[first:last] for name, rows in targets.items()},
+            )
+            for first, last in edges
+        ]
+        return _weighted(groups, self.groups.weights, output.logits_BK)
+
+    def _compared(
+        self, output: ClipOutput, labels: Tensor, targets: dict[str, Tensor]
+    ) -> TaskOutput:
+        features_BTChw, logits_BK = output
         parts: dict[str, Tensor] = {}
         if self.losses.cross_entropy:
             parts["cross_entropy"] = label_loss(
@@ -101,3 +122,16 @@ class Task(nn.Module):
             targets["logit_map_rest"],
             temperature=temperature,
         )
+
+
+def _weighted(
+    groups: Sequence[TaskOutput], weights: Sequence[float], logits_BK: Tensor
+) -> TaskOutput:
+    """The outputs for groups of clips as that for all of them."""
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        terms = [weight * value for weight, value in zip(weights, values, strict=True)]
+        return sum(terms[1:], terms[0])
+
+    parts = {name: mean(group.parts[name] for group in groups) for name in groups[0].parts}
+    return TaskOutput(mean(group.loss for group in groups), parts, logits_BK)

@@ -91,12 +91,20 @@ def test_reproducing_by_command_prints_what_was_found(
     assert (found["not_finite"], found["gradient_norm"]) == (["targets.features"], "nan")
 
 
+@pytest.mark.parametrize("group", ["null", "2"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_step_is_computed_again_in_the_precision_of_the_run(
-    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+def test_step_is_computed_again_in_precision_and_groups_of_the_run(
+    tiny_cache: TinyCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    group: str,
 ) -> None:
-    option = f"student.training.precision={precision}"
-    _diverge(tiny_cache, tmp_path / "run", monkeypatch, option)
+    options = (
+        f"student.training.precision={precision}",
+        f"student.training.batchnorm_group={group}",
+    )
+    _diverge(tiny_cache, tmp_path / "run", monkeypatch, *options)
     found = reproduce(tmp_path / "run" / "failure")
     assert found["precision"] == precision
     assert found["problem"] == f"The loss is {found['loss']}"  # to four digits

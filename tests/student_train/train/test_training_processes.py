@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,12 @@ WITHOUT_BATCHNORM = "student.model.backbone_args.norm_layer=layernorm2d"
 
 
 def _batches(
-    cache: TinyCache, processes: ProcessGroup, *, batch_size: int, accumulation: int
+    cache: TinyCache,
+    processes: ProcessGroup,
+    *,
+    batch_size: int,
+    accumulation: int,
+    batchnorm_group: int | None = None,
 ) -> Batches:
     experiment = load_experiment(str(cache.experiment))
     entries = read_index(experiment.data.index).numbered("train")
@@ -41,6 +47,7 @@ def _batches(
         num_views=3,
         batch_size=batch_size,
         accumulation=accumulation,
+        batchnorm_group=batchnorm_group,
         seed=0,
         processes=processes,
     )
@@ -76,6 +83,37 @@ def test_processes_together_see_every_clip_of_a_step_once(
             assert len(set(map(len, parts))) == 1
             if len(step) == batch_size and batch_size % (world * accumulation) == 0:
                 assert len(parts[0]) == accumulation
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [3, 4, 8, 16])
+@pytest.mark.parametrize("group", [1, 2, 3, 8])
+def test_groups_are_cut_like_parts_of_as_many_clips(
+    tiny_cache: TinyCache, batch_size: int, group: int, accumulation: int
+) -> None:
+    for world in (1, 2, 4):
+        counts = []
+        for rank in range(world):
+            processes = ProcessGroup(CPU, rank=rank, world=world)
+            wanted = _batches(
+                tiny_cache,
+                processes,
+                batch_size=batch_size,
+                accumulation=ceil(batch_size / (world * group)),
+            )
+            grouped = _batches(
+                tiny_cache,
+                processes,
+                batch_size=batch_size,
+                accumulation=accumulation,
+                batchnorm_group=group,
+            )
+            batches = [*grouped.epoch(0)]
+            sizes = [size for batch in batches for size in batch.groups]
+            assert sizes == [len(part) for part in wanted.epoch(0) if len(part)]
+            assert {batch.weights for batch in batches} == {None}
+            counts.append([batch.ends_step for batch in batches])
+        assert counts.count(counts[0]) == world
 
 
 def test_epoch_from_a_later_step_is_the_rest_of_the_epoch(tiny_cache: TinyCache) -> None:
