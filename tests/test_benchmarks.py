@@ -15,6 +15,7 @@ from reskd.teacher_cache.format.layout import Layout
 from reskd.teacher_cache.noise import write_noise_cache
 from tests.benchmarks import (
     decode_once,
+    decoder_choice,
     epoch_overhead,
     frame_access,
     kept_clips,
@@ -25,6 +26,7 @@ from tests.benchmarks import (
     train_step,
 )
 from tests.benchmarks.timing import interleaved, ratio
+from tests.video_files import numbered_frames, write_video
 
 BENCHMARKS = sorted(
     path.stem
@@ -91,6 +93,12 @@ def test_store_write_peak_is_measured_in_a_process_of_its_own(tmp_path: Path) ->
 def test_decode_once_with_a_short_video_gives_equal_clips(tmp_path: Path) -> None:
     result = decode_once.compare(tmp_path, num_videos=1, num_frames=9, view_counts=(2,), rounds=1)
     _require_numbers(result["2"])
+
+
+def test_decoder_choice_with_a_short_video_compares_all_contenders(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered_frames(9))
+    result = decoder_choice.compare(path, num_frames=9, shares=[0.5], rounds=1)
+    _require_numbers(result["0.500"])
 
 
 def test_frame_access_with_a_short_video_reads_the_same_frames(tmp_path: Path) -> None:

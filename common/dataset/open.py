@@ -12,13 +12,17 @@ from reskd.common.experiment import DataSpec
 from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader
 
 
-def open_entry(index: VideoIndex, entry: VideoEntry, data: DataSpec) -> VideoReader:
+def open_entry(
+    index: VideoIndex, entry: VideoEntry, data: DataSpec, *, num_wanted: int = 0
+) -> VideoReader:
     """Open one video of an index; usable in a `with` statement.
 
     Args:
         index: Where it is listed.
         entry: The video.
         data: Says who decodes, or which frame store holds the frames.
+        num_wanted: Frames that all views of the video take, as the experiment says; a decoder is
+            chosen for speed by it, with the same pixels.
 
     Raises:
         UnreadableVideoError: If it is not a whole, decodable video, or in quarantine: then it is
@@ -35,15 +39,16 @@ def open_entry(index: VideoIndex, entry: VideoEntry, data: DataSpec) -> VideoRea
         from reskd.common.dataset.frames.store import open_kept
 
         return open_kept(data.frames, entry.id)
-    return open_path(path, data.decoder)
+    return open_path(path, data.decoder, num_wanted=num_wanted)
 
 
-def open_path(path: Path, decoder: Decoder = "auto") -> VideoReader:
+def open_path(path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0) -> VideoReader:
     """Open a video file, or a folder of numbered images; usable in a `with` statement.
 
     Args:
         path: The file or the folder.
         decoder: Who decodes a file.
+        num_wanted: See `open_entry`.
 
     Raises:
         UnreadableVideoError: If it is not a whole, decodable video.
@@ -56,4 +61,4 @@ def open_path(path: Path, decoder: Decoder = "auto") -> VideoReader:
     # Imported here: stored frames are read where no decoder is installed.
     from reskd.common.video.video_file import open_video
 
-    return open_video(path, decoder)
+    return open_video(path, decoder, num_wanted=num_wanted)

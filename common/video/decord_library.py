@@ -3,7 +3,8 @@
 What was measured on decord 0.6.0, its last release (2022), beside the files that it misreads
 (facts.py):
 
-- Bit for bit equal to PyAV for 8-bit video; 10-bit video differs by rounding.
+- Bit for bit equal to PyAV for nearly all 8-bit video (decoder_choice.py); interlaced and 10-bit
+  video differs.
 - Pads some pictures of at most 72 pixels' width, and then fails. Knows no AV1, GIF or AVIF.
 - By itself it repeats the last good frame in place of a damaged one, which is turned off here.
 - Hides what its codec conceals: a damaged picture that still decodes looks like any other.

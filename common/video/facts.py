@@ -28,6 +28,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from reskd.common.video.decoder_choice import ALIKE_CODEC, Picture, picture_alike
 from reskd.common.video.frame_count import (
     STREAMED,
     Clues,
@@ -67,6 +68,8 @@ class VideoFacts:
     """Presentation time to frame number; None where the file does not tell them reliably."""
     misread_by_decord: str | None
     """Why decord would return wrong frames without saying so; None where it is right."""
+    alike: Picture | None
+    """How the first frame is coded, if decord and PyAV make the same pixels of it."""
     shortfall: str | None
     """What the header promises beyond what is there; None if nothing. Headers err in sound files
     too (a last frame that is shown for long, frames that were never coded), so this alone does not
@@ -92,7 +95,11 @@ def inspect(path: Path, decoder: str) -> VideoFacts:
         raise UnreadableVideoError(path, decoder, "it holds no frames")
     formats = coded.header.formats
     first = _first_frame(path, decoder, formats)
-    height, width, _ = upright(first, VideoReformatter()).shape
+    try:
+        height, width, _ = upright(first, VideoReformatter()).shape
+    except av.FFmpegError as error:
+        reason = f"its colours cannot be brought to RGB ({error.strerror})"
+        raise UnreadableVideoError(path, decoder, reason) from error
     clues = Clues(
         formats=formats,
         reorders=coded.reorders,
@@ -109,6 +116,7 @@ def inspect(path: Path, decoder: str) -> VideoFacts:
         fps=coded.header.fps,
         position_of=_positions(formats, times),
         misread_by_decord=_misread_by_decord(coded, times),
+        alike=picture_alike(first) if coded.codec == ALIKE_CODEC else None,
         shortfall=shortfall,
     )
 
@@ -117,6 +125,8 @@ class _Coded(NamedTuple):
     """What lies in a file, before anything is decoded."""
 
     header: _Header
+    codec: str
+    """FFmpeg's name."""
     packets: Sequence[CodedPacket]
     end_seconds: float
     """End of the last packet."""
@@ -157,7 +167,7 @@ def _coded(path: Path, decoder: str) -> _Coded:
     for place, coded in enumerate(packets):
         if coded.is_damaged and not joined_there(packets, place, unit=unit):
             _refuse_damage(path, decoder, place, header.num_frames)
-    return _Coded(header, packets, float(end * unit), reorders)
+    return _Coded(header, codec.name, packets, float(end * unit), reorders)
 
 
 def _refuse_damage(path: Path, decoder: str, num_before: int, num_promised: int) -> Never:

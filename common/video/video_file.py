@@ -1,5 +1,7 @@
 """Frames of a video file by number: decord where it can be trusted, PyAV elsewhere.
 
+Where both can be, the faster one decodes (see decoder_choice.py).
+
 A decoded frame is taken for frame i only if it carries frame i's presentation time (see facts.py),
 so damage shows as an error, never as a neighbour's picture. decord returns wrong frames in some
 files; facts.py knows which, and they are refused. What else it does wrong is in decord_library.py.
@@ -12,10 +14,11 @@ A picture whose size changes within a video is brought to the size of the first,
 players do.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import av
 import numpy as np
@@ -26,6 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from reskd.common.errors import DataError
+from reskd.common.video.decoder_choice import STRICT_CODEC, is_dense, picture_alike
 from reskd.common.video.decord_library import decode_by_decord, has_decord, load_decord
 from reskd.common.video.facts import VideoFacts, inspect, opened, upright
 from reskd.common.video.reader import Decoder, FrameReader, UnreadableVideoError
@@ -92,6 +96,7 @@ class PyAVReader(FileReader):
     """Decodes from the first frame up to the last one asked for."""
 
     decoder = "pyav"
+    codec_options: ClassVar[Mapping[str, str]] = {}
 
     def walk(self) -> Iterator[int]:
         """Decode all frames in turn and keep none: yields the number of each sound one.
@@ -134,9 +139,9 @@ class PyAVReader(FileReader):
         """The frames at these positions, in the order of the decoder."""
         wanted, damage = set(positions), _Damage()
         with opened(self.path, self.decoder) as (container, stream):
+            stream.codec_context.options = dict(self.codec_options)
             for count, frame in enumerate(damage.decode(container, stream)):
-                # Where frames are merely counted, a lost one would shift all that follow.
-                damage.judge(frame, may_recover=self.facts.position_of is not None)
+                damage.judge(frame, may_recover=self._may_recover)
                 position = self._position(count, frame)
                 if position not in wanted:
                     continue
@@ -149,6 +154,11 @@ class PyAVReader(FileReader):
         raise self._unreadable(
             f"frame {min(wanted)} did not come out of the decoder{damage.because}"
         )
+
+    @property
+    def _may_recover(self) -> bool:
+        # Where frames are merely counted, a lost one would shift all that follow.
+        return self.facts.position_of is not None
 
     def _position(self, count: int, frame: VideoFrame) -> int:
         position_of = self.facts.position_of
@@ -168,15 +178,47 @@ class DecordReader(FileReader):
         return decode_by_decord(self.path, positions, self.num_frames)
 
 
+class _AlikeReader(PyAVReader):
+    """PyAV while its pixels are sure to be decord's; the first doubt ends it.
+
+    Doubts are whatever the codec finds wrong, since the two conceal it in their own ways, and a
+    picture that changes within a video, since they need not scale it alike.
+    """
+
+    codec_options = STRICT_CODEC
+
+    @property
+    def _may_recover(self) -> bool:
+        return False
+
+    def _sound_frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        for position, frame in super()._sound_frames(positions):
+            if picture_alike(frame) != self.facts.alike:
+                raise self._unreadable(f"frame {position} is coded in another way than the first")
+            yield position, frame
+
+
 class AutoReader(FileReader):
-    """decord, and PyAV for what decord does not decode."""
+    """decord, and PyAV for what decord does not decode.
+
+    PyAV comes first where it is faster and sure to make the same pixels. At its first doubt decord
+    and then PyAV are asked as everywhere, so who comes first decides nothing about what comes out.
+    """
 
     decoder = "decord, pyav"
+
+    def __init__(self, path: Path, *, num_wanted: int) -> None:
+        super().__init__(path)
+        dense = is_dense(num_wanted, self.num_frames)
+        self.pyav_first = dense and self.facts.alike is not None
 
     def try_out(self) -> None:
         self._of_either(lambda reader: reader.try_out())
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        if self.pyav_first:
+            with suppress(UnreadableVideoError):  # decord may know better
+                return _AlikeReader(self.path, self.facts).frames(positions)
         return self._of_either(lambda reader: reader.frames(positions))
 
     def _of_either(self, ask: Callable[[FileReader], T]) -> T:
@@ -190,12 +232,15 @@ class AutoReader(FileReader):
             raise self._unreadable(f"{first}; {error.reason}") from None
 
 
-def open_video(path: Path, decoder: Decoder = "auto") -> FileReader:
+def open_video(path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0) -> FileReader:
     """Open a video; usable in a `with` statement.
 
     Args:
         path: The file.
-        decoder: `auto` decodes with decord where it is installed and can, else with PyAV.
+        decoder: `auto` decodes with decord where it is installed and can, else with PyAV; but with
+            the faster one first where both make the same pixels.
+        num_wanted: Frames that all views of the video take, as the experiment says, however few
+            are asked for here. Says which one that is.
 
     Raises:
         UnreadableVideoError: If it is not a whole, decodable video.
@@ -209,12 +254,16 @@ def open_video(path: Path, decoder: Decoder = "auto") -> FileReader:
     if decoder == "decord":
         return DecordReader(path)
     if decoder == "auto" and has_decord():
-        return AutoReader(path)
+        return AutoReader(path, num_wanted=num_wanted)
     return PyAVReader(path)
 
 
 def decoder_identity(decoder: Decoder) -> dict[str, str]:
-    """Names and versions of what makes the pixels; part of a cache's identity."""
+    """Names and versions of what makes the pixels; part of a cache's identity.
+
+    `auto` names both libraries: which of them decodes a video is settled by the file alone, but
+    where both make the same pixels.
+    """
     pyav = {
         "av": av.__version__,
         # Wheels fix the libraries, but a PyAV built against the system's takes what is there.
