@@ -167,7 +167,8 @@ def _workers(probe: Probe, sample: Sequence[_Sampled], clock: "_Clock") -> Itera
     keeps_frames = any(array.name == "frames" for array in probe.arrays)
 
     def decode(video: _Sampled) -> None:
-        with open_entry(job.index, video.entry, experiment.data) as reader:
+        wanted = experiment.views.count * experiment.clip.num_frames
+        with open_entry(job.index, video.entry, experiment.data, num_wanted=wanted) as reader:
             read_union(reader, video.views)
 
     def preprocess(video: _Sampled) -> None:

@@ -141,7 +141,8 @@ def _cut_video(source: ClipSource, task: CutTask, student_size: int) -> CutVideo
     if task.known_failure is not None:
         return CutVideo(task=task, failure=task.known_failure)
     try:
-        with open_entry(source.index, task.entry, experiment.data) as video:
+        wanted = experiment.views.count * experiment.clip.num_frames
+        with open_entry(source.index, task.entry, experiment.data, num_wanted=wanted) as video:
             drawn = {
                 view: draw_view(
                     clip=experiment.clip,

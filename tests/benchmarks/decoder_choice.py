@@ -13,12 +13,14 @@ Target: auto at least 0.9 times as fast as the faster one (`best_over_auto`).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import numpy as np
+from numpy.random import Generator
 
 from reskd.common.console import emit
 from reskd.common.video.video_file import AutoReader, DecordReader, PyAVReader
@@ -37,13 +39,14 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """Read random frames of a video with every contender; per share the ratios of their times."""
     decord, pyav = DecordReader(path), PyAVReader(path)
-    generator, result = np.random.default_rng(0), {}
+    generator = np.random.default_rng(0)
+    result: dict[str, dict[str, float]] = {}
     for share in shares:
         count = max(1, round(num_frames * share))
         auto = AutoReader(path, num_wanted=count)
         seconds = interleaved(
             {"decord": decord.frames, "pyav": pyav.frames, "auto": auto.frames},
-            lambda count=count: sorted(generator.choice(num_frames, count, replace=False).tolist()),
+            partial(_some_frames, generator, num_frames, count),
             rounds=rounds,
         )
         over_auto = {name: ratio(seconds, name, "auto") for name in ("decord", "pyav")}
@@ -55,6 +58,10 @@ def compare(
             "pyav_ms": float(np.median(seconds["pyav"])) * 1e3,
         }
     return result
+
+
+def _some_frames(generator: Generator, num_frames: int, count: int) -> list[int]:
+    return sorted(generator.permutation(num_frames)[:count].tolist())
 
 
 @click.command()

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reskd.common.video import video_file
+from reskd.common.video import decord_library, video_file
 from reskd.common.video.decoder_choice import is_dense
-from reskd.common.video.facts import UnreadableVideoError, inspect
+from reskd.common.video.facts import inspect
+from reskd.common.video.reader import UnreadableVideoError
 from reskd.common.video.video_file import AutoReader, PyAVReader, open_video
 from tests.video_files import Frames, shared_data, write_video
 
@@ -21,7 +22,7 @@ N = 20
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Who decodes, in order."""
     calls: list[str] = []
-    decord, pyav = video_file.decode_by_decord, PyAVReader._decode
+    decord, pyav = decord_library.decode_by_decord, PyAVReader._decode
 
     def by_decord(path: Path, positions: Sequence[int], num_frames: int) -> Frames:
         calls.append("decord")
@@ -96,7 +97,8 @@ def test_frames_are_equal_whoever_decodes_first(
 def test_frames_of_any_colours_are_equal_whoever_decodes_first(
     tmp_path: Path, asked: list[str], colours: str
 ) -> None:
-    path = write_video(tmp_path / "a.mp4", noise(), **{"x264-params": colours})
+    options: dict[str, Any] = {"x264-params": colours}
+    path = write_video(tmp_path / "a.mp4", noise(), **options)
     np.testing.assert_array_equal(read(path, N), read(path, 0))
     assert asked == ["pyav", "decord"]
 
@@ -147,7 +149,8 @@ def test_what_decord_misreads_is_pyavs_in_any_density(tmp_path: Path, asked: lis
 
 
 def test_colours_that_no_converter_knows_are_named(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", noise(), **{"x264-params": "colormatrix=YCgCo"})
+    options: dict[str, Any] = {"x264-params": "colormatrix=YCgCo"}
+    path = write_video(tmp_path / "a.mp4", noise(), **options)
     with pytest.raises(UnreadableVideoError, match="cannot be brought to RGB"):
         open_video(path)
 
