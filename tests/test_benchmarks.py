@@ -17,6 +17,7 @@ from tests.benchmarks import (
     decode_once,
     decoder_choice,
     epoch_overhead,
+    fill_pipeline,
     frame_access,
     kept_clips,
     prefetch,
@@ -150,3 +151,13 @@ def test_train_step_compares_the_loop_with_a_bare_one(capsys: pytest.CaptureFixt
     assert len(part["overheads"]) == 2
     assert all(overhead > -1 for overhead in part["overheads"])
     assert "training: 4/4 clips" in capsys.readouterr().err
+
+
+def test_fill_pipeline_with_a_tiny_teacher_gives_every_figure(tmp_path: Path) -> None:
+    result = fill_pipeline.compare(
+        tmp_path, backbones=["test_resnet"], num_videos=2, num_frames=1, rounds=1
+    )
+    assert list(result) == ["cost_test_resnet"]
+    busy = fill_pipeline.decoders(items=20, seconds=0.001)
+    assert list(busy) == ["busy_0.5", "drained_0.5", "busy_0.9", "drained_0.9"]
+    _require_numbers({**result, **busy})

@@ -6,7 +6,6 @@ The one way in which the room makes clips: for the accuracy check, the fill and 
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Final
 
 import numpy as np
@@ -24,6 +23,7 @@ from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.common.video.views import ViewParams, draw_view
 from reskd.teacher_cache.format.layout import DECODED_BYTES
+from reskd.teacher_cache.format.plan import clip_bytes
 
 LOOK_AHEAD_PER_THREAD: Final = 4
 """Videos begun and not yet handed on. That is done in order, so a slow video holds up those behind
@@ -111,14 +111,14 @@ def cut_videos(
         student_size: Side of the student's frames, to be made too; 0 makes none.
     """
     experiment = source.experiment
-    sides = (experiment.views.size, student_size)
     views = experiment.views.count if views is None else views
-    video_bytes = views * sum(prod((experiment.clip.num_frames, 3, side, side)) for side in sides)
     return ordered_map(
         lambda task: _cut_video(source, task, student_size),
         tasks,
         threads=source.threads,
-        ahead=look_ahead(source.threads, video_bytes, source.decoded_bytes),
+        ahead=look_ahead(
+            source.threads, views * clip_bytes(experiment, student_size), source.decoded_bytes
+        ),
         pool=pool_of_single_threads,
     )
 

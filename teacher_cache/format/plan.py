@@ -10,7 +10,12 @@ from reskd.common.distill.targets import ARRAYS_OF_TARGET, FROM_VIDEO_ALONE, pla
 from reskd.common.distill.teacher import BATCH_GROUP
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, Precision
-from reskd.teacher_cache.format.layout import UNITS_IN_MEMORY, Layout, choose_unit_videos
+from reskd.teacher_cache.format.layout import (
+    DECODED_BYTES,
+    UNITS_IN_MEMORY,
+    Layout,
+    choose_unit_videos,
+)
 from reskd.teacher_cache.format.manifest import Generation, Manifest, first_generation
 from reskd.teacher_cache.format.shard import Codec
 
@@ -62,6 +67,8 @@ class CachePlan:
     """Numbers the teacher computes in."""
     todo: tuple[Todo, ...]
     """What is to be written: all of it, or what an unfinished cache lacks."""
+    video_bytes: int
+    """Of the decoded clips of one video, as teacher and student see them."""
     exists: bool = False
     """Whether the cache is there, finished or not, with its cache.json and zarr.json files."""
 
@@ -114,6 +121,11 @@ class CachePlan:
         """What stage one holds of the store at once: a unit being filled, one being written."""
         return UNITS_IN_MEMORY * self.unit_bytes
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Most that decoded clips take which the teacher has not seen yet."""
+        return max(DECODED_BYTES, 3 * self.video_bytes)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON.
 
@@ -131,6 +143,7 @@ class CachePlan:
             "videos_per_unit": self.layout.unit_videos,
             "unit_bytes": self.unit_bytes,
             "memory_bytes": self.memory_bytes,
+            "decoded_bytes": self.decoded_bytes,
             "objects": self.objects,
             "files": self.files,
             "bytes": sum(work.bytes_by_array.values()),
@@ -181,6 +194,7 @@ def plan_cache(
         split=split,
         precision=experiment.teacher.precision,
         todo=(_everything(targets, layout),),
+        video_bytes=clip_bytes(experiment, targets.student_size) * experiment.views.count,
     )
     if plan.memory_bytes > memory_bytes:
         raise DataError(
@@ -190,6 +204,12 @@ def plan_cache(
             "views.count, or store targets.features.grid: student."
         )
     return plan
+
+
+def clip_bytes(experiment: Experiment, student_size: int) -> int:
+    """Of one decoded clip, as the teacher sees it and, if its size is not 0, the student."""
+    pixels = experiment.views.size**2 + student_size**2
+    return experiment.clip.num_frames * 3 * pixels
 
 
 def still_missing(
@@ -224,7 +244,10 @@ def plan_table(plan: CachePlan) -> str:
         "videos".format_map(facts),
         "to do: {units_to_do} units, {teacher_clips} teacher clips in {precision}, {objects} "
         "objects, {files} files in all".format_map(facts),
-        f"{shown_bytes(plan.memory_bytes)} in memory: a unit is filled while one is written",
+        (
+            f"{shown_bytes(plan.memory_bytes)} in memory: a unit is filled while one is written; "
+            f"at most {shown_bytes(plan.decoded_bytes)} of clips decoded ahead"
+        ),
         "",
         f"{'target':<11}{'array':<18}{'row':<28}{'bytes per view':>15}{'in all':>12}",
     ]

@@ -101,7 +101,7 @@ def _how_computed(
     Units for which there is none are left out.
     """
     known: dict[int, Computed | None] = {}
-    for unit in range(manifest.layout.num_units):
+    for unit in manifest.units_of(generation):
         with suppress(CacheError):
             commit = read_commit(folder, generation.number, unit)
             if commit is not None:

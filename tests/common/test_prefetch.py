@@ -1,4 +1,4 @@
-"""ordered_map: like map, but ahead of its reader, and never far ahead."""
+"""Work ahead, in order and never far; and a follower that finishes behind, in order too."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reskd.common.prefetch import ordered_map
+from reskd.common.prefetch import Follower, ordered_map
 
 
 def test_results_come_in_the_order_of_items_even_if_later_ones_finish_first() -> None:
@@ -80,3 +80,66 @@ def test_reader_that_stops_early_ends_the_work_and_the_threads() -> None:
     timer.join()
     assert set(threading.enumerate()) == before
     assert done == [0, 1]  # what was running is finished, what was waiting is dropped
+
+
+def test_slow_item_holds_up_no_thread_while_there_is_room_ahead() -> None:
+    others = threading.Semaphore(0)
+
+    def first_waits_for_all_others(number: int) -> int:
+        if number:
+            others.release()
+        else:
+            for _ in range(7):
+                assert others.acquire(timeout=10)
+        return number
+
+    results = ordered_map(first_waits_for_all_others, range(9), threads=2, ahead=8)
+    assert next(results) == 0
+    assert list(results) == list(range(1, 9))
+
+
+def test_follower_calls_in_order_and_only_so_far_behind() -> None:
+    go_on, done = threading.Event(), list[int]()
+
+    def call(number: int) -> None:
+        assert go_on.wait(10)
+        done.append(number)
+
+    with Follower(2, "follower") as follower:
+        follower.submit(call, 0)
+        follower.submit(call, 1)
+        threading.Timer(0.1, go_on.set).start()
+        follower.submit(call, 2)  # waits for the first
+        assert done[:1] == [0]
+    assert done == [0, 1, 2]
+
+
+def test_follower_raises_what_a_call_raised_and_runs_no_later_one() -> None:
+    done = list[int]()
+
+    def call(number: int) -> None:
+        if number == 1:
+            raise OSError(number)
+        done.append(number)
+
+    with pytest.raises(OSError, match="1"), Follower(9, "follower") as follower:  # noqa: PT012
+        for number in range(4):
+            follower.submit(call, number)
+    assert done == [0]
+
+
+def test_follower_that_is_left_with_an_error_drops_what_has_not_begun() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), list[int]()
+
+    def call(number: int) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        done.append(number)
+
+    with pytest.raises(KeyError), Follower(9, "follower") as follower:  # noqa: PT012
+        for number in range(4):
+            follower.submit(call, number)
+        assert begun.wait(10)
+        threading.Timer(0.1, go_on.set).start()
+        raise KeyError
+    assert done == [0]

@@ -94,6 +94,11 @@ def fill_units(
         )
         try:
             _fill_all(planner, iter(units), keeper, meters)
+        except torch.AcceleratorError as error:
+            raise StoppedShortError(
+                f"{job.options.device} failed: {str(error).splitlines()[0]}. Finished units are "
+                "kept; when it works again, the same command goes on."
+            ) from error
         finally:
             meters.seconds = time.perf_counter() - start
 
