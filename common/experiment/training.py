@@ -122,6 +122,10 @@ class TrainingSpec:
     channels_last: bool = False
     """Keep the 3D layers of slowonly, swin3d and torchvision in the memory order that GPUs' tensor
     cores work in, which may be faster; changes roundings. 2D networks are always in that order."""
+    order: Literal["shuffled", "blocks"] = "shuffled"
+    """Order of the videos of an epoch. `blocks` reads runs of 64 rows of a cache one after the
+    other, mixed in a window of 64 of them, for caches that do not fit into memory and lie on a disk
+    that is slow at random (student_train/data/order.py)."""
     seed: NotNegative = 0
     """Key of initialisation, order of videos, drawn labels and dropout."""
     workers: NotNegative = 0

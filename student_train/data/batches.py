@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,13 @@ from reskd.common.distill.class_order import in_class_order
 from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import LoadedBatch
 from reskd.student_train.data.labels import Labels
-from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order, stored_view
+from reskd.student_train.data.order import (
+    block_order,
+    cut_batches,
+    cut_parts,
+    epoch_order,
+    stored_view,
+)
 from reskd.student_train.data.read_ahead import SLOTS, BatchesAndRows, SlotRing
 from reskd.student_train.data.unreadable import Unreadable
 from reskd.student_train.distributed import ProcessGroup
@@ -136,6 +142,7 @@ class Batches:
         batch_size: Clips per step.
         accumulation: Parts that a step is cut into, in each process; a short step has fewer.
         batchnorm_group: Clips of the groups that parts are made of; None: a part is one group.
+        order: `shuffled`, or `blocks` of rows that lie together in the cache.
         seed: Key of the order.
         processes: This process takes its part of every step; batches will be copied to its device.
     """
@@ -153,8 +160,9 @@ class Batches:
         processes: ProcessGroup,
         accumulation: int = 1,
         batchnorm_group: int | None = None,
+        order: Literal["shuffled", "blocks"] = "shuffled",
     ) -> None:
-        self._num_views = num_views
+        self._num_views, self._order = num_views, order
         self._source, self._labels = source, labels
         self._batch_size, self._accumulation, self._seed = batch_size, accumulation, seed
         self._cache, self._processes = cache, processes
@@ -205,8 +213,7 @@ class Batches:
             epoch: Which one.
             first_step: Steps before this one are left out.
         """
-        order = epoch_order(self._source.videos, seed=self._seed, epoch=epoch)
-        parts = self._parts(order, first_step)
+        parts = self._parts(self._videos_in_order(epoch), first_step)
         loaded = self._source.read([part.videos for part in parts], epoch)
         with closing(self._with_rows(loaded, epoch)) as batches:
             for part, (batch, stored) in zip(parts, batches, strict=True):
@@ -232,6 +239,12 @@ class Batches:
             return targets
         columns = self._cache.columns
         return {name: in_class_order(name, rows, columns) for name, rows in targets.items()}
+
+    def _videos_in_order(self, epoch: int) -> list[int]:
+        videos, seed = self._source.videos, self._seed
+        if self._order == "shuffled":
+            return epoch_order(videos, seed=seed, epoch=epoch)
+        return block_order(videos, seed=seed, epoch=epoch, batch_size=self._batch_size)
 
     def _parts(self, order: Sequence[int], first_step: int = 0) -> list[_Part]:
         """This process's parts of the steps of an epoch."""

@@ -2,9 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
+from math import ceil
+from typing import Final, TypeVar
+
+import numpy as np
 
 from reskd.common.rng import keyed_generator
+
+BLOCK_ROWS: Final = 64
+"""Most rows of a block, which lie together on disk."""
+WINDOW_BLOCKS: Final = 64
+"""Fewest blocks that are mixed with each other; for larger batches as many as they have clips."""
+WINDOW_ROWS: Final = BLOCK_ROWS * WINDOW_BLOCKS
 
 Item = TypeVar("Item")
 
@@ -13,6 +22,35 @@ def epoch_order(videos: Sequence[int], *, seed: int, epoch: int) -> list[int]:
     """The videos of one epoch in training order: each exactly once."""
     permutation = keyed_generator(seed, "order", epoch).permutation(len(videos))
     return [videos[position] for position in permutation]
+
+
+def block_order(videos: Sequence[int], *, seed: int, epoch: int, batch_size: int) -> list[int]:
+    """The same where rows that lie together on disk are wanted soon after each other.
+
+    A block is a run of neighbouring videos; blocks come in random order and are mixed in a window
+    of 4096 rows: with the numbers above one block enters it and one leaves it with every batch, and
+    each has one clip in each of 64 batches. So no batch has two clips of a block but by chance,
+    which in an index that is sorted by class would mostly be of one class.
+
+    The order is a circle: blocks that have begun when the epoch ends give their other rows at its
+    beginning, so the first batches are mixed like all others. What fits into one window is
+    shuffled.
+    """
+    window = max(WINDOW_BLOCKS, batch_size)
+    block_rows = max(1, min(BLOCK_ROWS, WINDOW_ROWS // window))
+    num_blocks = ceil(len(videos) / block_rows)
+    if num_blocks <= window:
+        return epoch_order(videos, seed=seed, epoch=epoch)
+    rng = keyed_generator(seed, "blocks", epoch)
+    block, place = np.divmod(np.arange(len(videos)), block_rows)
+    enters = rng.permutation(num_blocks) + rng.random(num_blocks)
+    turn = np.empty_like(place)
+    turn[np.lexsort((rng.random(len(videos)), block))] = place  # the rows of a block at random
+    position = (enters[block] + turn * (window / block_rows)) % num_blocks
+    order = np.argsort(position, kind="stable")
+    # Within a batch, clips that stand together should not be those of the batch before.
+    batches = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
+    return [videos[number] for batch in batches for number in rng.permutation(batch)]
 
 
 def cut_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -1,15 +1,23 @@
 """What a training run will cost, worked out before anything runs."""
 
-from typing import Any, Literal
+import os
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 from reskd.common.dataset.index import read_index
+from reskd.common.distill.arrays import ArraySpec
+from reskd.common.distill.targets import plan_targets
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment, Role
 from reskd.common.models.registry import complexity
-from reskd.student_train.data.order import cut_batches
+from reskd.student_train.data.order import BLOCK_ROWS, cut_batches
+from reskd.student_train.train.recipe import arrays_needed
+from reskd.teacher_cache.format.plan import shown_bytes
 
 BACKWARD_FACTOR = 3
 """A training step costs about three forward passes: one forward, two for the two gradients."""
+LONG_ROW_BYTES: Final = 4e6
+"""A disk takes longer to read such a row than to find it, so runs of them gain little."""
 
 
 def plan_training(
@@ -56,7 +64,46 @@ def plan_training(
         "gmacs_per_clip": cost.gmacs,
         "gmacs": BACKWARD_FACTOR * cost.gmacs * clips,
         **beside,
+        **_reading(experiment, role, teacher, num_classes=len(index.classes), videos=videos),
     }
+
+
+def _reading(
+    experiment: Experiment,
+    role: Role,
+    teacher: Literal["cached", "live"],
+    *,
+    num_classes: int,
+    videos: int,
+) -> dict[str, Any]:
+    """What a student reads of its cache, and whether order `blocks` would make that faster."""
+    if role == "teacher" or teacher == "live":
+        return {}
+    student = experiment.required_student()
+    wanted = {"frames", *arrays_needed(student.losses)}
+    planned = plan_targets(experiment, num_classes=num_classes).arrays
+    arrays = [array for array in planned if array.name in wanted]
+    epoch_bytes = videos * sum(array.row_bytes for array in arrays)
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "order": student.training.order,
+        "cache_bytes_per_epoch": epoch_bytes,
+        "cache_bytes_of_all_epochs": epoch_bytes * experiment.views.count,
+        "memory_bytes": memory_bytes,
+        "blocks_would_be_faster": blocks_pay(
+            arrays, epoch_bytes * experiment.views.count, memory_bytes=memory_bytes
+        ),
+    }
+
+
+def blocks_pay(arrays: Sequence[ArraySpec], cache_bytes: int, *, memory_bytes: int) -> bool:
+    """Whether runs of rows are read faster than single ones.
+
+    They are where rows come from a disk in every epoch, as memory cannot hold those of all views,
+    and are so short that the disk mostly looks for them. A disk without moving parts gains less.
+    """
+    longest = max((array.row_bytes for array in arrays), default=0)
+    return cache_bytes > memory_bytes and longest < LONG_ROW_BYTES
 
 
 def _teacher_beside(experiment: Experiment, num_classes: int, clips: int) -> dict[str, float]:
@@ -77,6 +124,13 @@ def plan_text(plan: dict[str, Any]) -> str:
         "{steps} steps, {parameters:,} parameters, {gmacs_per_clip:.3f} GMACs a clip forward, "
         "about {gmacs:,.0f} GMACs in all"
     ).format_map(plan)
+    if plan.get("blocks_would_be_faster") and plan["order"] == "shuffled":
+        text += (
+            f"\nthe {shown_bytes(plan['cache_bytes_of_all_epochs'])} that it reads of its cache do "
+            f"not fit into this machine's {shown_bytes(plan['memory_bytes'])} of memory: if the "
+            f"cache's disk is slow at random, training.order=blocks, which reads runs of "
+            f"{BLOCK_ROWS} rows, is faster"
+        )
     if "teacher_gmacs" not in plan:
         return text
     times = (plan["gmacs"] + plan["teacher_gmacs"]) / plan["gmacs"]

@@ -100,6 +100,8 @@ def recipe_facts(
     kept[recipe.role].pop("precision", None)  # the cached teacher's, not that of its training
     for name in MAY_CHANGE:
         kept[recipe.role]["training"].pop(name)
+    if kept[recipe.role]["training"]["order"] == "shuffled":  # as before there was a choice
+        kept[recipe.role]["training"].pop("order")
     if recipe.model.start is not None:  # what it holds counts, not where it lies
         start = read_checkpoint_info(recipe.model.start)
         kept[recipe.role]["model"]["start"] = start.weights_sha256

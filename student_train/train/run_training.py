@@ -210,6 +210,7 @@ def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> B
         accumulation=training.accumulation,
         batchnorm_group=training.batchnorm_group,
         seed=training.seed,
+        order=training.order,
         processes=processes,
     )
 

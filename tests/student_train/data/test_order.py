@@ -1,10 +1,20 @@
 """Which videos in which order, in which batches, which view."""
 
+from collections import defaultdict
 from itertools import chain
 
+import numpy as np
 import pytest
 
-from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order, stored_view
+from reskd.student_train.data.order import (
+    BLOCK_ROWS,
+    WINDOW_ROWS,
+    block_order,
+    cut_batches,
+    cut_parts,
+    epoch_order,
+    stored_view,
+)
 
 
 def test_epoch_order_of_any_videos_has_each_once() -> None:
@@ -51,3 +61,60 @@ def test_cut_parts_of_any_count_keeps_every_clip_in_order_and_none_empty() -> No
             assert [clip for part in cut for clip in part] == list(range(count))
             assert len(cut) == min(count, parts)
             assert max(map(len, cut)) - min(map(len, cut)) <= 1
+
+
+def _distinct(order: list[int], batch_size: int, class_rows: int) -> list[int]:
+    """Classes in each batch, where so many neighbouring videos are of one class."""
+    batches = cut_batches(order, batch_size)
+    return [len({video // class_rows for video in batch}) for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("classes", "class_rows", "batch_size"),
+    [
+        pytest.param(400, 60, 64, id="a class is a block"),
+        pytest.param(40, 500, 64, id="a class is many blocks"),
+        pytest.param(2000, 10, 64, id="a block is many classes"),
+        pytest.param(200, 100, 8, id="small batches"),
+        pytest.param(200, 100, 256, id="large batches"),
+        pytest.param(200, 100, 5000, id="larger than a window"),
+        pytest.param(30, 100, 64, id="one window"),
+    ],
+)
+def test_blocks_of_an_index_sorted_by_class_give_batches_of_as_many_classes_as_shuffling(
+    classes: int, class_rows: int, batch_size: int
+) -> None:
+    videos = range(classes * class_rows)
+    shuffled = np.array(_distinct(epoch_order(videos, seed=1, epoch=0), batch_size, class_rows))
+    order = block_order(videos, seed=1, epoch=0, batch_size=batch_size)
+    blocks = np.array(_distinct(order, batch_size, class_rows))
+    assert blocks.mean() >= 0.9 * shuffled.mean()
+    if len(blocks) > 4:  # nor is any part of the epoch worse, its beginning and end included
+        for part in np.array_split(blocks[:-1], 5):
+            assert part.mean() >= 0.9 * shuffled[:-1].mean()
+        assert blocks[:-1].min() >= 0.8 * shuffled[:-1].min()
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 64, 100, 256, 5000])
+def test_block_order_has_each_video_once_and_each_block_within_two_windows(batch_size: int) -> None:
+    videos = list(range(7, 30_000, 3))
+    order = block_order(videos, seed=3, epoch=1, batch_size=batch_size)
+    assert sorted(order) == videos
+    assert order == block_order(videos, seed=3, epoch=1, batch_size=batch_size)
+    assert order != block_order(videos, seed=3, epoch=2, batch_size=batch_size)
+    assert order != block_order(videos, seed=4, epoch=1, batch_size=batch_size)
+    rows = min(BLOCK_ROWS, max(1, WINDOW_ROWS // max(64, batch_size)))
+    places = defaultdict(list)
+    for place, video in enumerate(order):
+        places[videos.index(video) // rows if rows > 1 else video].append(place)
+    for block in places.values():
+        wanted = np.sort(block)
+        gaps = np.diff([*wanted, wanted[0] + len(order)])  # the order is a circle
+        assert len(order) - gaps.max() <= 1.5 * WINDOW_ROWS + 2 * batch_size
+
+
+def test_few_videos_are_shuffled() -> None:
+    videos = range(WINDOW_ROWS)
+    assert block_order(videos, seed=1, epoch=2, batch_size=8) == epoch_order(
+        videos, seed=1, epoch=2
+    )
