@@ -6,12 +6,11 @@ from typing import Any, Final, Literal
 
 from reskd.common.dataset.index import read_index
 from reskd.common.distill.arrays import ArraySpec
-from reskd.common.distill.targets import plan_targets
+from reskd.common.distill.targets import arrays_needed, plan_targets
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment, Role
 from reskd.common.models.registry import complexity
 from reskd.student_train.data.order import BLOCK_ROWS, cut_batches
-from reskd.student_train.train.recipe import arrays_needed
 from reskd.teacher_cache.format.plan import shown_bytes
 
 BACKWARD_FACTOR = 3
@@ -84,7 +83,7 @@ def _reading(
     planned = plan_targets(experiment, num_classes=num_classes).arrays
     arrays = [array for array in planned if array.name in wanted]
     epoch_bytes = videos * sum(array.row_bytes for array in arrays)
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory_bytes = machine_memory_bytes()
     return {
         "order": student.training.order,
         "cache_bytes_per_epoch": epoch_bytes,
@@ -94,6 +93,11 @@ def _reading(
             arrays, epoch_bytes * experiment.views.count, memory_bytes=memory_bytes
         ),
     }
+
+
+def machine_memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def blocks_pay(arrays: Sequence[ArraySpec], cache_bytes: int, *, memory_bytes: int) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from reskd.common.errors import StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import load_experiment
 from reskd.common.video.preprocess import shrink
+from reskd.student_train.data import order as orders
 from reskd.student_train.data.batches import Batch, Batches, FrameSource, StoredFrames
 from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import DecodedFrames
@@ -63,7 +64,13 @@ class Opened:
             max_bad=max_bad,
         )
 
-    def batches(self, source: FrameSource, *, accumulation: int = 1) -> Batches:
+    def batches(
+        self,
+        source: FrameSource,
+        *,
+        accumulation: int = 1,
+        order: Literal["shuffled", "blocks"] = "shuffled",
+    ) -> Batches:
         return Batches(
             source,
             Labels(self.index.numbered("train"), num_classes=3, kind="one_of", seed=0),
@@ -72,6 +79,7 @@ class Opened:
             num_views=VIEWS,
             batch_size=4,
             accumulation=accumulation,
+            order=order,
             seed=SEED,
             processes=ALONE,
         )
@@ -239,6 +247,22 @@ def test_batches_of_stored_rows_left_early_can_be_read_again(opened: Opened) -> 
     next(epoch)
     epoch.close()
     _assert_equal(_copies(batches.epoch(1)), whole)
+
+
+def test_blocks_are_read_in_their_order_and_gone_on_with(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "WINDOW_BLOCKS", 4)
+    monkeypatch.setattr(orders, "BLOCK_ROWS", 2)  # 9 videos are 5 blocks
+    batches = opened.batches(StoredFrames(opened.cache), order="blocks")
+    for epoch in range(2):
+        whole = _copies(batches.epoch(epoch))
+        read = [video for batch in whole for video in batch.videos]
+        assert read == orders.block_order(range(9), seed=SEED, epoch=epoch, batch_size=4)
+        assert read != epoch_order(range(9), seed=SEED, epoch=epoch)
+        _assert_equal(_copies(batches.epoch(epoch, first_step=1)), whole[1:])
+        parts = opened.batches(StoredFrames(opened.cache), order="blocks", accumulation=2)
+        assert [video for batch in parts.epoch(epoch) for video in batch.videos] == read
 
 
 def test_last_batch_that_takes_a_lone_clip_finds_room_for_it(opened: Opened) -> None:

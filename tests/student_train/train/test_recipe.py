@@ -1,6 +1,7 @@
 """What makes a run another run, and what does not."""
 
 from pathlib import Path
+from typing import Any
 
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment import LossSpec
@@ -8,22 +9,34 @@ from reskd.common.experiment.load import load_experiment
 from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_facts
 
 
+def _facts(experiment_file: Path, *overrides: str) -> dict[str, Any]:
+    experiment = load_experiment(str(experiment_file), overrides)
+    assert experiment.teacher.training is not None
+    recipe = Recipe(
+        role="teacher",
+        experiment=experiment,
+        model=experiment.teacher.model,
+        size=experiment.views.size,
+        training=experiment.teacher.training,
+        losses=LossSpec(),
+    )
+    return recipe_facts(recipe, read_index(experiment.data.index), [0], TargetSource())
+
+
 def test_precision_of_the_cached_teacher_is_no_part_of_how_it_is_trained(
     tiny_experiment: Path,
 ) -> None:
-    found = []
-    for precision in ("float32", "float16"):
-        experiment = load_experiment(str(tiny_experiment), [f"teacher.precision={precision}"])
-        assert experiment.teacher.training is not None
-        recipe = Recipe(
-            role="teacher",
-            experiment=experiment,
-            model=experiment.teacher.model,
-            size=experiment.views.size,
-            training=experiment.teacher.training,
-            losses=LossSpec(),
-        )
-        index = read_index(experiment.data.index)
-        found.append(recipe_facts(recipe, index, [0], TargetSource()))
+    found = [
+        _facts(tiny_experiment, f"teacher.precision={precision}")
+        for precision in ("float32", "float16")
+    ]
     assert found[0] == found[1]
     assert "precision" not in found[0]["teacher"]  # as it was when a run from before was stopped
+
+
+def test_order_is_part_of_a_recipe_where_it_is_not_the_usual_one(tiny_experiment: Path) -> None:
+    usual = _facts(tiny_experiment)
+    assert "order" not in usual["teacher"]["training"]  # nor was it before there was a choice
+    assert _facts(tiny_experiment, "teacher.training.order=shuffled") == usual
+    blocks = _facts(tiny_experiment, "teacher.training.order=blocks")
+    assert blocks["teacher"]["training"]["order"] == "blocks"
