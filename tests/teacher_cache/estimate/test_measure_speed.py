@@ -12,6 +12,7 @@ from reskd.common.dataset.index import read_index
 from reskd.common.errors import DataError, PreemptedError
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
+from reskd.teacher_cache.fill.writer import UnitBuffers
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import plan_cache
 from tests.tiny_experiment import CPU, TinyCache, cut_off
@@ -129,11 +130,14 @@ def test_unit_that_cannot_be_written_ends_the_measurement_and_leaves_nothing(
 def test_sigterm_ends_the_measurement_and_leaves_nothing(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: Any) -> None:
+    put = UnitBuffers.put
+
+    def stopped(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+        put(*arguments)
 
     before = tree_of(tiny_experiment.parent)
-    monkeypatch.setattr("reskd.teacher_cache.fill.pipeline.keeper.UnitBuffers.put", stopped)
+    monkeypatch.setattr(UnitBuffers, "put", stopped)
     with pytest.raises(PreemptedError):
         forecast_of(tiny_experiment)
     assert tree_of(tiny_experiment.parent) == before
