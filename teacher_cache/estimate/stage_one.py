@@ -35,6 +35,8 @@ class StageOneSpeed:
     """Clips from which the whole was timed."""
     seconds: float
     """That they took."""
+    teacher_seconds: float
+    """Of them those in which the device ran the teacher, by its own clock."""
     cpu_seconds: float
     """Of this process, for these and for the clips that warmed it up."""
     cpu_clips: int
@@ -58,8 +60,9 @@ class StageOneSpeed:
 
     @property
     def device_busy(self) -> float:
-        """Share of the time in which the device works, by what its parts take alone."""
-        return self.clips_per_second * lanes_of(self.parts).get("device", 0.0)
+        """Share of the time in which the device ran the teacher, or encoded, by what that takes."""
+        encode = sum(part.seconds_per_clip for part in self.parts if part.name == "encode")
+        return (self.teacher_seconds + self.clips * encode) / self.seconds
 
     @property
     def teacher_ratio(self) -> float | None:
@@ -72,7 +75,7 @@ class StageOneSpeed:
 
         parts: of each `seconds_per_clip`, `clips_per_second`, `cpu_seconds_per_clip` and `lane`.
         lanes: seconds per clip. bound: the slowest of them. ratio: the whole over the bound.
-        teacher_ratio: the whole over the teacher alone.
+        teacher_ratio: the whole over the teacher alone. device_busy: share of the time.
         """
         return {
             "device": self.device,
@@ -165,6 +168,7 @@ def measure_stage_one(
             parts=parts,
             clips=run.steady.videos * probe.planned_views,
             seconds=run.steady.seconds,
+            teacher_seconds=run.steady.forward_seconds,
             cpu_seconds=time.process_time() - cpu,
             cpu_clips=run.whole.videos * probe.planned_views,
         )

@@ -27,6 +27,7 @@ def speed(*parts: StagePart, clips: int = 100, seconds: float = 1.0) -> StageOne
         parts=parts,
         clips=clips,
         seconds=seconds,
+        teacher_seconds=0.3,
         cpu_seconds=0.5,
         cpu_clips=125,
     )
@@ -39,7 +40,8 @@ def test_parts_of_one_lane_add_up_and_the_slowest_lane_bounds(
     found = speed(
         part("decode", 0.003, cpu=0.012),
         part("preprocess", 0.002, cpu=0.008),
-        part("teacher", 0.004, cpu=0.001),
+        part("teacher", 0.003, cpu=0.001),
+        part("encode", 0.001),
         part("write", 0.001),
     )
     assert lanes_of(found.parts) == pytest.approx(
@@ -48,13 +50,13 @@ def test_parts_of_one_lane_add_up_and_the_slowest_lane_bounds(
     assert found.bound == "cores"
     assert found.ratio == pytest.approx(100 * 0.021 / 4)
     assert found.device_busy == pytest.approx(0.4)
-    assert found.teacher_ratio == pytest.approx(0.4)
+    assert found.teacher_ratio == pytest.approx(0.3)
     assert found.as_dict()["cpu_seconds_per_clip"] == pytest.approx(0.004)
 
 
 def test_without_a_teacher_there_is_no_ratio_to_it() -> None:
     found = speed(part("decode", 0.01))
-    assert (found.bound, found.teacher_ratio, found.device_busy) == ("workers", None, 0.0)
+    assert (found.bound, found.teacher_ratio) == ("workers", None)
 
 
 def test_command_measures_made_up_videos_and_leaves_nothing(
