@@ -69,7 +69,7 @@ TINY: Final = Scale(
     num_classes=5,
     compared_clips=8,
     step_clips=4,
-    steps=22,
+    steps=42,
 )
 SCALES: Final[dict[str, Scale]] = {scale.name: scale for scale in (FULL, TINY)}
 

@@ -115,7 +115,7 @@ def live_step(bench: Bench) -> Figures:
     own = _step_seconds(bench, student)
     teacher, there = teacher_of(bench, "R152", precision), clips.to(bench.device)
     asked = clock.seconds(lambda: teacher.predict(there))
-    cached = bench.figures["student step"]["seconds_per_step"]
+    cached = bench.figure("student step", "seconds_per_step")
     possible = 1 + asked / own
     return {
         "teacher_precision": precision,
@@ -167,7 +167,7 @@ def waits(work: Callable[[], object]) -> dict[str, int]:
             work()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    found = [one for one in caught if "synchroniz" in str(one.message)]
+    found = [one for one in caught if "called a synchronizing" in str(one.message)]
     return dict(Counter(f"{Path(one.filename).name}:{one.lineno}" for one in found).most_common())
 
 
