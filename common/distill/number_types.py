@@ -16,6 +16,7 @@ from functools import cache
 from typing import Final
 
 import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
@@ -72,7 +73,17 @@ def _halved(model: Recognizer, half: torch.dtype) -> Recognizer:
     model.to(half)
     for layer, state in exact.items():
         layer.float().load_state_dict(state)
+    for module in model.modules():
+        if isinstance(module, nn.AvgPool3d):
+            module.register_forward_pre_hook(_widened_on_a_cpu)
+            module.register_forward_hook(lambda _layer, _inputs, output: output.to(half))
     return model
+
+
+def _widened_on_a_cpu(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """A CPU averages no float16 numbers over time; rounded afterwards it is the same."""
+    (values,) = inputs
+    return (values.float() if values.device.type == "cpu" else values,)
 
 
 @cache

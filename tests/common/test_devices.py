@@ -25,6 +25,24 @@ def test_arithmetic_is_repeatable_and_leaves_cudnn_on_where_it_was(
         assert flags() == (enabled, False, True, True)
 
 
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+@pytest.mark.parametrize("tf32", [True, False])
+def test_arithmetic_sets_tf32_and_sums_inside_only(before: str, tf32: bool) -> None:
+    matmul = torch.backends.cuda.matmul
+    torch.set_float32_matmul_precision(before)
+    try:
+        sums = matmul.allow_fp16_reduced_precision_reduction
+        with repeatable_arithmetic(tf32=tf32):
+            assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (tf32, tf32)
+            assert not matmul.allow_fp16_reduced_precision_reduction
+            assert not matmul.allow_bf16_reduced_precision_reduction
+        assert torch.get_float32_matmul_precision() == before
+        assert matmul.allow_fp16_reduced_precision_reduction == sums
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_teacher_runs_with_cudnn_on() -> None:
     seen = []
     model = build_model(ModelSpec(backbone="test_resnet"), num_classes=2)

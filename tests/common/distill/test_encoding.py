@@ -1,7 +1,7 @@
 """Rows are filled exactly as planned, within the stated errors, and read back."""
 
 from dataclasses import replace
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 import pytest
@@ -232,8 +232,10 @@ def test_encode_of_what_float16_cannot_hold_is_refused(name: str, value: float) 
     kept = dict(zip(("features", "logits", "logit map"), output, strict=True))[name]
     assert kept is not None
     kept.view(-1)[3] = value
-    with pytest.raises(DataError, match=f"The teacher's {name} reach .*65504"):
+    with pytest.raises(DataError, match=f"The teacher's {name} reach .*65504") as caught:
         encode(plan_of(grid=TEACHER_GRID), output, clips)
+    # A number that is only too large to be stored came out of the network whole.
+    assert ("teacher.precision" in str(caught.value)) is not isfinite(value)
 
 
 @pytest.mark.parametrize("value", [7e4, float("nan"), float("inf"), -float("inf")])

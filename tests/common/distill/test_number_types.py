@@ -18,6 +18,7 @@ NETWORKS = {
     "resnet": ModelSpec(backbone="test_resnet"),
     "tsm": ModelSpec(recognizer="tsm", backbone="resnet18"),
     "slowonly": ModelSpec(recognizer="slowonly", backbone="resnet18"),
+    "slowonly of averages": ModelSpec(recognizer="slowonly", backbone="test_resnet"),
     "vit": ModelSpec(backbone="test_vit", backbone_args={"img_size": 64}),
     "convnext": ModelSpec(backbone="test_convnext"),
     "swin3d": ModelSpec(
@@ -132,3 +133,41 @@ def test_only_tensor_cores_want_channels_last(precision: Precision) -> None:
     assert memory_format(precision, CPU) == "contiguous"
     expected = "contiguous" if precision == "float32" else "channels_last"
     assert memory_format(precision, torch.device("cuda")) == expected
+
+
+def _on_the_cpu(output: TeacherOutput) -> TeacherOutput:
+    scores = output.logit_map_BThwK
+    return TeacherOutput(
+        output.features_BTChw.cpu(),
+        output.logits_BK.cpu(),
+        None if scores is None else scores.cpu(),
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gpu_is_as_near_to_float32_of_a_cpu(name: str, precision: Precision) -> None:
+    model = network(name)
+    expected = Teacher(model, CPU, logit_map=model.gives_logit_map).predict(clips())
+    device = torch.device("cuda")
+    teacher = Teacher(network(name), device, precision=precision, logit_map=model.gives_logit_map)
+    found = _on_the_cpu(teacher.predict(clips()))
+    allowed = {"float32": 1e-4, "tf32": ERRORS["float16"][1]}
+    most = allowed[precision] if precision in allowed else ERRORS[precision][1]
+    assert max(largest(found, expected)) < most
+    assert all(values.is_contiguous() for values in found if values is not None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+def test_forward_pass_on_a_gpu_waits_for_nothing(precision: Precision) -> None:
+    device = torch.device("cuda")
+    teacher = Teacher(network("resnet"), device, precision=precision, logit_map=True)
+    clips_BT3HW = clips().to(device)
+    teacher.predict(clips_BT3HW)  # the first pass may set up what later ones only use
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        teacher.predict(clips_BT3HW)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
