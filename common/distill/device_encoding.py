@@ -82,7 +82,8 @@ class _Made:
     def check(self, stored: Tensor, largest: Tensor, name: str, limit: str) -> None:
         """Note whether the largest of some numbers is finite as it is stored."""
         self.checks.append(Check(name, limit))
-        self.reach.append(torch.where(torch.isfinite(stored), 0.0, largest.float()))
+        # Not torch.where: it would copy its 0 to the device, and wait.
+        self.reach.append(largest.float().masked_fill(torch.isfinite(stored), 0.0))
 
 
 def largest_of(values: Tensor) -> Tensor:

@@ -4,14 +4,16 @@
 
 - cost_resnet50, cost_test_resnet: processor seconds of `fill_units` less those of decoding and
   cutting the same clips alone, over those of the teacher's forward passes alone in the same
-  batches; all three in turns, 64 clips of 224 px, one torch thread (more would turn in loops while
-  they wait, which counts as work). At most 1.05 and 1.15 is wanted. The median of the rounds.
+  batches; all three in turns, 64 clips of 224 px, on one core with one torch thread: threads that
+  wait for each other turn in loops, and two on one core's halves slow each other down, both of
+  which would count as work. At most 1.05 and 1.15 is wanted. The median of the rounds.
 - busy_0.5, busy_0.9: share of the time that 16 decoders work which sleep for times that are
   log-normally distributed with that sigma, handed on in order with the look-ahead of stage one. At
   least 0.9 and 0.7 is wanted. drained_...: the same with the look-ahead of before, threads + 2, and
   a pool that ends with every 64 videos.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -168,8 +170,9 @@ def compare(
     folder: Path, *, backbones: Iterable[str], num_videos: int, num_frames: int, rounds: int
 ) -> dict[str, float]:
     """All figures of the first kind."""
-    threads = torch.get_num_threads()
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
     torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(cores)})
     try:
         return {
             f"cost_{backbone}": cost(
@@ -182,6 +185,7 @@ def compare(
             for backbone in backbones
         }
     finally:
+        os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
 
 

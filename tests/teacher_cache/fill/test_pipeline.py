@@ -24,11 +24,12 @@ from reskd.teacher_cache.fill.pipeline import fill_units as pipeline
 from reskd.teacher_cache.fill.pipeline.lanes import Arrival, Lanes, Slot
 from reskd.teacher_cache.format.commits import Commit, read_commits
 from reskd.teacher_cache.format.layout import UNITS_IN_MEMORY
+from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.repair import repair_cache
 from reskd.teacher_cache.verify.verify import verify_cache
 from tests.teacher_cache.fill.test_engine import plan_of
 from tests.teacher_cache.handling import OPTIONS, flip_a_bit, tree_of
-from tests.tiny_experiment import TinyCache
+from tests.tiny_experiment import CPU, TinyCache
 
 UNITS = 9  # of one video and three views
 VIDEO_BYTES = 3 * 3 * 3 * (48**2 + 24**2)  # views, frames, colours, teacher's and student's pixels
@@ -110,6 +111,30 @@ def test_cache_without_such_records_is_repaired_to_its_very_bytes(
     repair_cache(load_experiment(str(tiny_cache.experiment)), tiny_cache.cache, OPTIONS)
     assert seen == [3]  # the video by itself
     assert tree_of(tiny_cache.cache) == whole
+
+
+@pytest.mark.parametrize("memory", [8, 2], ids=["one size", "another size in later units"])
+def test_rows_are_verified_in_the_batches_of_their_records(
+    tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Teacher, "predict", holds_at_most(memory, from_call=4))
+        folder = fill_again(tiny_cache, replace(OPTIONS, batch_clips=6))
+    sizes, predict = list[int](), Teacher.predict
+
+    def noting(teacher: Teacher, clips: Tensor) -> TeacherOutput:
+        sizes.append(len(clips))
+        return predict(teacher, clips)
+
+    monkeypatch.setattr(Teacher, "predict", noting)
+    experiment, draw = load_experiment(str(tiny_cache.experiment)), Draw(seed=0, rows=3 * UNITS)
+    report = verify_semantic(experiment, folder, draw, device=CPU, threads=1)
+    assert report.findings == ()
+    assert report.semantic is not None
+    assert report.semantic.rows == 3 * UNITS
+    # First what two live runs differ by: some clips alone, and eight at once.
+    expected = {8: [6] * 5, 2: [6] * 2 + [1] * 6 * 3}[memory]
+    assert sizes[sizes.index(8) + 9 :] == expected
 
 
 def test_repair_says_when_a_unit_was_computed_elsewhere(
