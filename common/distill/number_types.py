@@ -43,24 +43,23 @@ def in_precision(model: Recognizer, precision: Precision, device: torch.device) 
     """The network on its device, in eval mode and frozen; a copy of it where numbers are halved.
 
     On CUDA its convolutions keep their weights in channels_last unless all is float32: tensor cores
-    want feature maps so, and cuDNN gives them what the weights have. In float32 it would be slower,
-    and a cache from before could not be repaired to the same bytes.
+    want feature maps so, and cuDNN gives them what the weights have. Networks of frames have it of
+    their own (frame_backbone.py), everywhere; in float32 all others stay as they were, so that a
+    cache from before is repaired to the same bytes.
     """
     half = HALF_TYPES.get(precision)
     own = model if half is None else _halved(deepcopy(model), half)
     own = own.to(device).eval().requires_grad_(requires_grad=False)
-    if memory_format(precision, device) == "channels_last":
-        for layer in own.modules():
-            if isinstance(layer, _ConvNd) and layer.weight.ndim in _CHANNELS_LAST:
-                format_ = _CHANNELS_LAST[layer.weight.ndim]
-                layer.weight.data = layer.weight.data.contiguous(memory_format=format_)
+    if device.type == "cuda" and precision != "float32":
+        _keep_channels_last(own)
     return own
 
 
-def memory_format(precision: Precision, device: torch.device) -> str:
-    """How feature maps lie in memory: `channels_last` or `contiguous`."""
-    fast = device.type == "cuda" and precision != "float32"
-    return "channels_last" if fast else "contiguous"
+def _keep_channels_last(model: Recognizer) -> None:
+    for layer in model.modules():
+        if isinstance(layer, _ConvNd) and layer.weight.ndim in _CHANNELS_LAST:
+            order = _CHANNELS_LAST[layer.weight.ndim]
+            layer.weight.data = layer.weight.data.contiguous(memory_format=order)
 
 
 def _halved(model: Recognizer, half: torch.dtype) -> Recognizer:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reskd.common.distill.number_types import _say_no_tf32, memory_format
+from reskd.common.distill.number_types import _keep_channels_last, _say_no_tf32
 from reskd.common.distill.teacher import Teacher, TeacherOutput
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import ModelSpec, Precision
@@ -128,11 +128,16 @@ def test_network_that_insists_on_float32_is_refused_by_the_name_of_the_field() -
         Teacher(model, CPU, precision="float16").predict(clips())
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
-def test_only_tensor_cores_want_channels_last(precision: Precision) -> None:
-    assert memory_format(precision, CPU) == "contiguous"
-    expected = "contiguous" if precision == "float32" else "channels_last"
-    assert memory_format(precision, torch.device("cuda")) == expected
+@pytest.mark.parametrize("name", ["resnet", "slowonly", "swin3d"])
+def test_channels_last_reaches_every_convolution_and_changes_no_output(name: str) -> None:
+    model = network(name)
+    expected = Teacher(model, CPU).predict(clips())
+    _keep_channels_last(model)
+    kernels = [value for value in model.parameters() if value.ndim in {4, 5}]
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    assert kernels
+    assert all(value.is_contiguous(memory_format=orders[value.ndim]) for value in kernels)
+    assert max(largest(Teacher(model, CPU).predict(clips()), expected)) < 1e-5
 
 
 def _on_the_cpu(output: TeacherOutput) -> TeacherOutput:
