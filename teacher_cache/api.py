@@ -7,6 +7,7 @@ from typing import Any
 from reskd.common.dataset.index import read_index
 from reskd.common.devices import choose_device
 from reskd.common.experiment import Experiment
+from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.format.plan import plan_cache
@@ -19,7 +20,7 @@ def cache_teacher(
     split: str | None = None,
     memory_gb: float = 2.0,
     max_bad: float | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     device: str = "auto",
     force: bool = False,
 ) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def cache_teacher(
         split: Split of the index; None takes data.train_split.
         memory_gb: GB that units may take in memory; decides how many videos a unit has.
         max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
-        threads: Videos decoded ahead.
+        threads: That decode; None takes one per core.
         device: auto, cpu, cuda or cuda:N.
         force: Start even if the disk looks too small.
 
@@ -60,7 +61,7 @@ def cache_teacher(
     )
     options = RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
-        threads=threads,
+        threads=threads or num_cores(),
         device=choose_device(device),
         force=force,
     )

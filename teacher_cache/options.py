@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reskd.common.cli.options import combined, device_option, max_bad_option
+from reskd.common.prefetch import num_cores
 
 if TYPE_CHECKING:
     from reskd.common.dataset.index import VideoIndex
@@ -28,7 +29,11 @@ split_option = click.option(
     help="Split of the index; default: data.train_split. Any other serves agreement metrics only.",
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Videos decoded ahead."
+    "--threads",
+    type=click.IntRange(1),
+    default=num_cores,
+    show_default="one per core",
+    help="Threads that decode.",
 )
 force_option = click.option("--force", is_flag=True, help="Start even if the disk looks too small.")
 experiment_option = click.option(

@@ -42,7 +42,7 @@ class Forecast:
     device_name: str
     """For a person."""
     threads: int
-    """Videos decoded ahead."""
+    """Threads that decode."""
     measured: MeasuredSpeed | None
     """None if nothing was measured."""
     why_not: str | None
@@ -112,7 +112,7 @@ def forecast_cache(
         folder: Where the cache will be, or is already: then only what is missing counts. None
             measures the disk of the current folder.
         device: Where the teacher will run.
-        threads: Videos decoded ahead.
+        threads: Threads that decode.
         epochs: Of a student, for the comparison; None takes the experiment's.
         students: How many will learn from the cache.
         measure: Whether to measure speeds.
@@ -191,7 +191,7 @@ def forecast_table(forecast: Forecast) -> str:
     lines += [
         "",
         (
-            f"on {forecast.device_name}, {forecast.threads} videos decoded ahead; measured on "
+            f"on {forecast.device_name}, {forecast.threads} threads that decode; measured on "
             f"{measured.videos_probed} videos in {measured.seconds:.0f} s"
         ),
         (

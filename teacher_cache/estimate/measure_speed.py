@@ -51,7 +51,7 @@ def measure_speed(
         parent: Existing folder on the disk of the cache; a temporary folder in it is removed again
             whatever happens.
         device: Where the teacher runs.
-        threads: Videos decoded ahead.
+        threads: Threads that decode.
         seconds: Time limit; the units begun before it are finished.
 
     Raises:

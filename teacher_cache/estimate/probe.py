@@ -224,7 +224,7 @@ def prepared_probe(
         plan: Of its cache.
         parent: Existing folder on the disk of the cache.
         device: Where the teacher runs.
-        threads: Videos decoded ahead.
+        threads: Threads that decode.
         most_bytes: Of a temporary cache, and at most an eighth of what is free there.
 
     Raises:

@@ -131,7 +131,7 @@ def measure_stage_one(
         plan: Of its cache.
         parent: Existing folder on the disk of the cache; nothing is left in it.
         device: Where the teacher runs.
-        threads: Videos decoded ahead.
+        threads: Threads that decode.
         seconds: In all, half of it for the parts.
 
     Raises:
@@ -178,7 +178,7 @@ def stage_one_text(speed: StageOneSpeed) -> str:
     """The measurement for a person."""
     lines = [
         (
-            f"stage one on {speed.device}, {speed.threads} videos decoded ahead, batches of "
+            f"stage one on {speed.device}, {speed.threads} threads that decode, batches of "
             f"{speed.batch} clips"
         ),
         f"{'part':<16}{'lane':<11}{'clips/s':>10}{'ms per clip':>13}{'cpu ms':>9}",

@@ -91,7 +91,7 @@ def verify_semantic(
         folder: The cache.
         draw: Which rows.
         device: Where the teacher runs; need not be what it ran on.
-        threads: Videos decoded ahead.
+        threads: Threads that decode.
 
     Raises:
         CacheError: If this is another experiment's cache, or its cache.json is damaged.
