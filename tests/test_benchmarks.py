@@ -22,6 +22,7 @@ from tests.benchmarks import (
     kept_clips,
     prefetch,
     recipes,
+    step_kinds,
     store_read,
     store_write,
     train_step,
@@ -144,6 +145,12 @@ def test_recipes_with_a_tiny_network_goes_through_every_command(tmp_path: Path) 
     assert result["losses"]["first"].keys() == {"loss", "cross_entropy", "feature_mse"}
     assert [len(curve) for curve in result["curves"].values()] == [2, 2]
     assert "difference live" in recipes.as_table({"tsn": result, "load": [0.0, 0.0]})
+
+
+def test_step_kinds_are_compared_with_a_plain_step() -> None:
+    sizes = {"clips": 4, "frames": 1, "size": 32, "group": 2}
+    part = step_kinds.measure("test_resnet", **sizes, rounds=1, compiled=False)
+    _require_numbers({kind: part[kind] for kind in ("groups", "parts", "load")})
 
 
 def test_train_step_compares_the_loop_with_a_bare_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,8 @@ class TrainingSpec:
     step is left out by all where one of them has no clip for it: a last step of fewer clips than
     processes, or one process's videos are all unreadable."""
     compile: bool = False
-    """Let torch.compile make the network faster; changes roundings."""
+    """Let torch.compile make the network faster; changes roundings. At most two graphs are made,
+    for the commonest sizes of batches; others, such as those that lack videos, go without."""
     channels_last: bool = False
     """Keep the 3D layers of slowonly, swin3d and torchvision in the memory order that GPUs' tensor
     cores work in, which may be faster; changes roundings. 2D networks are always in that order."""

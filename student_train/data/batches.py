@@ -4,12 +4,13 @@ Whatever the store holds is read in the training process, a few batches ahead (r
 where frames are not stored do worker processes decode videos (decoded_frames.py).
 """
 
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from reskd.student_train.data.order import (
 from reskd.student_train.data.read_ahead import SLOTS, BatchesAndRows, SlotRing
 from reskd.student_train.data.unreadable import Unreadable
 from reskd.student_train.distributed import ProcessGroup
+
+COMMON: Final = 2
+"""Sizes of batches that are worth compiling for: those of full steps, and the last one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Batch:
     """Clips of each group that BatchNorm takes its statistics from, in order; none: all are one."""
     weights: tuple[float, ...] | None = None
     """Part that each group's loss has in that of all; None: each by its clips."""
+    common: bool = True
+    """Whether its groups are as large as in most batches; for others, compiling does not pay."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,6 +115,11 @@ class _Part(NamedTuple):
     groups: list[list[int]]
     step_clips: int
     ends_step: bool
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Clips of every group, as planned."""
+        return tuple(map(len, self.groups))
 
     @property
     def videos(self) -> list[int]:
@@ -170,6 +181,8 @@ class Batches:
         self._groups = accumulation
         if batchnorm_group is not None:
             self._groups = ceil(batch_size / (processes.world * batchnorm_group))
+        counts = Counter(part.sizes for part in self._parts(source.videos))
+        self._common = {sizes for sizes, _ in counts.most_common(COMMON)}
         self._ring: SlotRing | None = None
         names = (*source.stored, *targets)
         if cache is not None and names:
@@ -230,6 +243,7 @@ class Batches:
                     ends_step=part.ends_step,
                     groups=read.groups,
                     weights=read.weights,
+                    common=read.groups == part.sizes and part.sizes in self._common,
                 )
 
     def _targets(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

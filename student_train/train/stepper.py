@@ -75,7 +75,7 @@ class Stepper:
         if spec.batchnorm_group is not None:
             convert_ghost_batchnorm(task, task.groups)
         if spec.compile:
-            task.compile()
+            task.compile(dynamic=False)  # one graph for each of the common sizes of batches
         self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)
         # Small gradients vanish in float16; the scaler makes them large and undoes it.
         self.scaler = torch.amp.GradScaler(
@@ -127,7 +127,7 @@ class Stepper:
         labels = self._moved(batch.labels)
         targets = {name: self._moved(target) for name, target in self.targets(batch).items()}
         with self._exchange(batch.ends_step):
-            with self._precision():
+            with self._precision(), self._compiled_for(batch):
                 output: TaskOutput = (self._shared or self.task)(clips, labels, targets)
             # Gradients are averaged over processes; shares add up to 1 over all of them.
             share = batch.share * self._processes.world
@@ -187,6 +187,13 @@ class Stepper:
         empty = not len(batch)
         together = self._spec.sync_batchnorm and self._processes.world > 1
         return self._processes.any(empty)[0] if together else empty
+
+    def _compiled_for(self, batch: Batch) -> AbstractContextManager[None]:
+        """Where one is asked for: graphs are made for common batches only, others do without."""
+        if batch.common or not self._spec.compile:
+            return nullcontext()
+        as_it_is: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+        return as_it_is
 
     def _precision(self) -> AbstractContextManager[None]:
         dtype = _LOW_PRECISION.get(self._spec.precision)
