@@ -23,6 +23,7 @@ from reskd.teacher_cache.options import (
     memory_option,
     options_of,
     planned,
+    preprocess_option,
     run_options,
     split_option,
     threads_option,
@@ -37,6 +38,7 @@ from reskd.teacher_cache.options import (
 @click.option("--plan", "plan_only", is_flag=True, help="Print counts and bytes; write nothing.")
 @memory_option
 @run_options
+@preprocess_option
 @json_option
 def cache_teacher(
     experiment: str,

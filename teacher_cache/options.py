@@ -1,7 +1,7 @@
 """Options of the commands of this room, and what is made of them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -72,6 +72,14 @@ draw_options = combined(
     ),
 )
 """Which rows level semantic compares."""
+preprocess_option = click.option(
+    "--preprocess",
+    type=click.Choice(["cpu", "device"]),
+    default="cpu",
+    show_default=True,
+    help="Who crops and resizes, with equal bytes: the threads that decode, or the teacher's "
+    "device. `device` is for a GPU that waits for decoding.",
+)
 run_options = combined(max_bad_option, threads_option, device_option, force_option)
 """The options of every command that runs the teacher to write."""
 
@@ -131,7 +139,13 @@ def draw_of(*, rows: int | None, confidence: float, defect_rate: float, seed: in
 
 
 def options_of(
-    experiment: "Experiment", *, max_bad: float | None, threads: int, device: str, force: bool
+    experiment: "Experiment",
+    *,
+    max_bad: float | None,
+    threads: int,
+    device: str,
+    force: bool,
+    preprocess: Literal["cpu", "device"] = "cpu",
 ) -> "RunOptions":
     """How stage one runs."""
     from reskd.common.devices import choose_device
@@ -142,4 +156,5 @@ def options_of(
         threads=threads,
         device=choose_device(device),
         force=force,
+        preprocess=preprocess,
     )

@@ -50,8 +50,8 @@ def read_union(
     Raises:
         UnreadableVideoError: If one of the frames cannot be decoded.
     """
-    wanted = sorted({index for view in views for index in view.frame_indices})
-    if len(wanted) * video.height * video.width * 3 <= most_bytes:
+    wanted = _numbers(views)
+    if union_bytes(video, views) <= most_bytes:
         return UnionFrames(torch.from_numpy(video.frames(wanted)), wanted)
     height, width = views[0].frame_height, views[0].frame_width
     small = [
@@ -59,6 +59,11 @@ def read_union(
         for part in in_parts(wanted, video, most_bytes=SLICE_BYTES)
     ]
     return UnionFrames(torch.cat(small), wanted)
+
+
+def union_bytes(video: VideoReader, views: Sequence[ViewParams]) -> int:
+    """What the frames of several views take at source size."""
+    return len(_numbers(views)) * video.height * video.width * 3
 
 
 def cut_union(
@@ -105,3 +110,8 @@ def cut_clips(video: VideoReader, views: Sequence[ViewParams], *, size: int) -> 
         UnreadableVideoError: If one of the frames cannot be decoded.
     """
     return cut_union(read_union(video, views), views, size=size)
+
+
+def _numbers(views: Sequence[ViewParams]) -> list[int]:
+    """The frames of some views, each once, rising."""
+    return sorted({index for view in views for index in view.frame_indices})

@@ -10,6 +10,7 @@ from reskd.common.distill.arrays import Row, TargetPlan
 from reskd.common.distill.device_encoding import Check, encode_on_device
 from reskd.common.distill.encoding import to_rows
 from reskd.common.distill.teacher import Teacher, TeacherOutput
+from reskd.common.video.preprocess import shrink
 from reskd.common.video.views import failed_row
 from reskd.teacher_cache.fill.batches import Clip, ClipBatch
 from reskd.teacher_cache.fill.pipeline.lanes import Arrival, Lanes, Slot, Timer
@@ -38,7 +39,13 @@ class BatchOnItsWay:
 
 @torch.inference_mode()
 def begin_batch(
-    teacher: Teacher, plan: TargetPlan, batch: ClipBatch, lanes: Lanes, slot: Slot
+    teacher: Teacher,
+    plan: TargetPlan,
+    batch: ClipBatch,
+    lanes: Lanes,
+    slot: Slot,
+    *,
+    student_size: int = 0,
 ) -> BatchOnItsWay:
     """Ask the device for the planned arrays of a batch; on CUDA this returns before it has begun.
 
@@ -48,12 +55,16 @@ def begin_batch(
         batch: The clips.
         lanes: To the teacher's device.
         slot: Of which nothing is on its way any more.
+        student_size: Side of the student's frames, to be made of the clips there; 0 makes none.
     """
     clips_BT3HW = lanes.upload(slot, batch.pixels)
     with lanes.timer() as timer:
         output = teacher.predict(clips_BT3HW)
     encoded = encode_on_device(plan, output)
-    arrival = lanes.download(slot, {**encoded.arrays, _REACH: encoded.reach})
+    arrays = {**encoded.arrays, _REACH: encoded.reach}
+    if student_size:
+        arrays["frames"] = shrink(clips_BT3HW, student_size)
+    arrival = lanes.download(slot, arrays)
     return BatchOnItsWay(arrival, encoded.checks, timer)
 
 

@@ -18,9 +18,9 @@ from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import Experiment
 from reskd.common.prefetch import ordered_map
 from reskd.common.torch_threads import pool_of_single_threads
-from reskd.common.video.clips import cut_clips
+from reskd.common.video.clips import UnionFrames, cut_clips, read_union, union_bytes
 from reskd.common.video.preprocess import shrink
-from reskd.common.video.reader import UnreadableVideoError
+from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams, draw_view
 from reskd.teacher_cache.format.layout import DECODED_BYTES
 from reskd.teacher_cache.format.plan import clip_bytes
@@ -74,6 +74,8 @@ class CutVideo:
     """By view number, those that were cut."""
     clips_VT3HW: Tensor = _NO_CLIPS
     """The views of `params` as the teacher sees them, uint8."""
+    union: UnionFrames | None = None
+    """What `clips_VT3HW` are yet to be cut from, on another device; None once they are."""
     frames_VT3hw: Tensor = _NO_CLIPS
     """The same as the student sees them, if it was asked for."""
     misfits: dict[int, str] = field(default_factory=dict)
@@ -100,7 +102,12 @@ class CutVideo:
 
 
 def cut_videos(
-    source: ClipSource, tasks: Iterable[CutTask], *, views: int | None = None, student_size: int = 0
+    source: ClipSource,
+    tasks: Iterable[CutTask],
+    *,
+    views: int | None = None,
+    student_size: int = 0,
+    device: torch.device | None = None,
 ) -> Generator[CutVideo, None, None]:
     """Decode and cut ahead, in threads; results come in the order of the tasks.
 
@@ -109,18 +116,31 @@ def cut_videos(
         tasks: Asked for as there is room for them.
         views: Most views of a task; None is as many as the experiment has.
         student_size: Side of the student's frames, to be made too; 0 makes none.
+        device: Where views will be cut: videos then come with their frames, ready to be copied
+            there, unless these take more than a video's share of the memory. None cuts them here.
     """
     experiment = source.experiment
     views = experiment.views.count if views is None else views
+    video_bytes, elsewhere = views * clip_bytes(experiment, student_size), None
+    if device is not None:
+        share = source.decoded_bytes // (LOOK_AHEAD_PER_THREAD * source.threads + 1)
+        video_bytes = max(video_bytes, share)
+        elsewhere = _Elsewhere(device, video_bytes)
     return ordered_map(
-        lambda task: _cut_video(source, task, student_size),
+        lambda task: _cut_video(source, task, student_size, elsewhere),
         tasks,
         threads=source.threads,
-        ahead=look_ahead(
-            source.threads, views * clip_bytes(experiment, student_size), source.decoded_bytes
-        ),
+        ahead=look_ahead(source.threads, video_bytes, source.decoded_bytes),
         pool=pool_of_single_threads,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """Views are cut on a device, from frames that take no more bytes than these."""
+
+    device: torch.device
+    most_bytes: int
 
 
 def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
@@ -136,7 +156,9 @@ def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
     return max(2, min(LOOK_AHEAD_PER_THREAD * threads, most_bytes // video_bytes - 1))
 
 
-def _cut_video(source: ClipSource, task: CutTask, student_size: int) -> CutVideo:
+def _cut_video(
+    source: ClipSource, task: CutTask, student_size: int, elsewhere: _Elsewhere | None
+) -> CutVideo:
     start, experiment = time.perf_counter(), source.experiment
     if task.known_failure is not None:
         return CutVideo(task=task, failure=task.known_failure)
@@ -156,10 +178,8 @@ def _cut_video(source: ClipSource, task: CutTask, student_size: int) -> CutVideo
                 for view in task.views
             }
             params, misfits = _views_to_cut(task, drawn, video.num_frames)
-            clips_VT3HW = (
-                cut_clips(video, list(params.values()), size=experiment.views.size)
-                if params
-                else _NO_CLIPS
+            union, clips_VT3HW = _frames_or_clips(
+                video, list(params.values()), experiment.views.size, elsewhere
             )
     except UnreadableVideoError as error:
         return CutVideo(task=task, failure=error.reason, seconds=time.perf_counter() - start)
@@ -168,10 +188,31 @@ def _cut_video(source: ClipSource, task: CutTask, student_size: int) -> CutVideo
         drawn=drawn,
         params=params,
         clips_VT3HW=clips_VT3HW,
-        frames_VT3hw=shrink(clips_VT3HW, student_size) if student_size and params else _NO_CLIPS,
+        union=union,
+        frames_VT3hw=shrink(clips_VT3HW, student_size)
+        if student_size and clips_VT3HW.numel()
+        else _NO_CLIPS,
         misfits=misfits,
         seconds=time.perf_counter() - start,
     )
+
+
+def _frames_or_clips(
+    video: VideoReader, views: Sequence[ViewParams], size: int, elsewhere: _Elsewhere | None
+) -> tuple[UnionFrames | None, Tensor]:
+    """The frames of some views, if they are cut elsewhere and fit; else the views."""
+    if not views:
+        return None, _NO_CLIPS
+    if elsewhere is None:
+        return None, cut_clips(video, views, size=size)
+    pinned = elsewhere.device.type == "cuda"  # or they could not be copied without a wait
+    if union_bytes(video, views) > elsewhere.most_bytes:
+        clips = cut_clips(video, views, size=size)
+        return None, clips.pin_memory() if pinned else clips
+    union = read_union(video, views, most_bytes=elsewhere.most_bytes)
+    if pinned:
+        union = union._replace(frames_NHW3=union.frames_NHW3.pin_memory())
+    return union, _NO_CLIPS
 
 
 def _views_to_cut(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -37,6 +38,8 @@ class RunOptions:
     """Clips the teacher sees at once; None takes what suits the device."""
     decoded_bytes: int = DECODED_BYTES
     """Bound of the clips that are decoded ahead."""
+    preprocess: Literal["cpu", "device"] = "cpu"
+    """Who crops and resizes: the threads that decode, or the teacher's device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

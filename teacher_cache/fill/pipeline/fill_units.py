@@ -28,6 +28,7 @@ from reskd.teacher_cache.fill.computed import default_batch
 from reskd.teacher_cache.fill.cut import CutTask, CutVideo, cut_videos
 from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.fill.meters import FillMeters
+from reskd.teacher_cache.fill.pipeline.device_cut import cut_there
 from reskd.teacher_cache.fill.pipeline.keeper import OnUnit, OnVideo, UnitKeeper
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes, Slot
 from reskd.teacher_cache.fill.pipeline.units import UnitPlanner, UnitWork
@@ -156,7 +157,12 @@ class _Stream:
         self._planner, self._units, self._batch_clips = planner, units, batch_clips
         self._keeper, self._meters = keeper, meters
         self._targets = planner.manifest.plan_of(planner.generation)
-        self._lanes = Lanes(planner.job.options.device)
+        options = planner.job.options
+        self._lanes = Lanes(options.device)
+        planned = {array.name for array in self._targets.arrays}
+        self._student_size = self._targets.student_size if "frames" in planned else 0
+        # Without a teacher nothing goes to the device.
+        self._cut_there = options.preprocess == "device" and planner.teacher is not None
         # One more than are on their way: who fills it may be sure that its last batch is finished.
         self._slots = cycle([Slot() for _ in range(BATCHES_AHEAD + 1)])
         self._begun: list[int] = []
@@ -185,12 +191,12 @@ class _Stream:
 
     def _cuts(self) -> Generator[CutVideo, None, None]:
         """Videos of all units, decoded ahead over the borders of units."""
-        planned = {array.name for array in self._targets.arrays}
         return cut_videos(
             self._planner.job.source,
             self._tasks(),
             views=len(self._planner.generation.view_range),
-            student_size=self._targets.student_size if "frames" in planned else 0,
+            student_size=0 if self._cut_there else self._student_size,
+            device=self._lanes.device if self._cut_there else None,
         )
 
     def _tasks(self) -> Iterator[CutTask]:
@@ -213,16 +219,25 @@ class _Stream:
         self, work: UnitWork, videos: Iterable[CutVideo], finisher: Follower
     ) -> Iterator[CutVideo]:
         for video in videos:
-            if video.problem is None:
-                yield video
-            else:
+            if video.problem is not None:
                 finisher.submit(self._keeper.fail, work, video, video.problem)
+            elif self._cut_there:
+                yield cut_there(video, self._lanes, self._planner.job.experiment.views.size)
+            else:
+                yield video
 
     def _compute(self, work: UnitWork, batch: ClipBatch, finisher: Follower) -> None:
         on_its_way = None
         if self._planner.teacher is not None:
             slot = next(self._slots)
-            on_its_way = begin_batch(self._planner.teacher, self._targets, batch, self._lanes, slot)
+            on_its_way = begin_batch(
+                self._planner.teacher,
+                self._targets,
+                batch,
+                self._lanes,
+                slot,
+                student_size=self._student_size if self._cut_there else 0,
+            )
         finisher.submit(self._keeper.put, work, batch, on_its_way)
 
 

@@ -80,11 +80,13 @@ class Lanes:
 
         Args:
             slot: Of which nothing is on its way any more.
-            clips: B tensors of one shape, uint8 on the CPU.
+            clips: B tensors of one shape, uint8 on the CPU, or on the device already.
 
         Returns:
             (B, T, 3, H, W), for whatever the current stream does next.
         """
+        if clips[0].device.type != "cpu":
+            return torch.stack(tuple(clips))
         host = self._host(slot, "clips", (len(clips), *clips[0].shape), clips[0].dtype)
         torch.stack(tuple(clips), out=host)
         if self._streams is None:
@@ -96,6 +98,21 @@ class Lanes:
             slot.clips.copy_(host, non_blocking=True)
         torch.cuda.current_stream(self.device).wait_stream(incoming)
         return slot.clips
+
+    def send(self, pixels: Tensor) -> Tensor:
+        """Begin to copy a tensor to the device, from pinned memory without a wait.
+
+        Returns:
+            The tensor there, for whatever the current stream does next.
+        """
+        if self._streams is None:
+            return pixels
+        incoming, current = self._streams[0], torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(incoming):
+            there = pixels.to(self.device, non_blocking=True)
+        current.wait_stream(incoming)
+        there.record_stream(current)  # its memory is needed until that is done with it
+        return there
 
     def download(self, slot: Slot, arrays: Mapping[str, Tensor]) -> Arrival:
         """Begin to copy to the host what the current stream is going to have made.

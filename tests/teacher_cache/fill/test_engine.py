@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from reskd.common.experiment.load import load_experiment
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_write
 from reskd.common.video.views import FAILED
 from reskd.teacher_cache.fill import writer
+from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.fill.pipeline.device_cut import cut_there
+from reskd.teacher_cache.fill.pipeline.lanes import Lanes
 from reskd.teacher_cache.format.commits import read_commit, read_commits
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import CachePlan, plan_cache
@@ -58,6 +62,38 @@ def test_decoding_threads_change_no_byte(tiny_cache: TinyCache) -> None:
     again = tiny_cache.cache.with_name("again")
     run_cache_teacher(experiment, plan_of(tiny_cache.experiment), again, options)
     assert tree_of(again) == tree_of(tiny_cache.cache)
+
+
+@pytest.mark.parametrize("decoded_bytes", [2_000_000_000, 1], ids=["frames", "some clips"])
+def test_preprocessing_on_the_device_changes_no_byte(
+    tiny_cache: TinyCache, decoded_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came_with_frames = []
+
+    def noted(video: CutVideo, lanes: Lanes, size: int) -> CutVideo:
+        came_with_frames.append(video.union is not None)
+        return cut_there(video, lanes, size)
+
+    monkeypatch.setattr("reskd.teacher_cache.fill.pipeline.fill_units.cut_there", noted)
+    experiment = load_experiment(str(tiny_cache.experiment))
+    options = replace(OPTIONS, preprocess="device", decoded_bytes=decoded_bytes)
+    again = tiny_cache.cache.with_name("again")
+    run_cache_teacher(experiment, plan_of(tiny_cache.experiment), again, options)
+    assert tree_of(again) == tree_of(tiny_cache.cache)
+    assert len(came_with_frames) == 9
+    # A video whose frames take more memory than its share is cut before it goes there.
+    assert set(came_with_frames) == ({True} if decoded_bytes > 1 else {True, False})
+
+
+@pytest.mark.gpu
+def test_preprocessing_on_a_gpu_changes_no_byte(tiny_cache: TinyCache) -> None:
+    experiment, trees = load_experiment(str(tiny_cache.experiment)), []
+    for preprocess in ("cpu", "device"):
+        cache = tiny_cache.cache.with_name(preprocess)
+        options = replace(OPTIONS, device=torch.device("cuda"), preprocess=preprocess)
+        run_cache_teacher(experiment, plan_of(tiny_cache.experiment), cache, options)
+        trees.append(tree_of(cache))
+    assert trees[0] == trees[1]
 
 
 def test_finished_cache_started_again_writes_nothing(tiny_cache: TinyCache) -> None:

@@ -1,0 +1,23 @@
+"""Crop and resize on the teacher's device: its bits are those of the decoding threads."""
+
+from dataclasses import replace
+
+from reskd.common.video.clips import cut_union
+from reskd.common.video.integer_resize import resize_in_integers
+from reskd.teacher_cache.fill.cut import CutVideo
+from reskd.teacher_cache.fill.pipeline.lanes import Lanes
+
+
+def cut_there(video: CutVideo, lanes: Lanes, size: int) -> CutVideo:
+    """Cut a video's views from its frames on the device; on CUDA this returns before it has begun.
+
+    Args:
+        video: With frames. Where these took too much memory, it comes with clips: they are copied.
+        lanes: To the device.
+        size: Side of the clips in pixels.
+    """
+    if video.union is None:
+        return replace(video, clips_VT3HW=lanes.send(video.clips_VT3HW))
+    union = video.union._replace(frames_NHW3=lanes.send(video.union.frames_NHW3))
+    clips = cut_union(union, list(video.params.values()), size=size, resize=resize_in_integers)
+    return replace(video, union=None, clips_VT3HW=clips)
