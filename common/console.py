@@ -24,6 +24,11 @@ from reskd.common.storage.records import without_nan
 PLAIN_INTERVAL_SECONDS = 10.0
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 video", "2 videos"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class Advance(Protocol):
     """Call it with the number of finished items and, if wanted, a short note."""
 

@@ -69,12 +69,14 @@ def _contents(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "MB", f"{facts['bytes'] / 1e6:.2f}{': ' if by_target else ''}{by_target}"
     for run in facts["runs"]:
         first, stop = run["views"]
+        begin, end = run["units"]
         state = (
             "complete"
             if run["complete"]
-            else f"INCOMPLETE, {run['units_finished']} of {facts['units']} units"
+            else f"INCOMPLETE, {run['units_finished']} of {end - begin} units"
         )
-        yield f"run {run['number']}", f"views {first} to {stop - 1}, {state}"
+        added = f" of the videos added in units {begin} to {end - 1}" if begin else ""
+        yield f"run {run['number']}", f"views {first} to {stop - 1}{added}, {state}"
     if not facts["complete"]:
         yield "", "run the same command again to finish it"
     cost = facts["cost"]

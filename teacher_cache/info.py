@@ -16,7 +16,8 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     codec                        none or zstd
     arrays                       name, row_shape, dtype, attributes, committed bytes of each
     bytes, bytes_by_target       committed bytes; scale and residual count to the features
-    runs                         number, views, arrays, units_finished and complete of each
+    runs                         number, views, arrays, units (first, and one past the last),
+                                 units_finished and complete of each
     failed_videos                video (number), id (null in the first format), reason
     labels                       index (its path), problem (why it is of no use, else null)
     teacher                      see `teacher_quality`; null without stored class scores, or before
@@ -100,6 +101,7 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
         "runs": [
             {
                 **asdict(one),
+                "units": (manifest.units_of(one).start, manifest.units_of(one).stop),
                 "units_finished": len(written[one.number]),
                 "complete": len(written[one.number]) == len(manifest.units_of(one)),
             }

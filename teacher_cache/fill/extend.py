@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from reskd.common.console import say
+from reskd.common.console import counted, say
 from reskd.common.distill.arrays import ArraySpec, array_in_words
 from reskd.common.distill.targets import ARRAYS_OF_TARGET, plan_targets
 from reskd.common.errors import CacheError, ExperimentError, StoppedShortError
@@ -85,8 +85,8 @@ def extend_cache(
     job, manifest, model = job_on_cache(experiment, folder, options)
     if job.gone:
         say(
-            f"{folder}: what is added has no rows of the {len(job.gone)} videos that the index "
-            "does not list: they count as unreadable from now on"
+            f"{folder}: what is added has no rows of {counted(len(job.gone), 'video')} that the "
+            "index does not list; they count as unreadable from now on"
         )
     with sole_writer(folder), preemptible():
         if missing_units(folder, manifest, manifest.generations[0]):

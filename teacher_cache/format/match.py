@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from reskd.common.console import counted
 from reskd.common.dataset.index import VideoEntry
 from reskd.teacher_cache.format.videos import CachedVideo
 
@@ -46,28 +47,30 @@ class MatchedVideos:
         if self.moved:
             old, new = next(iter(self.moved.items()))
             lines.append(
-                f"{_videos(len(self.moved))} found by content under another id, such as {old}, "
-                f"now {new}"
+                f"{counted(len(self.moved), 'video')} found by content under another id, such as "
+                f"{old}, now {new}"
             )
         if self.relabelled:
             count, first = len(self.relabelled), self.relabelled[0]
-            lines.append(f"{_videos(count)} with another label than when cached, such as {first}")
+            lines.append(
+                f"{counted(count, 'video')} with another label than when cached, such as {first}"
+            )
         if self.gone:
             lines.append(
-                f"{_videos(len(self.gone))} of the cache not in the index, left out, such as "
-                f"{self.gone[0]}"
+                f"{counted(len(self.gone), 'video')} of the cache not in the index, left out, such "
+                f"as {self.gone[0]}"
             )
         if self.by_id_alone:
             lines.append(
-                f"{_videos(self.by_id_alone)} known by id and length alone: the index has no facts "
-                "of their content (import it again to add them)"
+                f"{counted(self.by_id_alone, 'video')} known by id and length alone: the cache or "
+                "the index was made before the content of videos was noted"
             )
         return lines
 
     def lack(self, folder: Path) -> str:
         """That a cache has no row of some videos, and what to do; only where there are such."""
         text = f"{folder} "
-        text += f"lacks {_videos(len(self.new))} of the index, such as {self.new[0].id}"
+        text += f"lacks {counted(len(self.new), 'video')} of the index, such as {self.new[0].id}"
         if self.changed:
             text += (
                 f"; the files of {len(self.changed)} of them have other content than the teacher "
@@ -213,10 +216,6 @@ def _by_name(named: Iterable[tuple[Item, str]]) -> dict[str, list[Item]]:
     return found
 
 
-def _videos(count: int) -> str:
-    return f"{count} video{'' if count == 1 else 's'}"
-
-
 def class_columns(
     cached_classes: Sequence[str],
     classes: Sequence[str],
@@ -247,9 +246,9 @@ def class_columns(
     for before, after in labels:
         for column in open_columns & set(before):
             votes[column].update(open_numbers & set(after))
-    for column, counted in votes.items():
-        for number, count in counted.most_common(1):
-            if number in column_of or 2 * count <= counted.total():
+    for column, own in votes.items():
+        for number, count in own.most_common(1):
+            if number in column_of or 2 * count <= own.total():
                 return None  # two classes became one, or one became two
             column_of[number] = column
     open_columns -= set(column_of.values())

@@ -62,6 +62,8 @@ class Annotations:
     classes: tuple[str, ...] | None = None
     """Class list that comes with the format, in the order of the labels."""
     ignored: tuple[Ignored, ...] = ()
+    drawn_splits: bool = False
+    """Whether the splits were drawn here, and are not the data set's own."""
 
 
 def merged(parts: Sequence[Annotations], *, classes: tuple[str, ...] | None = None) -> Annotations:

@@ -13,12 +13,13 @@ from reskd.common.console import emit, progress
 from reskd.common.dataset.importing.annotations import Annotations
 from reskd.common.dataset.importing.class_list import read_class_list
 from reskd.common.dataset.importing.formats.folder import read_folder
+from reskd.common.dataset.importing.former_splits import with_former_splits
 from reskd.common.dataset.importing.labels import LabelRules, with_default_classes
 from reskd.common.dataset.importing.list_options import ListOptions
 from reskd.common.dataset.importing.plan import ImportPlan, find_copies, plan_import
 from reskd.common.dataset.importing.probing import VideoProbe, probe_all
 from reskd.common.dataset.importing.repeats import PlacedVideo
-from reskd.common.dataset.importing.replacing import check_replaces_none
+from reskd.common.dataset.importing.replacing import check_replaces_none, former_index
 from reskd.common.dataset.importing.report import (
     Allowed,
     ImportReport,
@@ -114,7 +115,8 @@ def import_folder(
             not split already.
         allow_unreadable: Keep a video that cannot be read, with 0 frames and a warning in the log,
             so that it counts as failed later.
-        overwrite: Replace another index in the same place.
+        overwrite: Replace another index in the same place; videos that it lists, under whatever
+            name, keep the split that was drawn for them.
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
 
@@ -130,14 +132,21 @@ def import_folder(
         if problem := folder_refusal(report, directory, allow_unreadable=allow_unreadable):
             raise DataError(problem)
 
+    found = read_folder(directory, val_fraction=val_fraction)
     plan = plan_import(
-        read_folder(directory, val_fraction=val_fraction),
+        found,
         VideoFolders(common=directory, by_split={}),
         rules=LabelRules(),
         quarantine={},
     )
     index, report = _carry_out(
-        plan, refuse, out=out, overwrite=overwrite, decoder=decoder, jobs=jobs
+        plan,
+        refuse,
+        out=out,
+        overwrite=overwrite,
+        keep_splits=overwrite and found.drawn_splits,
+        decoder=decoder,
+        jobs=jobs,
     )
     for problem in report.unreadable:
         log.warning("kept as unreadable: %s", problem)
@@ -150,6 +159,7 @@ def _carry_out(
     *,
     out: Path,
     overwrite: bool,
+    keep_splits: bool = False,
     decoder: Decoder,
     jobs: int | None,
 ) -> tuple[VideoIndex, ImportReport]:
@@ -161,6 +171,7 @@ def _carry_out(
             is known.
         out: The index to write; what opening videos told is kept beside it until then.
         overwrite: Replace another index there.
+        keep_splits: Videos that it lists keep their split.
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
 
@@ -185,6 +196,8 @@ def _carry_out(
         report = _whole_report(plan, probes)
         refuse(report)
         index = _index(plan, probes)
+        if keep_splits and (former := former_index(out)) is not None:
+            index = with_former_splits(former, index)
         if not overwrite:
             check_replaces_none(out, index)
         write_index(out, index)

@@ -27,6 +27,14 @@ def check_replaces_none(out: Path, index: VideoIndex) -> None:
         )
 
 
+def former_index(out: Path) -> VideoIndex | None:
+    """The index that is replaced; None if there is none that can be read."""
+    try:
+        return read_index(out)
+    except DataError:
+        return None
+
+
 def _difference(old: VideoIndex, new: VideoIndex) -> str:
     """In what two indexes differ, counted; empty if in nothing."""
     if old.classes != new.classes:

@@ -41,7 +41,7 @@ def read_folder(directory: Path, *, val_fraction: float) -> Annotations:
     Args:
         directory: Folder of class folders, or of splits holding class folders.
         val_fraction: Share of each class that becomes split `val`, in [0, 1), where the folder is
-            not split. Which ones depends on their ids alone.
+            not split. Which ones depends on their ids alone (but see former_splits.py).
 
     Returns:
         Rows whose ids are paths relative to `directory`, in the order of split, class and id.
@@ -94,6 +94,7 @@ def read_folder(directory: Path, *, val_fraction: float) -> Annotations:
             for id_ in ids
         ),
         numbered=False,
+        drawn_splits=not split_folders,
         classes=tuple(sorted({class_name for _, class_name in by_class})),
         ignored=tuple(
             Ignored(where=str(Path(path).absolute()), reason="no video") for path in sorted(skipped)
