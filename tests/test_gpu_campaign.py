@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from tests.campaigns.gpu.__main__ import main
 from tests.campaigns.gpu.campaign import all_rows
+from tests.campaigns.gpu.recipes import TINY
 from tests.campaigns.gpu.rows import Bench, Figures, Row, run_row, run_rows
-from tests.campaigns.gpu.scenes import TINY
-from tests.campaigns.gpu.table import GOALS, markdown
+from tests.campaigns.gpu.table import CACHED, GOALS, markdown
 
 
 def good(bench: Bench) -> Figures:
@@ -77,6 +77,9 @@ def test_names_of_rows_are_their_own_and_every_goal_has_a_row() -> None:
     names = [row.name for row in all_rows()]
     assert len(set(names)) == len(names)
     assert set(GOALS) <= set(names)
+    assert {f"stage one {network} {precision}{how}" for network, precision, how in CACHED} <= {
+        *names
+    }
 
 
 @pytest.mark.parametrize(

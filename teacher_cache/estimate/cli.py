@@ -1,6 +1,7 @@
 """`reskd benchmark stage-one`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -10,7 +11,13 @@ from reskd.common.cli.options import (
     json_option,
     override_option,
 )
-from reskd.teacher_cache.options import cache_path, memory_option, planned, threads_option
+from reskd.teacher_cache.options import (
+    cache_path,
+    memory_option,
+    planned,
+    preprocess_option,
+    threads_option,
+)
 
 
 @click.command("stage-one")
@@ -27,6 +34,7 @@ from reskd.teacher_cache.options import cache_path, memory_option, planned, thre
 @memory_option
 @device_option
 @threads_option
+@preprocess_option
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
@@ -43,6 +51,7 @@ def benchmark_stage_one(
     memory: float,
     device: str,
     threads: int,
+    preprocess: Literal["cpu", "device"],
     seconds: float,
     as_json: bool,
 ) -> None:
@@ -71,6 +80,7 @@ def benchmark_stage_one(
             parent=existing_folder(folder),
             device=choose_device(device),
             threads=threads,
+            preprocess=preprocess,
             seconds=seconds,
         )
     emit(speed.as_dict(), as_json=as_json, text=stage_one_text(speed))

@@ -6,8 +6,8 @@ share what they run on and cannot overlap with each other; lanes can.
 
 | part | what | lane |
 |---|---|---|
-| decode | frames of all views of a video, each once | workers |
-| preprocess | short side, crops, the teacher's size, the student's | workers |
+| decode | frames of all views of a video, each once, to their short side | workers |
+| preprocess | crops, the teacher's size, the student's | workers, or device |
 | host-to-device | clips from pinned memory | copy in |
 | teacher | its forward pass over clips that are there | device |
 | encode | outputs to stored numbers | device |
@@ -36,7 +36,8 @@ from reskd.common.distill.targets import FROM_VIDEO_ALONE
 from reskd.common.distill.teacher import Teacher
 from reskd.common.torch_threads import pool_of_single_threads
 from reskd.common.video.clips import UnionFrames, cut_union, read_union
-from reskd.common.video.preprocess import shrink
+from reskd.common.video.integer_resize import resize_in_integers
+from reskd.common.video.preprocess import Resize, resize_bilinear, shrink
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams, draw_view
 from reskd.teacher_cache.estimate.probe import CannotMeasureError, Probe
@@ -161,8 +162,8 @@ def _views(probe: Probe, entry: VideoEntry, video: VideoReader) -> list[ViewPara
 
 
 def _workers(probe: Probe, sample: Sequence[_Sampled], clock: "_Clock") -> Iterator[StagePart]:
-    """Decoding and cutting, all workers at once."""
-    job, experiment = probe.job, probe.job.experiment
+    """Decoding and cutting, all workers at once; or cutting on the device."""
+    job, experiment, device = probe.job, probe.job.experiment, probe.teacher.device
     student_size = probe.plan.targets.student_size
     keeps_frames = any(array.name == "frames" for array in probe.arrays)
 
@@ -171,15 +172,23 @@ def _workers(probe: Probe, sample: Sequence[_Sampled], clock: "_Clock") -> Itera
         with open_entry(job.index, video.entry, experiment.data, num_wanted=wanted) as reader:
             read_union(reader, video.views)
 
-    def preprocess(video: _Sampled) -> None:
-        clips = cut_union(video.union, video.views, size=experiment.views.size)
-        if keeps_frames:
-            shrink(clips, student_size)
+    def preprocess(video: _Sampled, resize: Resize = resize_bilinear) -> Tensor:
+        clips = cut_union(video.union, video.views, size=experiment.views.size, resize=resize)
+        return shrink(clips, student_size) if keeps_frames else clips
 
     clips = len(sample) * probe.planned_views
     with pool_of_single_threads(job.options.threads) as pool:
         yield clock.part("decode", lambda: list(pool.map(decode, sample)), clips)
-        yield clock.part("preprocess", lambda: list(pool.map(preprocess, sample)), clips)
+        if job.options.preprocess == "cpu":
+            yield clock.part("preprocess", lambda: list(pool.map(preprocess, sample)), clips)
+            return
+    there = [replace(video, union=video.union.to(device)) for video in sample]
+    yield clock.part(
+        "preprocess",
+        lambda: [preprocess(video, resize_in_integers) for video in there],
+        clips,
+        lane="device",
+    )
 
 
 def _store(probe: Probe, rows: Mapping[str, Row], clock: "_Clock") -> Iterator[StagePart]:
@@ -211,7 +220,9 @@ class _Clock:
     def __init__(self, device: torch.device, seconds: float) -> None:
         self._device, self._seconds = device, seconds
 
-    def part(self, name: str, work: Callable[[], object], clips: int) -> StagePart:
+    def part(
+        self, name: str, work: Callable[[], object], clips: int, *, lane: str | None = None
+    ) -> StagePart:
         """Repeat some work on so many clips."""
         work()
         self._wait()
@@ -226,7 +237,7 @@ class _Clock:
         done = rounds * clips
         return StagePart(
             name=name,
-            lane=LANES[name],
+            lane=lane or LANES[name],
             seconds_per_clip=seconds / done,
             cpu_seconds_per_clip=(time.process_time() - cpu) / done,
         )

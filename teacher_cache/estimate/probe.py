@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import gcd
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -39,6 +40,8 @@ UNIT_BYTES = 128_000_000
 MOST_BYTES = 1_024_000_000
 """Of a temporary cache, with the same exception. Enough to leave a disk's own cache behind."""
 PREFIX = ".reskd-probe-"
+Preprocess = Literal["cpu", "device"]
+"""Who crops and resizes."""
 
 
 class CannotMeasureError(DataError):
@@ -214,6 +217,7 @@ def prepared_probe(
     parent: Path,
     device: torch.device,
     threads: int,
+    preprocess: Preprocess = "cpu",
     most_bytes: int = MOST_BYTES,
 ) -> Iterator[Probe]:
     """The teacher loaded, the videos mixed, and a folder that is gone afterwards.
@@ -225,6 +229,7 @@ def prepared_probe(
         parent: Existing folder on the disk of the cache.
         device: Where the teacher runs.
         threads: Threads that decode.
+        preprocess: Who crops and resizes.
         most_bytes: Of a temporary cache, and at most an eighth of what is free there.
 
     Raises:
@@ -255,7 +260,13 @@ def prepared_probe(
                 index=index,
                 entries={place: videos[number] for place, number in enumerate(order)},
                 folder=scratch / "cache",
-                options=RunOptions(max_bad=1.0, threads=threads, device=device, force=True),
+                options=RunOptions(
+                    max_bad=1.0,
+                    threads=threads,
+                    device=device,
+                    force=True,
+                    preprocess=preprocess,
+                ),
             ),
             plan=plan,
             identity=identity,

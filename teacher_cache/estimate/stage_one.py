@@ -14,7 +14,7 @@ from reskd.common.experiment import Experiment
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.estimate.measure_speed import UNITS_PER_RUN
 from reskd.teacher_cache.estimate.parts import StagePart, measure_parts
-from reskd.teacher_cache.estimate.probe import prepared_probe
+from reskd.teacher_cache.estimate.probe import Preprocess, prepared_probe
 from reskd.teacher_cache.format.plan import CachePlan
 
 BENCHMARK_BYTES: Final = 8_000_000_000
@@ -121,6 +121,7 @@ def measure_stage_one(
     parent: Path,
     device: torch.device,
     threads: int,
+    preprocess: Preprocess = "cpu",
     seconds: float = 20.0,
 ) -> StageOneSpeed:
     """Measure the parts, then the engine on a temporary cache.
@@ -132,6 +133,7 @@ def measure_stage_one(
         parent: Existing folder on the disk of the cache; nothing is left in it.
         device: Where the teacher runs.
         threads: Threads that decode.
+        preprocess: Who crops and resizes.
         seconds: In all, half of it for the parts.
 
     Raises:
@@ -147,6 +149,7 @@ def measure_stage_one(
             parent=parent,
             device=device,
             threads=threads,
+            preprocess=preprocess,
             most_bytes=BENCHMARK_BYTES,
         ) as probe,
     ):

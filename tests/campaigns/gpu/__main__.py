@@ -14,8 +14,8 @@ import click
 from reskd.common.devices import choose_device
 from reskd.common.storage.atomic_write import atomic_write
 from tests.campaigns.gpu.campaign import all_rows
+from tests.campaigns.gpu.recipes import SCALES
 from tests.campaigns.gpu.rows import Bench, Result, Row, as_dict, run_rows
-from tests.campaigns.gpu.scenes import SCALES
 from tests.campaigns.gpu.table import markdown
 
 MEMORY_DISK = Path("/dev/shm")

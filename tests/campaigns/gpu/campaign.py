@@ -3,8 +3,8 @@
 from functools import partial
 
 from tests.campaigns.gpu import checks, stage_one, stage_two
+from tests.campaigns.gpu.recipes import NETWORKS, VARIANTS, Network, Precision, Variant
 from tests.campaigns.gpu.rows import Row
-from tests.campaigns.gpu.scenes import NETWORKS, Network, Precision
 
 
 def all_rows() -> list[Row]:
@@ -24,7 +24,7 @@ def all_rows() -> list[Row]:
         Row(name="half the batch where memory ends", run=checks.half_batch, card_only=True),
         Row(name="waits per batch", run=checks.waits_in_stage_one, card_only=True),
         Row(name="ghost BatchNorm", run=stage_two.ghost_step),
-        _caching("R50", half, stored=True),
+        *(_caching("R50", half, variant) for variant in VARIANTS),
         *(_forward(network, other) for other in others for network in NETWORKS),
         *(_caching("R50", other) for other in others),
         *(_caching(network, other) for other in others for network in NETWORKS[1:]),
@@ -37,9 +37,9 @@ def _forward(network: Network, precision: Precision) -> Row:
     return Row(name=f"forward {network} {precision}", run=run)
 
 
-def _caching(network: Network, precision: Precision, *, stored: bool = False) -> Row:
-    name = f"stage one {network} {precision}{' from JPEG' if stored else ''}"
-    return Row(name=name, run=partial(stage_one.caching, network, precision, stored), seconds=75)
+def _caching(network: Network, precision: Precision, variant: Variant = "") -> Row:
+    run = partial(stage_one.caching, network, precision, variant)
+    return Row(name=f"stage one {network} {precision}{variant}", run=run, seconds=75)
 
 
 def _verified(network: Network, precision: Precision) -> "partial[dict[str, object]]":

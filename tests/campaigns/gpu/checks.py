@@ -19,10 +19,10 @@ from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.format.commits import read_commits
 from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
+from tests.campaigns.gpu.recipes import Network, Precision, experiment_of
 from tests.campaigns.gpu.rows import Bench, Figures
-from tests.campaigns.gpu.scene import planned, threads
-from tests.campaigns.gpu.scenes import Network, Precision, experiment_of
 from tests.campaigns.gpu.stage_two import waits
+from tests.campaigns.gpu.subjects import planned, threads
 
 CPU = torch.device("cpu")
 SIZES = ((256, 340), (240, 320), (360, 480), (1080, 1920), (130, 97))

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import torch
 
-from tests.campaigns.gpu.scenes import Scale
+from tests.campaigns.gpu.recipes import Scale
 
 Figures = dict[str, Any]
 Status = Literal["measured", "not measured", "failed"]

@@ -8,19 +8,19 @@ from shutil import disk_usage
 import torch
 
 from reskd.teacher_cache.estimate.stage_one import measure_stage_one
+from tests.campaigns.gpu.recipes import Network, Precision, Variant
 from tests.campaigns.gpu.rows import Bench, Figures
-from tests.campaigns.gpu.scene import (
+from tests.campaigns.gpu.stored import stored_frames
+from tests.campaigns.gpu.subjects import (
     clips_of,
     exact_outputs,
     outputs,
     planned,
     rate,
-    scene,
+    recipe,
     teacher_of,
     threads,
 )
-from tests.campaigns.gpu.scenes import Network, Precision
-from tests.campaigns.gpu.stored import stored_frames
 
 COPY_BYTES = 256_000_000
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "zarr", "h5py")
@@ -67,18 +67,14 @@ def forward(network: Network, precision: Precision, bench: Bench) -> Figures:
     return figures
 
 
-def caching(network: Network, precision: Precision, stored: bool, bench: Bench) -> Figures:
+def caching(network: Network, precision: Precision, variant: Variant, bench: Bench) -> Figures:
     """`reskd benchmark stage-one`: parts, the whole, and their ratios.
 
-    Args:
-        network: The teacher.
-        precision: Its own.
-        stored: Frames come from JPEG images in HDF5; otherwise they are made up in memory, so that
-            decoding costs no more than a copy.
-        bench: Where.
+    Frames are made up in memory, so that decoding costs no more than a copy, unless the variant
+    says that they come from JPEG images in HDF5.
     """
-    experiment = scene(bench, network, precision)
-    if stored:
+    experiment = recipe(bench, network, precision)
+    if variant == " from JPEG":
         experiment = stored_frames(experiment, threads=threads())
     speed = measure_stage_one(
         *planned(experiment),
@@ -86,6 +82,7 @@ def caching(network: Network, precision: Precision, stored: bool, bench: Bench) 
         device=bench.device,
         threads=threads(),
         seconds=4 * bench.scale.seconds,
+        preprocess="device" if variant == " cut on the device" else "cpu",
     ).as_dict()
     alone = bench.figures.get(f"forward {network} {precision}")
     if alone is not None:

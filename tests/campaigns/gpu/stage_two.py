@@ -31,9 +31,9 @@ from reskd.student_train.train.stage_two import (
 )
 from reskd.student_train.train.stepper import Stepper
 from reskd.teacher_cache.noise import write_noise_cache
+from tests.campaigns.gpu.recipes import Network, Scale, experiment_of
 from tests.campaigns.gpu.rows import Bench, Figures
-from tests.campaigns.gpu.scene import teacher_of
-from tests.campaigns.gpu.scenes import Network, Scale, experiment_of
+from tests.campaigns.gpu.subjects import teacher_of
 
 WATCHED = (5, LOG_STEPS - 5)
 """Steps of which waits are counted: after the first ones, before the first line of the log."""

@@ -59,14 +59,20 @@ def test_without_a_teacher_there_is_no_ratio_to_it() -> None:
     assert (found.bound, found.teacher_ratio) == ("workers", None)
 
 
+@pytest.mark.parametrize(("preprocess", "lane"), [("cpu", "workers"), ("device", "device")])
 def test_command_measures_made_up_videos_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    preprocess: str,
+    lane: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["stage-one", "demo", "--synthetic", *OVERRIDES, "--seconds", "0.2", "--json"]
-    assert main(["benchmark", *arguments]) == 0
+    how = ["--preprocess", preprocess, "--seconds", "0.2", "--json"]
+    assert main(["benchmark", "stage-one", "demo", "--synthetic", *OVERRIDES, *how]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["parts"]) == ON_CPU
+    assert found["parts"]["preprocess"]["lane"] == lane
     assert all(one["clips_per_second"] > 0 for one in found["parts"].values())
     assert found["bound"] in found["lanes"]
     assert found["clips_per_second"] > 0

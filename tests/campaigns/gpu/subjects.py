@@ -15,8 +15,8 @@ from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import load_checkpoint
 from reskd.student_train.train.stage_two import StepClock
 from reskd.teacher_cache.format.plan import CachePlan, plan_cache
+from tests.campaigns.gpu.recipes import Network, Precision, Scale, experiment_of
 from tests.campaigns.gpu.rows import Bench, Figures
-from tests.campaigns.gpu.scenes import Network, Precision, Scale, experiment_of
 
 MEMORY_BYTES = 2_000_000_000
 """For units, as `cache-teacher` takes."""
@@ -32,7 +32,7 @@ def _made(network: Network, scale: Scale, folder: Path) -> Experiment:
     return experiment_of(network, scale, folder / f"{network}-{os.getpid()}")
 
 
-def scene(bench: Bench, network: Network, precision: Precision = "float32") -> Experiment:
+def recipe(bench: Bench, network: Network, precision: Precision = "float32") -> Experiment:
     """The recipe of a teacher on made-up frames."""
     made = _made(network, bench.scale, bench.folder)
     return replace(made, teacher=replace(made.teacher, precision=precision))
@@ -46,7 +46,7 @@ def planned(experiment: Experiment) -> tuple[Experiment, VideoIndex, CachePlan]:
 
 def teacher_of(bench: Bench, network: Network, precision: Precision) -> Teacher:
     """The teacher on the device, with the outputs that its recipe stores."""
-    experiment = scene(bench, network, precision)
+    experiment = recipe(bench, network, precision)
     model, _ = load_checkpoint(experiment.teacher.checkpoint)
     return Teacher(
         model,
@@ -66,7 +66,7 @@ def _clips(shape: tuple[int, ...], seed: int) -> Tensor:
 
 def clips_of(bench: Bench, network: Network, count: int, *, seed: int = 0) -> Tensor:
     """Soft random clips at the teacher's size, uint8 on the device."""
-    experiment = scene(bench, network)
+    experiment = recipe(bench, network)
     size = experiment.views.size
     shape = (count, experiment.clip.num_frames, 3, size, size)
     return _clips(shape, seed).to(bench.device)

@@ -11,6 +11,9 @@ from reskd.common.synthetic import synthetic_experiment
 
 Network = Literal["R50", "R152", "Swin-B"]
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+Variant = Literal["", " from JPEG", " cut on the device"]
+VARIANTS: Final[tuple[Variant, ...]] = (" from JPEG", " cut on the device")
+"""Frames of a store of images in place of made-up ones; frames cut by the device."""
 NETWORKS: Final[tuple[Network, ...]] = ("R50", "R152", "Swin-B")
 RECIPES: Final[dict[Network, str]] = {
     "R50": "minik/r50_to_r50",
