@@ -21,6 +21,7 @@ from tests.benchmarks import (
     frame_access,
     kept_clips,
     prefetch,
+    read_order,
     recipes,
     step_kinds,
     store_read,
@@ -135,6 +136,10 @@ def test_kept_clips_of_short_videos_are_obtained_in_every_way(tmp_path: Path) ->
     videos = kept_clips.make_videos(tmp_path, num_videos=2, num_frames=9)
     _require_numbers(kept_clips.compare(videos, tmp_path, rounds=1))
     assert (tmp_path / "index.jsonl.clips" / "train-112px").is_dir()
+
+
+def test_read_order_reads_a_tiny_store_in_both_orders(tmp_path: Path) -> None:
+    _require_numbers(read_order.compare(tmp_path / "c", row_bytes=8, num_videos=100, rounds=1))
 
 
 def test_recipes_with_a_tiny_network_goes_through_every_command(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ where frames are not stored do worker processes decode videos (decoded_frames.py
 """
 
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from reskd.student_train.data.order import (
     cut_batches,
     cut_parts,
     epoch_order,
+    first_uses,
     stored_view,
 )
 from reskd.student_train.data.read_ahead import SLOTS, BatchesAndRows, SlotRing
@@ -184,7 +186,7 @@ class Batches:
         counts = Counter(part.sizes for part in self._parts(source.videos))
         self._common = {sizes for sizes, _ in counts.most_common(COMMON)}
         self._ring: SlotRing | None = None
-        names = (*source.stored, *targets)
+        self._names = names = (*source.stored, *targets)
         if cache is not None and names:
             sizes = (len(part.videos) for part in self._parts(source.videos))
             self._ring = SlotRing(
@@ -228,6 +230,8 @@ class Batches:
         """
         parts = self._parts(self._videos_in_order(epoch), first_step)
         loaded = self._source.read([part.videos for part in parts], epoch)
+        if self._order == "blocks":
+            loaded = self._announced(loaded, parts, epoch)
         with closing(self._with_rows(loaded, epoch)) as batches:
             for part, (batch, stored) in zip(parts, batches, strict=True):
                 frames = stored.get("frames", batch.frames_BT3HW)
@@ -259,6 +263,21 @@ class Batches:
         if self._order == "shuffled":
             return epoch_order(videos, seed=seed, epoch=epoch)
         return block_order(videos, seed=seed, epoch=epoch, batch_size=self._batch_size)
+
+    def _announced(
+        self, batches: Iterable[LoadedBatch], parts: Sequence[_Part], epoch: int
+    ) -> Iterator[LoadedBatch]:
+        """Each batch when the system was told of the rows of blocks that begin with it."""
+        if self._cache is None or self._num_views is None:
+            yield from batches
+            return
+        videos = [part.videos for part in parts]
+        ahead = first_uses(videos, self._source.videos, batch_size=self._batch_size)
+        view, reader = stored_view(epoch, self._num_views), self._cache.reader
+        with ThreadPoolExecutor(1, thread_name_prefix="expect") as pool:
+            for batch, run in zip(batches, ahead, strict=True):
+                pool.submit(reader.expect, self._names, view, run)
+                yield batch
 
     def _parts(self, order: Sequence[int], first_step: int = 0) -> list[_Part]:
         """This process's parts of the steps of an epoch."""

@@ -1,7 +1,7 @@
 """Which video, which view, when: pure functions of (seed, epoch), never of workers or time."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import ceil
 from typing import Final, TypeVar
 
@@ -36,8 +36,7 @@ def block_order(videos: Sequence[int], *, seed: int, epoch: int, batch_size: int
     beginning, so the first batches are mixed like all others. What fits into one window is
     shuffled.
     """
-    window = max(WINDOW_BLOCKS, batch_size)
-    block_rows = max(1, min(BLOCK_ROWS, WINDOW_ROWS // window))
+    window, block_rows = _window_and_block(batch_size)
     num_blocks = ceil(len(videos) / block_rows)
     if num_blocks <= window:
         return epoch_order(videos, seed=seed, epoch=epoch)
@@ -51,6 +50,42 @@ def block_order(videos: Sequence[int], *, seed: int, epoch: int, batch_size: int
     # Within a batch, clips that stand together should not be those of the batch before.
     batches = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
     return [videos[number] for batch in batches for number in rng.permutation(batch)]
+
+
+def first_uses(
+    parts: Sequence[Sequence[int]], videos: Sequence[int], *, batch_size: int
+) -> list[list[int]]:
+    """For each part of an epoch in blocks the videos to read ahead of it: of blocks it begins.
+
+    Args:
+        parts: Videos of a process, in the order in which it reads them.
+        videos: All that the order was made of.
+        batch_size: The same as of the order.
+
+    Returns:
+        Videos of `parts`, each once; those of a block together. A block that goes round the end of
+        the epoch begins twice.
+    """
+    _, block_rows = _window_and_block(batch_size)
+    block_of = {video: place // block_rows for place, video in enumerate(videos)}
+    uses: dict[tuple[int, int], list[int]] = {}
+    begins: list[list[list[int]]] = []
+    for number, part in enumerate(parts):
+        begins.append([])
+        half = 2 * number // len(parts)
+        for video in part:
+            block = block_of[video], half
+            if block not in uses:
+                uses[block] = []
+                begins[-1].append(uses[block])
+            uses[block].append(video)
+    return [sorted(chain.from_iterable(begun)) for begun in begins]
+
+
+def _window_and_block(batch_size: int) -> tuple[int, int]:
+    """Blocks of a window and rows of a block."""
+    window = max(WINDOW_BLOCKS, batch_size)
+    return window, max(1, min(BLOCK_ROWS, WINDOW_ROWS // window))
 
 
 def cut_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -196,6 +196,23 @@ class CacheReader:
             ) from error.__cause__
         return out
 
+    def expect(self, names: Sequence[str], view: int, videos: Numbers) -> None:
+        """Have rows of one view read into the system's memory, without waiting for them.
+
+        A disk that is slow at random then reads a run of rows in one go. What cannot be read is
+        told by `gather`.
+        """
+        video_numbers = np.asarray(videos, np.int64)
+        view_numbers = np.full_like(video_numbers, view)
+        try:
+            self._check_exist(view_numbers, video_numbers)
+            for name in names:
+                rows = self._rows_of(name)
+                with self._files.reading():
+                    rows.expect(view_numbers, video_numbers)
+        except RowError:
+            return
+
     def _check_exist(self, views: NDArray[np.int64], videos: NDArray[np.int64]) -> None:
         layout = self.manifest.layout
         outside = (views < 0) | (views >= layout.num_views)

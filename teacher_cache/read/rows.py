@@ -49,6 +49,13 @@ class Rows(Protocol):
             RowError: If an object is missing or damaged. The returned function raises it too.
         """
 
+    def expect(self, views: Numbers, videos: Numbers) -> None:
+        """Have the system read rows ahead, where that is possible.
+
+        Raises:
+            RowError: If an object is missing or damaged.
+        """
+
 
 MOST_OPEN_FILES = 1 << 16
 """Descriptors a process asks for; some systems allow a thousand million, which helps nobody."""
@@ -150,16 +157,33 @@ class DirectRows:
         self._offsets = np.full(padded, -1, np.int64)
 
     def prepare(self, views: Numbers, videos: Numbers, out: NDArray[Any]) -> ReadPart:
+        descriptors, offsets = self._places(views, videos)
+        rows = out.reshape(len(out), -1).view(np.uint8)
+        if self._checksums:
+            return lambda part: _read_checked(part, descriptors, offsets, rows)
+        return lambda part: _read(part, descriptors, offsets, rows)
+
+    def expect(self, views: Numbers, videos: Numbers) -> None:
+        """Rows that lie together are one request."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        descriptors, offsets = map(np.array, self._places(views, videos))
+        order = np.lexsort((offsets, descriptors))
+        files, starts, width = descriptors[order], offsets[order], self._row_bytes + CRC_BYTES
+        apart = (np.diff(files) != 0) | (np.diff(starts) != width)
+        for run in np.split(np.arange(len(order)), np.flatnonzero(apart) + 1):
+            first, last = run[0], run[-1]
+            length = int(starts[last] - starts[first]) + width
+            os.posix_fadvise(int(files[first]), int(starts[first]), length, os.POSIX_FADV_WILLNEED)
+
+    def _places(self, views: Numbers, videos: Numbers) -> tuple[list[int], list[int]]:
+        """Open file and offset of each row."""
         shards = views // self._layout.block_views * self._layout.num_units
         shards += videos // self._layout.unit_videos
         descriptors = self._descriptors[shards].tolist()
         if CLOSED in descriptors:
             descriptors = self._open_all(shards)
-        offsets = self._offsets[views, videos].tolist()
-        rows = out.reshape(len(out), -1).view(np.uint8)
-        if self._checksums:
-            return lambda part: _read_checked(part, descriptors, offsets, rows)
-        return lambda part: _read(part, descriptors, offsets, rows)
+        return descriptors, self._offsets[views, videos].tolist()
 
     def _open_all(self, shards: Numbers) -> list[int]:
         """Open what is closed among some objects, named row by row; their descriptors."""
@@ -245,6 +269,9 @@ class ZarrRows:
         import zarr
 
         return zarr.open_array(self._folder / self._array.name, mode="r")
+
+    def expect(self, views: Numbers, videos: Numbers) -> None:
+        """Nothing: zarr-python has no way to say so."""
 
     def prepare(self, views: Numbers, videos: Numbers, out: NDArray[Any]) -> ReadPart:
         for row, (view, video) in enumerate(zip(views.tolist(), videos.tolist(), strict=True)):

@@ -13,6 +13,7 @@ from reskd.student_train.data.order import (
     cut_batches,
     cut_parts,
     epoch_order,
+    first_uses,
     stored_view,
 )
 
@@ -118,3 +119,26 @@ def test_few_videos_are_shuffled() -> None:
     assert block_order(videos, seed=1, epoch=2, batch_size=8) == epoch_order(
         videos, seed=1, epoch=2
     )
+
+
+@pytest.mark.parametrize("rank", [None, 0, 1])
+def test_first_uses_name_each_video_once_before_it_is_read_and_blocks_in_runs(
+    rank: int | None,
+) -> None:
+    videos = range(100, 12_388)  # three windows of 4096
+    steps = cut_batches(block_order(videos, seed=1, epoch=0, batch_size=64), 64)
+    parts = steps if rank is None else [cut_parts(step, 2)[rank] for step in steps]
+    ahead = first_uses(parts, videos, batch_size=64)
+    assert sorted(chain.from_iterable(ahead)) == sorted(chain.from_iterable(parts))
+    told: set[int] = set()
+    for part, run in zip(parts, ahead, strict=True):
+        told.update(run)
+        assert told >= set(part)
+    if rank is None:
+        middle = ahead[5:30]  # begun and ended in the first half
+        assert {len(run) % BLOCK_ROWS for run in middle} == {0}
+        assert sum(map(len, middle)) == pytest.approx(64 * len(middle), rel=0.2)
+        for run in middle:
+            for first in range(0, len(run), BLOCK_ROWS):
+                block = run[first : first + BLOCK_ROWS]
+                assert block == list(range(block[0], block[0] + BLOCK_ROWS))

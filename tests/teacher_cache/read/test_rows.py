@@ -1,5 +1,6 @@
 """Rows read in pieces and by several threads are the same rows, and refused for the same damage."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,29 @@ def open_files() -> list[str]:
     if not folder.is_dir():
         pytest.skip("the open files of a process can be listed on Linux only")
     return [str(link.readlink()) for link in folder.iterdir() if link.is_symlink()]
+
+
+def test_rows_that_are_expected_are_asked_for_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_cache(tmp_path / "cache")
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        os,
+        "posix_fadvise",
+        lambda file, start, length, advice: asked.append((start, length)),
+    )
+    width, reader = FRAMES.row_bytes + CRC_BYTES, CacheReader(tmp_path / "cache")
+    # Units of 4 videos, rows by view: video 2 and 3 of view 1, and all but one of the next unit.
+    reader.expect(["frames"], 1, [3, 7, 2, 5, 4])
+    runs = [(4 * width + 2 * width, 2 * width), (4 * width, 2 * width), (7 * width, width)]
+    assert sorted(asked) == sorted(runs)
+    reader.expect(["frames"], 1, [6, 99])  # a failed one, and none: told when they are read
+    assert len(asked) == 3
+    out = reader.gather("frames", [1, 1], [2, 7], reader.empty("frames", 2))
+    np.testing.assert_array_equal(out, rows_of(FRAMES)[[1, 1], [2, 7]])
+
+
+def test_rows_read_through_zarr_are_not_expected(tmp_path: Path) -> None:
+    make_cache(tmp_path / "cache", codec="zstd")
+    CacheReader(tmp_path / "cache").expect(["frames"], 0, [0, 1])
