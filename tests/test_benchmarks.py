@@ -16,6 +16,7 @@ from reskd.teacher_cache.noise import write_noise_cache
 from tests.benchmarks import (
     decode_once,
     decoder_choice,
+    device_preprocess,
     epoch_overhead,
     fill_pipeline,
     frame_access,
@@ -102,6 +103,14 @@ def test_decoder_choice_with_a_short_video_compares_all_contenders(tmp_path: Pat
     path = write_video(tmp_path / "a.mp4", numbered_frames(9))
     result = decoder_choice.compare(path, num_frames=9, shares=[0.5], rounds=1)
     _require_numbers(result["0.500"])
+
+
+def test_device_preprocess_with_a_short_video_compares_both_ways(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered_frames(9))
+    clip = device_preprocess.CLIPS["tsn"]
+    result = device_preprocess.compare(path, clip=clip, count=2, rounds=1)
+    assert result["saved_share"] < 1
+    assert result["decode_ms"] > 0
 
 
 def test_frame_access_with_a_short_video_reads_the_same_frames(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ before each. So decord is the faster for few frames and PyAV for many. Measured 
 tests.benchmarks.decoder_choice --json`), by the share of the frames that is asked for:
 
     a key frame every    1/60   1/30   1/16   1/8   1/4   1/2
-    12 frames
-    25 frames
-    250 frames
+    12 frames, 10 s      0.33   0.59   0.94   1.27  1.50  1.37
+    12 frames, 60 s      0.35   0.68   0.85   2.06  1.82  1.46
+    25 frames, 10 s      0.41   0.64   0.83   1.20  1.25  1.42
+    25 frames, 60 s      0.37   0.75   1.04   1.44  1.52  1.66
+    250 frames, 10 s     0.84   1.05   1.26   1.14  1.07  1.33
+    250 frames, 60 s     0.94   1.04   1.15   1.23  1.65  1.45
 
 The share is that of all views of a video, however few are asked for at once.
 
