@@ -24,7 +24,8 @@ from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, job_on_ca
 from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
 from reskd.teacher_cache.format.identity import videos_to_cache
 from reskd.teacher_cache.format.manifest import Generation, Manifest
-from reskd.teacher_cache.format.videos import write_videos
+from reskd.teacher_cache.format.match import MatchedVideos
+from reskd.teacher_cache.format.videos import CachedVideo, write_videos
 from reskd.teacher_cache.read.contents import matched_videos
 
 _DEFAULTS: Final = {
@@ -129,7 +130,8 @@ def _with_videos(experiment: Experiment, job: Job, manifest: Manifest) -> Manife
             f"{job.folder} was written before caches kept what tells one video from another, so no "
             "videos can be added to it. Write a new cache of all of them."
         )
-    new = matched_videos(job.folder, manifest, job.index, frames_of=experiment).new
+    matched = matched_videos(job.folder, manifest, job.index, frames_of=experiment)
+    new = matched.new
     if not new:
         say(f"{job.folder} has a row of every video of the index")
         return manifest
@@ -147,9 +149,16 @@ def _with_videos(experiment: Experiment, job: Job, manifest: Manifest) -> Manife
         job.folder,
         len(manifest.videos) + 1,
         layout.videos_of(manifest.layout.num_units).start,
-        videos_to_cache(experiment, new),
+        [_in_classes_of_cache(one, matched) for one in videos_to_cache(experiment, new)],
     )
     return write_metadata(job.folder, replace(larger, videos=(*manifest.videos, table)))
+
+
+def _in_classes_of_cache(video: CachedVideo, matched: MatchedVideos) -> CachedVideo:
+    """A video of the index, its labels as numbers of the classes that the cache knows."""
+    columns = matched.columns
+    labels = () if columns is None else tuple(columns[label] for label in video.labels)
+    return replace(video, labels=labels)
 
 
 def _steps(

@@ -126,7 +126,8 @@ def match_videos(
         relabelled=tuple(
             entry.id
             for row, entry in sorted(by_row.items())
-            if {names[label] for label in cached[row].labels}
+            if cached[row].labels
+            and {names[label] for label in cached[row].labels}
             != {classes[label] for label in entry.labels}
         ),
         gone=gone,

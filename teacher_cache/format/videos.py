@@ -36,7 +36,8 @@ class CachedVideo:
     frames: str | None = None
     """Digest of its frames, where they came from a frame store."""
     labels: tuple[int, ...] = ()
-    """Classes it was filed under then, numbers of `Manifest.classes`: to tell what has changed."""
+    """Classes it was filed under then, numbers of `Manifest.classes`: to tell what has changed.
+    None if these did not have its class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

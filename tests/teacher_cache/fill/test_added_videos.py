@@ -16,8 +16,9 @@ from reskd.teacher_cache.fill.pipeline.units import TAKEN_OUT
 from reskd.teacher_cache.format.layout import commit_key, object_key
 from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.format.plan import plan_cache
-from reskd.teacher_cache.format.videos import videos_key
+from reskd.teacher_cache.format.videos import read_videos, videos_key
 from reskd.teacher_cache.info import cache_info
+from reskd.teacher_cache.read.contents import matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.repair import repair_cache
@@ -224,3 +225,35 @@ def test_videos_are_refused_where_the_cache_is_not_finished(grown: Grown) -> Non
     (grown.folder / commit_key(1, 0)).unlink()
     with pytest.raises(StoppedShortError, match="run `reskd cache-teacher` again"):
         extend(grown.cache, videos=True)
+
+
+def test_labels_of_added_videos_are_kept_by_the_classes_of_the_cache(grown: Grown) -> None:
+    """Though the index lists the classes in another order by then."""
+    turned = [
+        replace(video, labels=tuple(2 - label for label in video.labels))
+        for video in grown.index.videos
+    ]
+    classes = grown.index.classes[::-1]
+    write_index(grown.index_file, replace(grown.index, classes=classes, videos=tuple(turned)))
+    extend(grown.cache, videos=True)
+    manifest = read_manifest(grown.folder)
+    assert manifest.classes == grown.index.classes
+    cached = read_videos(grown.folder, manifest.videos)
+    expected = {video.id: video.labels for video in grown.index.videos}
+    assert all(video.labels == expected[video.id] for video in cached.values())
+    assert matched_videos(grown.folder, manifest, read_index(grown.index_file)).relabelled == ()
+    more = replace(grown.index, classes=(*grown.index.classes, "zoo"))
+    write_index(grown.index_file, more)
+    assert matched_videos(grown.folder, manifest, more).relabelled == ()
+
+
+def test_videos_of_a_class_that_the_teacher_does_not_know_are_added_without_label(
+    grown: Grown,
+) -> None:
+    more = replace(grown.index, classes=(*grown.index.classes, "zoo"))
+    write_index(grown.index_file, more)
+    extend(grown.cache, videos=True)
+    manifest = read_manifest(grown.folder)
+    cached = read_videos(grown.folder, manifest.videos)
+    assert [video.labels for row, video in cached.items() if row > 7] == [(), (), ()]
+    assert matched_videos(grown.folder, manifest, more).relabelled == ()
