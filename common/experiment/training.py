@@ -38,6 +38,8 @@ class OptimizerSpec:
     what the published 2D recipes come to; `by_kind` biases at twice the rate, they and norms
     without decay (TSM; what the 2D recipes meant); `swin`, what the published Swin recipes come to,
     and `swin_intended`, what they meant."""
+    head_lr_factor: Above0 = 1.0
+    """Factor of the classifier's rate, beside that of its group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +135,10 @@ class TrainingSpec:
     """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
     memory_gb: Weight = 0.0
     """Decoded videos that each of these processes keeps, in GB. Never changes a result."""
+    freeze: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that are not trained, as they stand in the network's
+    model.safetensors, such as `backbone.model.layer1.`; BatchNorm among them keeps its
+    statistics."""
     keep: Positive = 2
     """Saved states that are kept, the newest ones."""
 

@@ -13,10 +13,10 @@
 | | all else of the backbone | 0.1 | 1 |
 | | classifier (and adapter) | 1 | 1 |
 
-Rate and decay are factors of the experiment's. The reference declares finer groups for its 2D
-recipes than `one`, but that code never runs; in its Swin recipes the rules for bias tables and
-norms are shadowed by others. Its published results come from `one`, `swin` and, for TSM and
-teachers on ResNets, `by_kind`.
+Rate and decay are factors of the experiment's; `head_lr_factor` is one more of the classifier's
+rate. The reference declares finer groups for its 2D recipes than `one`, but that code never runs;
+in its Swin recipes the rules for bias tables and norms are shadowed by others. Its published
+results come from `one`, `swin` and, for TSM and teachers on ResNets, `by_kind`.
 
 The experiment's rate is lowered along a curve over epochs, constant within each. A warm-up before
 that rises with every step.
@@ -61,9 +61,11 @@ def build_optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optim
         for name, parameter in owner.named_parameters(recurse=False):
             if parameter.requires_grad:
                 full_name = f"{owner_name}.{name}"
-                inside = ".backbone." in full_name and full_name not in classifier
-                factors = _factors(spec, owner, full_name, in_backbone=inside)
-                groups[factors].append(parameter)
+                in_head = full_name in classifier
+                inside = ".backbone." in full_name and not in_head
+                rate, decay = _factors(spec, owner, full_name, in_backbone=inside)
+                rate *= spec.head_lr_factor if in_head else 1
+                groups[rate, decay].append(parameter)
     settings: list[dict[str, Any]] = [
         {
             "params": parameters,

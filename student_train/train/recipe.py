@@ -7,7 +7,14 @@ from typing import Any, Final
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.distill.arrays import ArraySpec, Grid
 from reskd.common.distill.targets import arrays_needed
-from reskd.common.experiment import Experiment, LossSpec, ModelSpec, Role, TrainingSpec
+from reskd.common.experiment import (
+    Experiment,
+    LossSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Role,
+    TrainingSpec,
+)
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import read_checkpoint_info
 from reskd.common.storage.records import digest
@@ -98,10 +105,10 @@ def recipe_facts(
     kept = {key: tree[key] for key in ("clip", "views", recipe.role)}
     kept[recipe.role].pop("checkpoint", None)
     kept[recipe.role].pop("precision", None)  # the cached teacher's, not that of its training
+    training = kept[recipe.role]["training"]
     for name in MAY_CHANGE:
-        kept[recipe.role]["training"].pop(name)
-    if kept[recipe.role]["training"]["order"] == "shuffled":  # as before there was a choice
-        kept[recipe.role]["training"].pop("order")
+        training.pop(name)
+    _leave_out_unused(training)
     if recipe.model.start is not None:  # what it holds counts, not where it lies
         start = read_checkpoint_info(recipe.model.start)
         kept[recipe.role]["model"]["start"] = start.weights_sha256
@@ -116,6 +123,16 @@ def recipe_facts(
         "arrays": [asdict(array) for array in targets.arrays(recipe.losses)],
         "answers": _teacher_identity(recipe, index, targets),
     }
+
+
+def _leave_out_unused(training: dict[str, Any]) -> None:
+    """Options younger than runs that were stopped before count only where they are used."""
+    if training["order"] == "shuffled":
+        training.pop("order")
+    if not training["freeze"]:
+        training.pop("freeze")
+    if training["optimizer"]["head_lr_factor"] == OptimizerSpec().head_lr_factor:
+        training["optimizer"].pop("head_lr_factor")
 
 
 def _teacher_identity(

@@ -34,6 +34,7 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import colours_of
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, RunPosition
+from reskd.student_train.train.freeze import freeze
 from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.stepper import Stepper, described
 from reskd.student_train.train.task import Task
@@ -117,6 +118,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
     """
     step, tensors = _read(folder)
     model = build_model(ModelSpec(**step["model"]), num_classes=step["num_classes"])
+    freeze(model, step.get("freeze", ()))
     targets = _with_prefix(tensors, _TARGETS)
     grid = step["teacher_grid"]
     task = Task(

@@ -26,6 +26,7 @@ from reskd.student_train.run.folder import FAILURE_FOLDER, RunFolder, RunPositio
 from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
 from reskd.student_train.run.model_card import write_cards
 from reskd.student_train.run.provenance import RunStart
+from reskd.student_train.train.freeze import freeze
 from reskd.student_train.train.loop import Training, train
 from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_facts
 from reskd.student_train.train.reproduce import save_failure
@@ -223,6 +224,7 @@ def build_task(recipe: Recipe, data: TrainingData) -> Task:
     torch.manual_seed(derived_seed(recipe.training.seed, "init"))
     model = build_model(recipe.model, num_classes=num_classes)
     start_from(model, recipe.model)
+    freeze(model, recipe.training.freeze)
     if not recipe.losses.feature_mse:
         return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
     arrays = {array.name: array for array in data.targets.arrays(recipe.losses)}
@@ -248,6 +250,7 @@ def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
         "precision": recipe.training.precision,
         "accumulation": recipe.training.accumulation,
         "batchnorm_group": recipe.training.batchnorm_group,
+        "freeze": recipe.training.freeze,
         "seed": recipe.training.seed,
     }
 

@@ -117,6 +117,9 @@ class Stepper:
         Args:
             batch: The part.
             ceiling: A loss that is not below has exploded, as the guard will say.
+
+        Raises:
+            ExperimentError: If the loss depends on nothing that is trained.
         """
         if self._nothing_to_do(batch):
             if self._shared is not None and batch.ends_step:
@@ -129,6 +132,11 @@ class Stepper:
         with self._exchange(batch.ends_step):
             with self._precision(), self._compiled_for(batch):
                 output: TaskOutput = (self._shared or self.task)(clips, labels, targets)
+            if not output.loss.requires_grad:
+                raise ExperimentError(
+                    "training.freeze leaves nothing to train that the losses depend on "
+                    f"({', '.join(output.parts)}). Freeze less, or give another loss a weight."
+                )
             # Gradients are averaged over processes; shares add up to 1 over all of them.
             share = batch.share * self._processes.world
             self._backward(self.guard.checked(output.loss, ceiling) * share)

@@ -17,6 +17,7 @@ from reskd.common.distill.losses import (
 )
 from reskd.common.experiment import LabelSpec, LossSpec
 from reskd.common.models.recognizer import ClipOutput, Recognizer
+from reskd.student_train.train.freeze import frozen_batchnorms
 from reskd.student_train.train.ghost_batchnorm import ClipGroups
 
 
@@ -64,6 +65,13 @@ class Task(nn.Module):
         self.adapter: nn.Module = nn.Identity()
         if losses.feature_mse and teacher_channels not in (None, model.num_features):
             self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
+
+    def train(self, mode: bool = True) -> "Task":
+        """Training mode, but for BatchNorm that is frozen."""
+        super().train(mode)
+        for layer in frozen_batchnorms(self):
+            layer.eval()
+        return self
 
     def forward(
         self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]

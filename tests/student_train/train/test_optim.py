@@ -16,6 +16,7 @@ from reskd.student_train.train.optim import (
     learning_rate,
     set_learning_rate,
 )
+from tests.student_train.tiny_steps import tiny_task
 
 COSINE = ScheduleSpec()
 STEP = ScheduleSpec(name="step", milestones=(90, 130))
@@ -50,6 +51,18 @@ def test_optimizer_without_gradient_decays_norm_and_bias_too(
     assert module.get_parameter("0.bias").tolist() == pytest.approx([1.9] * 4)
 
 
+@pytest.mark.parametrize(("groups", "bias"), [("one", (5, 1)), ("by_kind", (10, 0))])
+def test_head_factor_multiplies_the_rate_of_the_classifier_alone(
+    groups: str, bias: tuple[float, float]
+) -> None:
+    task = tiny_task()
+    head = {f"model.{name}" for name in task.model.classifier_tensors}
+    assert head == {"model.classifier.weight", "model.classifier.bias"}
+    plain, raised = (_factors(task, groups, head_lr_factor=factor) for factor in (1.0, 5.0))
+    assert {name for name in plain if raised[name] != plain[name]} == head
+    assert [raised[f"model.classifier.{name}"] for name in ("weight", "bias")] == [(5, 1), bias]
+
+
 def test_optimizer_named_adamw_is_adamw() -> None:
     spec = OptimizerSpec(name="adamw", lr=0.1, weight_decay=0.0)
     weight = nn.Parameter(torch.tensor([1.0, -1.0]))
@@ -70,8 +83,9 @@ def _swin() -> nn.Module:
     return nn.ModuleDict({"model": nn.ModuleDict(parts)})
 
 
-def _factors(module: nn.Module, groups: str) -> dict[str, tuple[float, float]]:
-    spec = OptimizerSpec(name="adamw", lr=1.0, weight_decay=1.0, groups=groups)  # type: ignore[arg-type]
+def _factors(module: nn.Module, groups: str, **settings: float) -> dict[str, tuple[float, float]]:
+    named: dict[str, Any] = {"name": "adamw", "groups": groups, **settings}
+    spec = OptimizerSpec(lr=1.0, weight_decay=1.0, **named)
     found = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in build_optimizer(module, spec).param_groups

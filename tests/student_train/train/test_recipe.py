@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment import LossSpec
 from reskd.common.experiment.load import load_experiment
@@ -21,6 +23,28 @@ def _facts(experiment_file: Path, *overrides: str) -> dict[str, Any]:
         losses=LossSpec(),
     )
     return recipe_facts(recipe, read_index(experiment.data.index), [0], TargetSource())
+
+
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [
+        ("teacher.training.freeze=[backbone]", "teacher.training.freeze=[]"),
+        ("teacher.training.optimizer.head_lr_factor=10", "teacher.training.epochs=4"),
+    ],
+)
+def test_options_younger_than_runs_count_only_where_they_are_used(
+    tiny_experiment: Path, option: str, default: str
+) -> None:
+    path, _ = option.split("=")
+    *parents, name = path.split(".")
+
+    def at_path(facts: dict[str, Any]) -> dict[str, Any]:
+        for parent in parents:
+            facts = facts[parent]
+        return facts
+
+    assert name in at_path(_facts(tiny_experiment, option))
+    assert name not in at_path(_facts(tiny_experiment, default))
 
 
 def test_precision_of_the_cached_teacher_is_no_part_of_how_it_is_trained(
