@@ -1,18 +1,21 @@
 """Options of a step: moving average, memory order, compilation, BatchNorm over processes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import clip_grad_norm_
 
 from reskd.common.errors import ExperimentError, PreemptedError
-from reskd.common.experiment import TrainingSpec
+from reskd.common.experiment import OptimizerSpec, TrainingSpec
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
 from reskd.student_train.distributed import ProcessGroup
@@ -33,6 +36,40 @@ def _trained(stepper: Stepper) -> list[dict[str, torch.Tensor]]:
         stepper.step(0.1)
         states.append({name: value.clone() for name, value in stepper.task.state_dict().items()})
     return states
+
+
+PLAIN: Final[dict[str, tuple[OptimizerSpec, Callable[[nn.Module], torch.optim.Optimizer]]]] = {
+    "sgd": (
+        OptimizerSpec(lr=1e-3, momentum=0.9, weight_decay=1e-3, clip_norm=1.0),
+        lambda module: torch.optim.SGD(
+            module.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3
+        ),
+    ),
+    "adamw": (
+        OptimizerSpec(name="adamw", lr=1e-4, weight_decay=0.02, clip_norm=1.0),
+        lambda module: torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=0.02),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(PLAIN))
+def test_twenty_steps_are_those_of_the_plainest_loop(name: str) -> None:
+    spec, make = PLAIN[name]
+    stepper = Stepper(tiny_task(), replace(SPEC, optimizer=spec), ALONE, None)
+    plain = tiny_task().model.train()
+    optimizer = make(plain)
+    for seed in range(20):
+        batch = drawn_batch(seed)
+        result = stepper.forward_backward(batch)
+        assert result is not None
+        norm = stepper.step(spec.lr)
+        loss = cross_entropy(plain(plain.normalize(batch.frames_BT3HW)).logits_BK, batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        expected = clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        found = torch.stack([result.output.loss, norm])
+        torch.testing.assert_close(found, torch.stack([loss, expected]), rtol=1e-5, atol=0)
 
 
 def test_average_follows_the_weights_by_its_decay_and_is_what_is_kept() -> None:
