@@ -202,7 +202,8 @@ class AutoReader(FileReader):
     """decord, and PyAV for what decord does not decode.
 
     PyAV comes first where it is faster and sure to make the same pixels. At its first doubt decord
-    and then PyAV are asked as everywhere, so who comes first decides nothing about what comes out.
+    and then PyAV are asked as everywhere. So who comes first decides nothing about what comes out
+    of a sound file, and next to nothing of a damaged one (decoder_choice.py).
     """
 
     decoder = "decord, pyav"
