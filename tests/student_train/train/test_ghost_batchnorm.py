@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partialmethod
 from typing import Any, Final
 
 import pytest
@@ -133,7 +134,7 @@ def _run(case: Case, spec: TrainingSpec, processes: ProcessGroup, *, epochs: int
 
 
 def _groups_and_parts(
-    case: Case, processes: ProcessGroup, *, epochs: int = 1
+    case: Case, processes: ProcessGroup, *, epochs: int = 1, compiled: bool = False
 ) -> tuple[list[Any], list[Any]]:
     """One forward pass over groups, and as the reference each group computed by itself."""
     parts = -(-case.batch_size // (processes.world * case.group))
@@ -143,7 +144,9 @@ def _groups_and_parts(
         accumulation=parts,
         optimizer=OptimizerSpec(clip_norm=None),
     )
-    ghost = replace(spec, accumulation=case.accumulation, batchnorm_group=case.group)
+    ghost = replace(
+        spec, accumulation=case.accumulation, batchnorm_group=case.group, compile=compiled
+    )
     one, other = (_run(case, each, processes, epochs=epochs) for each in (ghost, spec))
     return one, other
 
@@ -167,6 +170,25 @@ ONE_PROCESS = [
 @pytest.mark.parametrize("case", ONE_PROCESS, ids=lambda case: case.id)
 def test_groups_are_what_parts_were(case: Case) -> None:
     groups, parts = _groups_and_parts(case, ALONE)
+    torch.testing.assert_close(groups, parts, rtol=1e-7, atol=1e-10)
+
+
+COMPILED = [
+    Case(id="equal"),
+    Case(id="unequal", batch_size=20, group=6),
+    Case(id="unread", bad=(1, 2, 7, 20)),
+    Case(id="slowonly", recognizer="slowonly"),
+    Case(id="activations", backbone="test_efficientnet"),
+]
+
+
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: case.id)
+def test_compiled_groups_are_what_parts_were(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the graphs computed as they are; making code of them would take minutes."""
+    torch._dynamo.reset()
+    options = {"backend": "eager", "fullgraph": True}
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, **options))
+    groups, parts = _groups_and_parts(case, ALONE, compiled=True)
     torch.testing.assert_close(groups, parts, rtol=1e-7, atol=1e-10)
 
 
