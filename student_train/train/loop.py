@@ -192,23 +192,24 @@ class _Loop:
         """
         ceiling = figures.ceiling()
         result = self.stepper.forward_backward(batch, ceiling)
-        norm = self.stepper.step(self._rate(self.place.step)) if batch.ends_step else None
+        lr = self._rate(self.place.step)
+        norm = self.stepper.step(lr) if batch.ends_step else None
         if result is not None:
             counts = counts_of(result)
             for sums in (figures, recent):
                 sums.add(counts)
         part = TakenPart(batch, replace(self.place), result, ceiling, norm)
         self.look_back.at(part, figures.mean_loss())
-        self._advance(len(batch), recent)
+        self._advance(len(batch), lr, recent)
         return norm
 
-    def _advance(self, clips: int, recent: Figures) -> None:
+    def _advance(self, clips: int, lr: float, recent: Figures) -> None:
         clips_per_second, waiting = recent.pace(self.training.processes)
         loss = self.look_back.mean_loss
         self.advance(
             clips * self.training.processes.world,
             note=f"epoch {self.place.epoch}  {'' if loss is None else f'loss {loss:.3f}  '}"
-            f"lr {self._rate(self.place.step):.2g}  {clips_per_second:.0f} clips/s  "
+            f"lr {lr:.2g}  {clips_per_second:.0f} clips/s  "
             f"waiting {waiting:.0%}",
         )
 

@@ -52,6 +52,7 @@ class Figures:
         self._start = time.perf_counter() - self._sums.pop("seconds", 0.0)
         self._names: tuple[str, ...] = ()
         self._on_device: Tensor | None = None
+        self._mean_loss: Tensor | None = None
 
     def waited(self, seconds: float) -> None:
         """Count seconds without data."""
@@ -65,12 +66,13 @@ class Figures:
             self._names = counts.names
             self._on_device = self._sums_so_far(counts.means)
         self._on_device.add_(counts.means, alpha=counts.clips)
+        self._mean_loss = None
 
     def mean_loss(self) -> Tensor | None:
         """Mean over the clips of this process so far, on the device; None without any."""
-        if self._on_device is None:
-            return None
-        return self._on_device[self._names.index("loss")] / self._sums["clips"]
+        if self._mean_loss is None and self._on_device is not None:
+            self._mean_loss = self._on_device[self._names.index("loss")] / self._sums["clips"]
+        return self._mean_loss
 
     def pace(self, processes: ProcessGroup) -> tuple[float, float]:
         """Clips per second of all processes, and the share of time without data.
