@@ -344,14 +344,14 @@ def test_decoding_runs_ahead_over_the_borders_of_units_as_far_as_its_bounds(
         decoded.append(task.entry.id)
         return video
 
-    def waiting(*args: Any) -> Any:
+    def waiting(*args: Any, **kwargs: Any) -> Any:
         if len(decoded) <= expected:
             deadline = time.monotonic() + 10
             while len(decoded) < expected and time.monotonic() < deadline:
                 time.sleep(0.005)
             time.sleep(0.05)
             counts.append(len(decoded))
-        return begin(*args)
+        return begin(*args, **kwargs)
 
     counts: list[int] = []
     monkeypatch.setattr(cut, "_cut_video", noting)
