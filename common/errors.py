@@ -26,6 +26,12 @@ class DataError(ReskdError):
     exit_code = 3
 
 
+class LaunchError(ReskdError):
+    """Processes of one run were started so that they cannot work together."""
+
+    exit_code = 3
+
+
 class CacheError(ReskdError):
     """A record of the cache is unreadable, damaged, or belongs to another experiment."""
 

@@ -1,4 +1,4 @@
-"""Stage two for Python programs; under torchrun every process calls these functions."""
+"""Stage two for Python programs; under torchrun or srun every process calls these functions."""
 
 import os
 from collections.abc import Sequence
@@ -56,6 +56,7 @@ def train_student(
         ExperimentError: If there is no student, or teacher, cache and losses do not fit each other.
         DataError: If the index, or the live teacher, is missing or does not fit, or the folder
             holds another run.
+        LaunchError: If the processes that were started together cannot meet.
         CacheError: If the cache is damaged or another experiment's.
         StoppedShortError: If the cache is incomplete, too many videos are unreadable, training
             diverged, or another process trains in this folder; what was saved is kept.
@@ -113,6 +114,7 @@ def evaluate(
     Raises:
         DataError: If a checkpoint or the index is missing, classes differ, a run has no experiment
             and none is given, or a network's scores are no numbers.
+        LaunchError: If the processes that were started together cannot meet.
         ExperimentError: If an experiment or the protocol is wrong.
         PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
     """

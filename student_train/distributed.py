@@ -1,8 +1,4 @@
-"""The processes of one training run: one, or as many as torchrun started.
-
-    torchrun --nproc-per-node N --no-python -- reskd train-student ...
-
-The `--` keeps torchrun from taking `--run` for an option of its own.
+"""The processes of one training run: one, or as many as torchrun or srun started (LAUNCH.md).
 
 Every process sees the same experiment and the same order of clips and takes its part of each step,
 so what is trained on never depends on how many there are. What they tell each other beside
@@ -10,16 +6,26 @@ gradients goes through gloo on the CPU.
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
+from torch.distributed.rendezvous import rendezvous
 
+from reskd.common.console import say
 from reskd.common.devices import choose_device
+from reskd.common.errors import LaunchError
+from reskd.common.launch import Launch, read_launch
+
+MEETING_SECONDS: Final = 600
+"""Time that processes have to find each other: some nodes of a job begin minutes after others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +126,64 @@ class DelayedFlags:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started; alone where it did not.
+    """Join the processes that this one was started with (`common.launch`); alone without them.
 
     Args:
         device: Name for `choose_device`; of several CUDA devices each process takes its own.
 
     Raises:
         DataError: If the device is unknown or not present.
+        LaunchError: If the environment contradicts itself or the others do not come.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield ProcessGroup(choose_device(device))
-        return
+    launch = read_launch(os.environ)
     chosen = choose_device(device)
+    if launch.world == 1:
+        if launch.idle_tasks:
+            say(_idle_text(launch.idle_tasks + 1))
+        yield ProcessGroup(chosen)
+        return
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        chosen = torch.device("cuda", launch.gpu(torch.cuda.device_count()))
         torch.cuda.set_device(chosen)
     # gloo for tensors on the CPU, NCCL for those on a GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    _join(launch, "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield ProcessGroup(chosen, rank=int(os.environ["RANK"]), world=world)
+        yield ProcessGroup(chosen, rank=launch.rank, world=launch.world)
     finally:
         dist.destroy_process_group()
+
+
+def _join(launch: Launch, backend: str) -> None:
+    """Go on as a member of the group when all processes have come to the first one."""
+    place = "env://"  # where the store is that torchrun has begun already
+    if launch.by != "torchrun":
+        host = f"[{launch.address}]" if ":" in str(launch.address) else launch.address
+        place = f"tcp://{host}:{launch.port}"
+        if launch.rank == 0:
+            say(f"Process 0 of {launch.world} waits for the others at {host}:{launch.port}.")
+    patience = timedelta(seconds=MEETING_SECONDS)
+    try:
+        if launch.by == "srun":  # the name of a pod may become known later, that of a node not
+            socket.getaddrinfo(launch.address, launch.port)
+        store, rank, world = next(rendezvous(place, launch.rank, launch.world, timeout=patience))
+    except (dist.DistError, socket.gaierror) as error:
+        raise LaunchError(_unmet_text(launch, str(error))) from error
+    store.set_timeout(default_pg_timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+
+
+def _unmet_text(launch: Launch, why: str) -> str:
+    return (
+        f"Process {launch.rank} of {launch.world} did not meet the others at "
+        f"{launch.address}:{launch.port}: {why.splitlines()[0]}\n"
+        "Look for another one that ended before. Where the port is taken set MASTER_PORT to a free "
+        "one, where the host is not found set MASTER_ADDR, for all processes alike; in a shell of "
+        "`srun --pty` start the command with srun."
+    )
+
+
+def _idle_text(tasks: int) -> str:
+    return (
+        f"Slurm has room for {tasks} tasks, and this is one process: start the command with srun "
+        f"to use all {tasks}. (One task with many cores is --ntasks 1 --cpus-per-task N.)"
+    )

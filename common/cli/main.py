@@ -1,7 +1,8 @@
 """The entry point: a table of commands, loaded when called, and what their ends mean.
 
-Exit codes: 0 ok; 1 unexpected; 2 usage; 3 bad data or experiment; 4 damaged or foreign cache;
-5 stopped short, committed work kept; 75 stopped by a signal, safe to requeue; 130 interrupted.
+Exit codes: 0 ok; 1 unexpected; 2 usage; 3 bad data, experiment or launch; 4 damaged or foreign
+cache; 5 stopped short, committed work kept; 75 stopped by a signal, safe to requeue;
+130 interrupted.
 """
 
 import errno

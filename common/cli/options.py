@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from reskd.common.launch import read_launch
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 folder_path = click.Path(path_type=Path, file_okay=False)
@@ -87,8 +89,8 @@ def command_line(context: click.Context) -> list[str]:
     """What was typed, with absolute paths, so that it works from anywhere.
 
     The name of an installed experiment stays a name, and the relative paths inside it start from
-    the folder where it is typed. Under torchrun its call comes first, `--nnodes` included where
-    there are several machines; how they find each other is theirs to say.
+    the folder where it is typed. The call of torchrun or srun comes first, with `--nnodes` where
+    torchrun was called on several machines; how they find each other is theirs to say.
 
     Args:
         context: Of the running command.
@@ -108,7 +110,7 @@ def command_line(context: click.Context) -> list[str]:
             options += [word for text in texts for word in (parameter.opts[0], text)]
     # The first word is the program, however it was started.
     commands = context.command_path.split()[1:]
-    return [*_torchrun(), "reskd", *commands, *arguments, *options]
+    return [*_launcher(), "reskd", *commands, *arguments, *options]
 
 
 def _absolute(name: str, value: Any) -> str:
@@ -135,12 +137,14 @@ def _absolute_override(text: str) -> str:
     return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
 
 
-def _torchrun() -> list[str]:
+def _launcher() -> list[str]:
     """The call that started this process with others; nothing where it is alone."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes == "1":
+    launch = read_launch(os.environ)
+    if launch.world == 1:
         return []
+    if launch.by == "srun":
+        return ["srun", "--ntasks", str(launch.world)]
     machines = os.environ.get("GROUP_WORLD_SIZE", "1")
     several = [] if machines == "1" else ["--nnodes", machines]
-    here = os.environ.get("LOCAL_WORLD_SIZE", processes)
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(launch.world))
     return ["torchrun", *several, "--nproc-per-node", here, "--no-python", "--"]

@@ -100,7 +100,7 @@ def evaluate(
     of the `evaluation` section of each run's experiment; --clips to --batch replace its fields.
     Without either they are one view per video: frames at segment centres, centre crop. The
     probabilities of a video's views are averaged; a video that cannot be read counts as
-    wrong. torchrun shares the videos out over processes.
+    wrong. torchrun and srun share the videos out over processes.
     A RUN that `reskd import-checkpoint` made without an experiment is measured as --experiment
     says; network, size and class names stay its own.
     """

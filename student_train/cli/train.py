@@ -90,7 +90,7 @@ def train_teacher(
     """Train the teacher of EXPERIMENT on big frames, from labels alone.
 
     Interrupted and called again, it goes on with the very step it had come to. Several processes:
-    torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`).
+    torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`), or srun in Slurm.
     """
     from reskd.common.console import emit
     from reskd.student_train.distributed import joined_processes
@@ -144,7 +144,7 @@ def train_student(
     freshly decoded views. With --teacher live no cache is needed: the teacher sees the same views,
     decoded anew, in every step, which is the control for what stored outputs are worth.
     Interrupted and called again, it goes on with the very step it had come to. Several processes:
-    torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`).
+    torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`), or srun in Slurm.
     """
     if teacher == "live" and no_distill:
         raise click.UsageError(

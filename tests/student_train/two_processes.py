@@ -84,6 +84,18 @@ def as_torchrun_does(rank: int, port: int) -> None:
     )
 
 
+def as_srun_does(rank: int, job: int) -> None:
+    """The same by what Slurm tells the tasks of the first step of a job, on one node."""
+    os.environ.update(
+        SLURM_JOB_ID=str(job),
+        SLURM_STEP_ID="0",
+        SLURM_STEP_NUM_TASKS=str(WORLD),
+        SLURM_STEP_NUM_NODES="1",
+        SLURM_PROCID=str(rank),
+        SLURM_LOCALID=str(rank),
+    )
+
+
 def free_port() -> int:
     """For the two to meet at."""
     with socket.socket() as listening:

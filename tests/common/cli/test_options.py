@@ -1,6 +1,5 @@
 """A command as it was typed: every word, with absolute paths, processes included."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -77,22 +76,34 @@ def test_paths_in_overrides_become_absolute(override: str, expected: str, tmp_pa
     assert words[3:] == ["-o", "name=first", "-o", expected.format(here=tmp_path)]
 
 
+MEETING = {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+
+
 @pytest.mark.parametrize(
     ("environment", "launcher"),
     [
-        ({"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "GROUP_WORLD_SIZE": "1"}, []),
-        ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}, ["2"]),
-        ({"WORLD_SIZE": "3"}, ["3"]),
-        ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"}, ["4", "2"]),
+        ({"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "GROUP_WORLD_SIZE": "1"}, ""),
+        (
+            {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --nproc-per-node 2 --no-python --",
+        ),
+        ({"WORLD_SIZE": "3"}, "torchrun --nproc-per-node 3 --no-python --"),
+        (
+            {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --nproc-per-node 4 --no-python --",
+        ),
     ],
 )
 def test_several_processes_are_started_by_torchrun(
-    environment: dict[str, str], launcher: Sequence[str], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in environment.items():
+    for name, value in {**MEETING, **environment}.items():
         monkeypatch.setenv(name, value)
-    before = []
-    if launcher:
-        nodes = ["--nnodes", *launcher[1:]] if launcher[1:] else []
-        before = ["torchrun", *nodes, "--nproc-per-node", launcher[0], "--no-python", "--"]
-    assert _typed("demo") == [*before, "reskd", "fit", "demo"]
+    assert _typed("demo") == [*launcher.split(), "reskd", "fit", "demo"]
+
+
+def test_tasks_of_a_step_are_started_by_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SRUN, "SLURM_NTASKS": "2", "SLURM_NODELIST": "n1"}.items():
+        monkeypatch.setenv(name, value)
+    assert _typed("demo") == ["srun", "--ntasks", "2", "reskd", "fit", "demo"]

@@ -1,5 +1,6 @@
 """Several processes train on what one does, clip by clip, and come to the same losses."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +23,12 @@ from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.processes import started
-from tests.student_train.two_processes import as_torchrun_does, free_port, in_two_processes
+from tests.student_train.two_processes import (
+    as_srun_does,
+    as_torchrun_does,
+    free_port,
+    in_two_processes,
+)
 from tests.tiny_experiment import CPU, TinyCache
 
 WITHOUT_BATCHNORM = "student.model.backbone_args.norm_layer=layernorm2d"
@@ -136,7 +142,7 @@ def _arguments(cache: TinyCache, run: Path, *, batch_size: int) -> list[str]:
     return [*given, "--run", str(run), "--no-validate", *overrides]
 
 
-def test_run_started_by_torchrun_comes_to_the_losses_and_weights_of_one_process(
+def test_runs_started_by_torchrun_and_srun_come_to_the_losses_and_weights_of_one_process(
     tiny_cache: TinyCache, tmp_path: Path
 ) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -151,10 +157,22 @@ def test_run_started_by_torchrun_comes_to_the_losses_and_weights_of_one_process(
     assert told.count("student trained") == 1
     assert main(_arguments(tiny_cache, tmp_path / "one", batch_size=4)) == 0
     _assert_same_end(tmp_path)
-    starts = [read_events(tmp_path / run, "start") for run in ("one", "two")]
-    assert [[start["processes"] for start in found] for found in starts] == [[1], [2]]
-    command = ["torchrun", "--nproc-per-node", "2", "--no-python", "--", "reskd", "train-student"]
-    assert starts[1][0]["command"][:7] == command
+    given = _arguments(tiny_cache, tmp_path / "srun", batch_size=4)
+    assert in_two_processes(partial(_codes_of_tasks, os.getpid(), given)) == [0, 0]
+    starts = [read_events(tmp_path / run, "start") for run in ("one", "two", "srun")]
+    assert [[start["processes"] for start in found] for found in starts] == [[1], [2], [2]]
+    launchers = ["torchrun --nproc-per-node 2 --no-python --", "srun --ntasks 2"]
+    for (start,), launcher in zip(starts[1:], launchers, strict=True):
+        assert " ".join(start["command"]).startswith(f"{launcher} reskd train-student ")
+    # Whoever started them, they add up the same gradients in the same order.
+    two, srun = (load_file(tmp_path / run / WEIGHTS_FILE) for run in ("two", "srun"))
+    assert two.keys() == srun.keys()
+    assert all(torch.equal(two[name], srun[name]) for name in two)
+
+
+def _codes_of_tasks(job: int, given: list[str], rank: int) -> int:
+    as_srun_does(rank, job)
+    return main(given)
 
 
 def _codes(port: int, given: list[str], rank: int) -> int:
