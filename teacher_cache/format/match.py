@@ -4,7 +4,7 @@ A corrected label, a class or folder renamed, a video moved to another split or 
 teacher pass: rows are found by the content of their videos, labels are the index's.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from reskd.common.console import counted
 from reskd.common.dataset.index import VideoEntry
+from reskd.teacher_cache.format.class_columns import class_columns
 from reskd.teacher_cache.format.videos import CachedVideo
 
 Item = TypeVar("Item")
@@ -111,15 +112,18 @@ def match_videos(
     row_of |= moved
     by_row = {row_of[entry.id]: entry for entry in entries if entry.id in row_of}
     gone = tuple(missing[row].id for row in missing if row not in moved.values())
-    pairs = [(cached[row].labels, entry.labels) for row, entry in sorted(by_row.items())]
-    columns = class_columns(cached_classes, classes, pairs)
+    still_new = tuple(entry for entry in new if entry.id not in moved and entry.num_frames)
+    labels = [
+        (video.labels, by_row[row].labels if row in by_row else ()) for row, video in cached.items()
+    ]
+    labels += [((), entry.labels) for entry in still_new]
+    columns = class_columns(cached_classes, classes, labels)
     renamed = {
         cached_classes[column]: classes[number]
         for number, column in enumerate(columns or ())
         if cached_classes[column] != classes[number]
     }
     names = [renamed.get(name, name) for name in cached_classes]
-    still_new = tuple(entry for entry in new if entry.id not in moved and entry.num_frames)
     return MatchedVideos(
         entries=by_row,
         moved={cached[row].id: id_ for id_, row in moved.items()},
@@ -215,49 +219,3 @@ def _by_name(named: Iterable[tuple[Item, str]]) -> dict[str, list[Item]]:
     for item, id_ in named:
         found[PurePosixPath(id_).name].append(item)
     return found
-
-
-def class_columns(
-    cached_classes: Sequence[str],
-    classes: Sequence[str],
-    labels: Iterable[tuple[Sequence[int], Sequence[int]]],
-) -> tuple[int, ...] | None:
-    """For each class of an index, the column of the cached class scores that is its own.
-
-    Names that both have belong together. A class of another name is the cached one most of whose
-    videos carry its label now; without such videos, the one in the same place, or the only one
-    left.
-
-    Args:
-        cached_classes: Names in the order of the cached scores.
-        classes: Names of the index.
-        labels: Of videos in both: numbers of cached classes, and of the index's.
-
-    Returns:
-        One column per class of the index, each once; None if they do not belong together one to
-        one, or nothing tells how.
-    """
-    if len(cached_classes) != len(classes):
-        return None
-    place = {name: column for column, name in enumerate(cached_classes)}
-    column_of = {number: place[name] for number, name in enumerate(classes) if name in place}
-    open_numbers = {number for number in range(len(classes)) if number not in column_of}
-    open_columns = set(range(len(classes))) - set(column_of.values())
-    votes: defaultdict[int, Counter[int]] = defaultdict(Counter)
-    for before, after in labels:
-        for column in open_columns & set(before):
-            votes[column].update(open_numbers & set(after))
-    for column, own in votes.items():
-        for number, count in own.most_common(1):
-            if number in column_of or 2 * count <= own.total():
-                return None  # two classes became one, or one became two
-            column_of[number] = column
-    open_columns -= set(column_of.values())
-    left = [number for number in sorted(open_numbers) if number not in column_of]
-    if len(left) == 1:
-        column_of[left[0]] = open_columns.pop()
-    elif all(number in open_columns for number in left):
-        column_of |= {number: number for number in left}
-    else:
-        return None
-    return tuple(column_of[number] for number in range(len(classes)))

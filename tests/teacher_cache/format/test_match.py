@@ -8,7 +8,7 @@ import pytest
 
 from reskd.common.dataset.content import ContentFacts
 from reskd.common.dataset.index import VideoEntry
-from reskd.teacher_cache.format.match import MatchedVideos, class_columns, match_videos
+from reskd.teacher_cache.format.match import MatchedVideos, match_videos
 from reskd.teacher_cache.format.videos import CachedVideo, cached_video
 
 CLASSES = ("left", "right")
@@ -124,33 +124,3 @@ def test_frames_of_a_store_decide_where_both_have_them() -> None:
 
 def test_a_video_that_could_not_be_imported_is_not_asked_for() -> None:
     assert matched([replace(entry("left/x"), num_frames=0, content=None)]).new == ()
-
-
-@pytest.mark.parametrize(
-    ("classes", "labels", "expected"),
-    [
-        ("abc", [], (0, 1, 2)),
-        ("cab", [], (2, 0, 1)),
-        ("axc", [], (0, 1, 2)),
-        ("acx", [], (0, 2, 1)),
-        ("xyc", [], (0, 1, 2)),
-        ("yxc", [([0], [1]), ([1], [0])], (1, 0, 2)),
-        ("cxy", [([0], [1]), ([1], [2])], (2, 0, 1)),
-        ("cxy", [([0], [1])], (2, 0, 1)),
-        ("cxy", [([0], [1]), ([0], [1]), ([0], [2])], (2, 0, 1)),
-        ("cxy", [([0], [1]), ([0], [2])], None),
-        ("cxy", [([0], [1]), ([1], [1])], None),
-        ("cxy", [], None),
-        ("ab", [], None),
-        ("abcd", [], None),
-    ],
-    ids=[
-        *("same", "other-order", "renamed", "renamed-and-sorted", "two-renamed-in-place"),
-        *("two-renamed-and-swapped", "two-renamed-and-sorted", "one-seen-one-left", "majority"),
-        *("half-and-half", "two-became-one", "nothing-tells", "one-less", "one-more"),
-    ],
-)
-def test_columns_of_classes_that_were_renamed_or_listed_in_another_order(
-    classes: str, labels: list[tuple[list[int], list[int]]], expected: tuple[int, ...] | None
-) -> None:
-    assert class_columns("abc", classes, labels) == expected
