@@ -33,7 +33,10 @@ _USUAL_VIEWS = ViewSpec(count=1, short_side=256, size=224)
 
 
 def decode_threads() -> int:
-    """Videos to decode at a time: one per core, shared with other processes of torchrun here."""
+    """Videos to decode at a time: one per core, shared with other processes of torchrun here.
+
+    srun gives each process cores of its own.
+    """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(num_cores() // here, MOST_THREADS))
 

@@ -36,7 +36,7 @@ def train_teacher(
     Args:
         experiment: Resolved experiment.
         run: Folder of the run.
-        processes: This process and, under torchrun, the others.
+        processes: This process and those started with it.
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
@@ -107,7 +107,7 @@ def train_student(
             views, which otherwise are drawn as a cache of views.count views would hold them.
         teacher: `live` computes the teacher's targets in every step instead of reading them.
         distill: False keeps the cross entropy alone.
-        processes: This process and, under torchrun, the others.
+        processes: This process and those started with it.
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
