@@ -10,6 +10,7 @@ from reskd.common.experiment import Experiment
 from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.fill.slices import Slice
 from reskd.teacher_cache.format.plan import plan_cache
 
 
@@ -23,6 +24,7 @@ def cache_teacher(
     threads: int | None = None,
     device: str = "auto",
     force: bool = False,
+    part: str | None = None,
 ) -> dict[str, Any]:
     """Run the teacher once over every stored view of every video and keep its outputs.
 
@@ -41,12 +43,14 @@ def cache_teacher(
         threads: That decode; None takes one per core.
         device: auto, cpu, cuda or cuda:N.
         force: Start even if the disk looks too small.
+        part: Slice to fill, `3/16` for the third of 16; None fills all.
 
     Returns:
-        Facts about the complete cache: cache, fingerprint, split, videos, views, units,
-        units_written, bytes and failed_videos.
+        Facts about the cache: cache, fingerprint, split, videos, views, units, units_written,
+        units_missing (0 unless a slice was filled), bytes and failed_videos.
 
     Raises:
+        ValueError: If `part` is no slice.
         DataError: If the index, the split or the teacher's checkpoint is missing or does not fit.
         CacheError: If the folder holds something else.
         StoppedShortError: If too many videos are unreadable or the disk is too small; what was
@@ -64,5 +68,6 @@ def cache_teacher(
         threads=threads or num_cores(),
         device=choose_device(device),
         force=force,
+        part=None if part is None else Slice.parse(part),
     )
     return run_cache_teacher(experiment, plan, Path(cache).absolute(), options)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from reskd.common.console import counted
+
 
 def info_text(facts: Mapping[str, Any]) -> str:
     """The card as text.
@@ -79,6 +81,12 @@ def _contents(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"run {run['number']}", f"views {first} to {stop - 1}{added}, {state}"
     if not facts["complete"]:
         yield "", "run the same command again to finish it"
+    by_device = ", ".join(
+        f"{counted(one['units'], 'unit')} on {one['device'] or 'a device that is not recorded'}"
+        for one in facts["devices"]
+    )
+    if by_device:
+        yield "computed", by_device
     cost = facts["cost"]
     yield (
         "cost",

@@ -25,6 +25,7 @@ from reskd.teacher_cache.options import (
     planned,
     preprocess_option,
     run_options,
+    slice_option,
     split_option,
     threads_option,
 )
@@ -39,6 +40,7 @@ from reskd.teacher_cache.options import (
 @memory_option
 @run_options
 @preprocess_option
+@slice_option
 @json_option
 def cache_teacher(
     experiment: str,
@@ -53,7 +55,7 @@ def cache_teacher(
     """Run the teacher of EXPERIMENT once over every view of every training video; keep its outputs.
 
     Interrupted and called again, it goes on with the missing units. `reskd cache plan` tells the
-    hours it will take.
+    hours it will take. With --slice several runs, on several machines, fill one cache.
     """
     from reskd.common.console import emit
     from reskd.teacher_cache.fill.engine import run_cache_teacher
@@ -288,7 +290,9 @@ def repair(
 
 
 def _summary_text(result: dict[str, Any]) -> str:
+    missing = result["units_missing"]
+    left = f"; {missing} units are left to other slices" if missing else ""
     return (
         f"{result['cache']}: {result['videos']} videos x {result['views']} views, "
-        f"{result['bytes'] / 1e6:.1f} MB, {result['failed_videos']} videos unreadable"
+        f"{result['bytes'] / 1e6:.1f} MB, {result['failed_videos']} videos unreadable{left}"
     )

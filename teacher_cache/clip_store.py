@@ -19,8 +19,9 @@ import numpy as np
 from reskd.common.console import say
 from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
 from reskd.common.errors import CacheError
+from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.fill.meters import FillMeters
-from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, sole_writer
+from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache
 from reskd.teacher_cache.format.commits import check_fingerprint, read_commit
 from reskd.teacher_cache.format.identity import Identity, first_difference
 from reskd.teacher_cache.format.layout import Layout, choose_unit_videos, commit_key

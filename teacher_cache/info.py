@@ -18,6 +18,8 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     bytes, bytes_by_target       committed bytes; scale and residual count to the features
     runs                         number, views, arrays, units (first, and one past the last),
                                  units_finished and complete of each
+    devices                      device, units of each, most first: what computed how many; device
+                                 is null where no record tells, or no teacher ran
     failed_videos                video (number), id (null in the first format), reason
     labels                       index (its path), problem (why it is of no use, else null)
     teacher                      see `teacher_quality`; null without stored class scores, or before
@@ -106,6 +108,12 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
                 "complete": len(written[one.number]) == len(manifest.units_of(one)),
             }
             for one in manifest.generations
+        ],
+        "devices": [
+            {"device": device, "units": units}
+            for device, units in Counter(
+                None if commit.computed is None else commit.computed.device for commit in commits
+            ).most_common()
         ],
         "failed_videos": [
             {"video": video, "id": ids.get(video), "reason": reason}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from reskd.common.dataset.index import VideoIndex
     from reskd.common.experiment import Experiment
     from reskd.teacher_cache.fill.job import RunOptions
+    from reskd.teacher_cache.fill.slices import Slice
     from reskd.teacher_cache.format.plan import CachePlan
     from reskd.teacher_cache.verify.recompute import Draw
 
@@ -80,6 +81,24 @@ preprocess_option = click.option(
     help="Who crops and resizes, with equal bytes: the threads that decode, or the teacher's "
     "device. `device` is for a GPU that waits for decoding.",
 )
+
+
+def _slice(context: click.Context, option: click.Parameter, text: str | None) -> "Slice | None":
+    from reskd.teacher_cache.fill.slices import Slice
+
+    try:
+        return None if text is None else Slice.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+slice_option = click.option(
+    "--slice",
+    "part",
+    metavar="N/COUNT",
+    callback=_slice,
+    help="Fill every COUNT-th unit from the N-th on: one of COUNT runs on one shared folder.",
+)
 run_options = combined(max_bad_option, threads_option, device_option, force_option)
 """The options of every command that runs the teacher to write."""
 
@@ -146,6 +165,7 @@ def options_of(
     device: str,
     force: bool,
     preprocess: Literal["cpu", "device"] = "cpu",
+    part: "Slice | None" = None,
 ) -> "RunOptions":
     """How stage one runs."""
     from reskd.common.devices import choose_device
@@ -157,4 +177,5 @@ def options_of(
         device=choose_device(device),
         force=force,
         preprocess=preprocess,
+        part=part,
     )

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -19,10 +20,17 @@ def atomic_write(path: Path, chunks: bytes | memoryview | Iterable[bytes | memor
     Raises:
         OSError: As the system reports it (no space left, no permission); the partial file is gone.
     """
+    put_in_place(write_partial(path, chunks), path)
+
+
+def write_partial(path: Path, chunks: bytes | memoryview | Iterable[bytes | memoryview]) -> Path:
+    """The first half of `atomic_write`: the file is on the disk, under a partial name.
+
+    Returns:
+        That name, for `put_in_place`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process number keeps two writers of one name from mixing their bytes. One that was killed
-    # may have had the same number, as in containers: what it left is written over.
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = partial_name(path)
     pieces = [chunks] if isinstance(chunks, bytes | memoryview) else chunks
     try:
         with partial.open("wb") as file:
@@ -30,13 +38,30 @@ def atomic_write(path: Path, chunks: bytes | memoryview | Iterable[bytes | memor
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = os.fspath(path)  # the system does not say which file was being written
         raise
+    return partial
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """The second half: the file gets its name."""
+    try:
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def partial_name(path: Path) -> Path:
+    """A name beside a path that no other writer takes, on whichever machine or in whose container.
+
+    Process numbers would not do: in containers many programs have the same.
+    """
+    return path.with_name(f"{path.name}.{token_hex(4)}{PARTIAL_SUFFIX}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,14 +78,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a folder under a partial name; it gets its name when the block ends without an error.
 
     Args:
-        path: Final name; must not exist. Its parent is made if absent.
+        path: Final name; must not exist, or be an empty folder. Its parent is made if absent.
 
     Yields:
         The folder to fill. What the block writes there is to be synced by itself (`atomic_write`).
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    # Of a killed process that had the same number: in a container a program often has no other.
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_name(path)
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -43,6 +43,7 @@ from reskd.common.video.views import ViewParams, draw_view
 from reskd.teacher_cache.estimate.probe import CannotMeasureError, Probe
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes, Slot
 from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
+from reskd.teacher_cache.format.layout import commit_key
 
 LANES: Final = {
     "decode": "workers",
@@ -211,7 +212,13 @@ def _store(probe: Probe, rows: Mapping[str, Row], clock: "_Clock") -> Iterator[S
 
     yield clock.part("checksum", put, videos * views)
     folder = probe.job.folder
-    yield clock.part("write", lambda: write_unit(folder, manifest, buffers, {}), videos * views)
+
+    def write() -> None:
+        # A unit that is there would stay.
+        (folder / commit_key(buffers.generation.number, buffers.unit)).unlink(missing_ok=True)
+        write_unit(folder, manifest, buffers, {})
+
+    yield clock.part("write", write, videos * views)
 
 
 class _Clock:

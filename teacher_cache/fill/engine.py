@@ -1,28 +1,30 @@
 """Fill a cache: find the missing units of a run, have them computed and committed."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from reskd.common.console import progress, say
-from reskd.common.dataset.index import read_index
+from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment import Experiment
-from reskd.common.models.checkpoint import check_teacher, load_checkpoint
+from reskd.common.models.checkpoint import CheckpointInfo, check_teacher, load_checkpoint
+from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.check_precision import check_precision
 from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
 from reskd.teacher_cache.fill.cut import ClipSource
 from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, teacher_for
+from reskd.teacher_cache.fill.locks import creator, slice_writer, sole_writer
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.opening import cache_of, is_new, new_cache
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
 from reskd.teacher_cache.fill.pipeline.units import TAKEN_OUT
-from reskd.teacher_cache.fill.writer import sole_writer
 from reskd.teacher_cache.format.commits import Computed, failures, read_commits
+from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.format.plan import CachePlan
 from reskd.teacher_cache.run_log import append_run
@@ -36,21 +38,50 @@ def run_cache_teacher(
     """Fill a cache; what earlier runs committed is kept.
 
     Returns:
-        Facts about the now complete cache, for JSON.
+        Facts about the cache, for JSON; complete unless one slice was asked for.
 
     Raises:
         DataError: If the index or the teacher's checkpoint is missing or does not fit, or the
             teacher is less accurate than the experiment states.
         CacheError: If the folder holds another experiment's cache.
-        StoppedShortError: If too many videos are unreadable or the disk is too small.
+        StoppedShortError: If too many videos are unreadable, the disk is too small, or another
+            process is writing the same slice or all of the cache.
         PreemptedError: If a signal asked to stop.
     """
     index = read_index(experiment.data.index)
     check_trained(experiment.teacher.checkpoint)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
-    checked = None  # before anything is made: the same folder must be free for a fixed teacher
     if is_new(folder):
         check_teacher(experiment, checkpoint, index.classes)
+        _check_and_create(experiment, index, folder, plan, (model, checkpoint), options)
+    manifest = cache_of(experiment, index, folder, plan, checkpoint)
+    check_teacher(experiment, checkpoint, manifest.class_names)
+    teacher = teacher_for(experiment, model, manifest, options.device)
+    job = job_of_rows(experiment, index, folder, manifest, options)
+    part, written = options.part, 0
+    with sole_writer(folder) if part is None else slice_writer(folder, part), preemptible():
+        for generation in manifest.generations:  # the later ones: of an extension that was stopped
+            missing = options.own(missing_units(folder, manifest, generation))
+            written += fill(job, manifest, generation, missing, teacher)
+    return summary(folder, manifest, written)
+
+
+def _check_and_create(
+    experiment: Experiment,
+    index: VideoIndex,
+    folder: Path,
+    plan: CachePlan,
+    teacher: tuple[Recognizer, CheckpointInfo],
+    options: RunOptions,
+) -> None:
+    """Make a cache of a teacher that is checked first: the folder must be free for a fixed one.
+
+    Of several drivers one does that. The others wait, and find the cache.
+    """
+    model, checkpoint = teacher
+    with creator(folder):
+        if not is_new(folder):
+            return
         source = ClipSource(experiment=experiment, index=index, threads=options.threads)
         checked = check_precision(source, plan.split, plan.targets, model, options.device)
         plain = Teacher(
@@ -60,20 +91,9 @@ def run_cache_teacher(
             precision=experiment.teacher.precision,
         )
         check_accuracy(experiment, index, plain, split=plan.split, threads=options.threads)
-        new_cache(experiment, index, folder, plan, checkpoint)
-    manifest = cache_of(experiment, index, folder, plan, checkpoint)
-    check_teacher(experiment, checkpoint, manifest.class_names)
-    if checked is not None:
+        made = new_cache(experiment, index, folder, plan, checkpoint)
+    if made and checked is not None:
         append_run(folder, experiment, {"precision_check": checked.as_dict()})
-    teacher = teacher_for(experiment, model, manifest, options.device)
-    job = job_of_rows(experiment, index, folder, manifest, options)
-    with sole_writer(folder), preemptible():
-        generation = manifest.generations[0]
-        missing = missing_units(folder, manifest, generation)
-        written = fill(job, manifest, generation, missing, teacher)
-        for later in manifest.generations[1:]:  # an extension that was stopped
-            written += fill(job, manifest, later, missing_units(folder, manifest, later), teacher)
-    return summary(folder, manifest, written)
 
 
 def missing_units(folder: Path, manifest: Manifest, generation: Generation) -> list[int]:
@@ -131,15 +151,16 @@ def fill(
         check_free_space(job.folder, need)
     layout = manifest.layout
     todo = sum(len(layout.videos_of(unit)) for unit in units)
-    total = len(manifest.units_of(generation))
+    own = job.options.own(manifest.units_of(generation))
+    where = "" if job.options.part is None else f" of slice {job.options.part}"
     say(
-        f"{job.folder}: {total} units, {total - len(units)} finished; "
+        f"{job.folder}: {len(own)} units{where}, {len(own) - len(units)} finished; "
         f"{todo} videos x {len(generation.view_range)} views to do"
     )
     written = read_commits(job.folder, generation.number, manifest.units_of(generation))
     failed = {video: why for video, why in failures(written.values()).items() if why != TAKEN_OUT}
     meters = FillMeters()
-    finished = sum(len(layout.videos_of(unit)) for unit in manifest.units_of(generation)) - todo
+    finished = sum(len(layout.videos_of(unit)) for unit in own) - todo
     try:
         with progress("caching", finished + todo, unit="videos", done=finished) as advance:
 
@@ -149,11 +170,19 @@ def fill(
                     _check_failures(failed, video, job)
                 advance()
 
+            def unfinished() -> Iterator[int]:
+                """Less those that drivers of slices which overlap commit meanwhile."""
+                for unit in units:
+                    if (job.folder / commit_key(generation.number, unit)).exists():
+                        advance(len(layout.videos_of(unit)))
+                    else:
+                        yield unit
+
             fill_units(
                 job,
                 manifest,
                 generation,
-                units,
+                unfinished(),
                 teacher,
                 meters=meters,
                 again=again,
@@ -161,7 +190,7 @@ def fill(
             )
     finally:
         _record(job, generation, meters)
-    return len(units)
+    return meters.units
 
 
 def _check_failures(failed: dict[int, str], latest: int, job: Job) -> None:
@@ -189,12 +218,13 @@ def _record(job: Job, generation: Generation, meters: FillMeters) -> None:
 
 
 def summary(folder: Path, manifest: Manifest, units_written: int) -> dict[str, Any]:
-    """Facts about a complete cache, for JSON."""
+    """Facts about a cache, which is complete unless one slice of it was filled; for JSON."""
     commits = [
         commit
         for one in manifest.generations
         for commit in read_commits(folder, one.number, manifest.units_of(one)).values()
     ]
+    planned = sum(len(manifest.units_of(one)) for one in manifest.generations)
     return {
         "cache": str(folder),
         "fingerprint": manifest.fingerprint,
@@ -203,6 +233,7 @@ def summary(folder: Path, manifest: Manifest, units_written: int) -> dict[str, A
         "views": manifest.layout.num_views,
         "units": manifest.layout.num_units,
         "units_written": units_written,
+        "units_missing": planned - len(commits),
         "bytes": sum(commit.bytes for commit in commits),
         "failed_videos": len(failures(commits)),
     }

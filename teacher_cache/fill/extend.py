@@ -21,7 +21,8 @@ from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.engine import check_free_space, fill, missing_units, summary
 from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, job_on_cache, teacher_for
-from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
+from reskd.teacher_cache.fill.locks import sole_writer
+from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format.identity import videos_to_cache
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.format.match import MatchedVideos

@@ -1,6 +1,6 @@
 """One experiment, one cache, this machine: what every command that runs the teacher starts from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from reskd.common.experiment import Experiment, Precision
 from reskd.common.models.checkpoint import CheckpointInfo, check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.teacher_cache.fill.cut import ClipSource
+from reskd.teacher_cache.fill.slices import Slice
 from reskd.teacher_cache.format.identity import first_difference, identity_like
 from reskd.teacher_cache.format.layout import DECODED_BYTES
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
@@ -40,6 +41,12 @@ class RunOptions:
     """Bound of the clips that are decoded ahead."""
     preprocess: Literal["cpu", "device"] = "cpu"
     """Who crops and resizes: the threads that decode, or the teacher's device."""
+    part: Slice | None = None
+    """Which units this run fills; None fills all."""
+
+    def own(self, units: Iterable[int]) -> list[int]:
+        """Those of some units that this run fills."""
+        return list(units) if self.part is None else self.part.of(units)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

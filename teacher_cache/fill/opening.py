@@ -1,7 +1,9 @@
 """The cache in a folder: made where there is none, refused where it is another experiment's."""
 
+from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 
+from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
@@ -36,23 +38,34 @@ def new_cache(
     folder: Path,
     plan: CachePlan,
     checkpoint: CheckpointInfo,
-) -> None:
+) -> bool:
     """Make an empty cache for all videos of a split.
+
+    Returns:
+        Whether it was made here: another process, of a machine that sees no locks, may have been
+        faster.
 
     Raises:
         DataError: If data.frames is no frame store, or one without some of the videos.
     """
     videos = videos_to_cache(experiment, index.split(plan.split))
     identity = cache_identity(experiment, split=plan.split, teacher=checkpoint, videos=videos)
-    create_cache(
-        folder,
-        identity=identity,
-        plan=plan.targets,
-        layout=plan.layout,
-        codec=plan.codec,
-        videos=videos,
-        classes=index.classes,
-    )
+    try:
+        create_cache(
+            folder,
+            identity=identity,
+            plan=plan.targets,
+            layout=plan.layout,
+            codec=plan.codec,
+            videos=videos,
+            classes=index.classes,
+        )
+    except OSError as error:
+        if error.errno not in (ENOTEMPTY, EEXIST) or is_new(folder):
+            raise
+        say(f"{folder} was made by another process meanwhile")
+        return False
+    return True
 
 
 def cache_of(

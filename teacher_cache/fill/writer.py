@@ -1,24 +1,29 @@
 """Make a cache, change its shape, and add whole units to it: objects first, the record last."""
 
-import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
+from reskd.common.console import say
 from reskd.common.distill.arrays import Row, TargetPlan
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_write, sync_folder
-from reskd.common.storage.folder_lock import locked
+from reskd.common.errors import StoppedShortError
+from reskd.common.storage.atomic_write import (
+    atomic_folder,
+    atomic_write,
+    put_in_place,
+    write_partial,
+)
+from reskd.teacher_cache.fill.locks import unit_writer
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.format.commits import Commit, Computed, StoredObject, write_commit
 from reskd.teacher_cache.format.identity import Identity
-from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.layout import Layout, commit_key
 from reskd.teacher_cache.format.manifest import (
+    MANIFEST_FILE,
     Generation,
     Manifest,
     first_generation,
@@ -54,11 +59,11 @@ def create_cache(
         codec: Of every row.
         videos: What the rows are of; without them the cache has the first format.
         classes: Names of the classes of the teacher's scores, in their order.
+
+    Raises:
+        OSError: If there is something in this place (ENOTEMPTY), for one another one's cache.
     """
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(folder) as partial:
         manifest = Manifest(
             identity=identity,
             arrays=plan.arrays,
@@ -71,11 +76,6 @@ def create_cache(
             classes=tuple(classes),
         )
         write_metadata(partial, manifest)
-        partial.rename(folder)  # fails if there is something else in this place
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
 
 
 def write_metadata(folder: Path, manifest: Manifest) -> Manifest:
@@ -139,45 +139,79 @@ def write_unit(
     failed: Mapping[int, str],
     groups: Sequence[Sequence[int]] = (),
     computed: Computed | None = None,
-) -> Commit:
+) -> Commit | None:
     """Write every object of a unit, then its commit record.
 
+    All objects are on the disk, under partial names, before any gets its own. That is done under
+    the unit's lock, so that a unit's objects and its record are always of one writer.
+
     Returns:
-        The record.
+        The record; None if another process has committed the unit meanwhile. Its unit stays.
 
     Raises:
         OSError: If the disk is full; the unit then does not exist, all others are untouched.
+        StoppedShortError: If the cache is gone.
     """
+    _require_there(folder)
     pieces = {
         key: buffer.pieces()
         for blocks in buffers.objects.values()
         for key, buffer in blocks.items()
     }
+    partials: dict[str, Path] = {}
+
+    def write(key: str) -> None:
+        partials[key] = write_partial(folder / key, pieces[key])
+
     # Largest first, so that no thread is left with much to do when the others have finished.
     order = sorted(pieces, key=lambda key: -_size(pieces[key]))
-    with (
-        ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-writer") as writers,
-        ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-hasher") as hashers,
-    ):
-        hashing = hashers.map(_sha256, [pieces[key] for key in order])
-        # Where one cannot be written, this gives up those that have not begun.
-        list(writers.map(lambda key: atomic_write(folder / key, pieces[key]), order))
-        hashes = dict(zip(order, hashing, strict=True))
-    stored = {key: StoredObject(bytes=_size(pieces[key]), sha256=hashes[key]) for key in pieces}
-    videos = manifest.layout.videos_of(buffers.unit)
-    commit = Commit(
-        fingerprint=manifest.unit_fingerprint(buffers.unit),
-        generation=buffers.generation.number,
-        unit=buffers.unit,
-        videos=(videos.start, videos.stop),
-        views=buffers.generation.views,
-        objects=stored,
-        failed=dict(failed),
-        groups=tuple(tuple(group) for group in groups),
-        computed=computed,
-    )
-    write_commit(folder, commit)
-    return commit
+    try:
+        with (
+            ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-writer") as writers,
+            ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-hasher") as hashers,
+        ):
+            hashing = hashers.map(_sha256, [pieces[key] for key in order])
+            # Where one cannot be written, this gives up those that have not begun.
+            list(writers.map(write, order))
+            hashes = dict(zip(order, hashing, strict=True))
+        stored = {key: StoredObject(bytes=_size(pieces[key]), sha256=hashes[key]) for key in pieces}
+        videos = manifest.layout.videos_of(buffers.unit)
+        commit = Commit(
+            fingerprint=manifest.unit_fingerprint(buffers.unit),
+            generation=buffers.generation.number,
+            unit=buffers.unit,
+            videos=(videos.start, videos.stop),
+            views=buffers.generation.views,
+            objects=stored,
+            failed=dict(failed),
+            groups=tuple(tuple(group) for group in groups),
+            computed=computed,
+        )
+        return commit if _publish(folder, commit, partials) else None
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+
+
+def _publish(folder: Path, commit: Commit, partials: Mapping[str, Path]) -> bool:
+    """Make a unit exist, unless it does already."""
+    with unit_writer(folder, commit.unit):
+        _require_there(folder)
+        if (folder / commit_key(commit.generation, commit.unit)).exists():
+            say(f"unit {commit.unit} was committed by another process meanwhile; its rows stay")
+            return False
+        with ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="cache-writer") as writers:
+            list(writers.map(lambda key: put_in_place(partials[key], folder / key), partials))
+        write_commit(folder, commit)
+        return True
+
+
+def _require_there(folder: Path) -> None:
+    if not (folder / MANIFEST_FILE).is_file():
+        raise StoppedShortError(
+            f"The cache {folder} is gone: there is no {MANIFEST_FILE} any more. If its disk is not "
+            "mounted, mount it and run the same command again; it goes on."
+        )
 
 
 def _sha256(pieces: Sequence[memoryview]) -> str:
@@ -202,7 +236,7 @@ class BackgroundWriter:
     def __init__(self, folder: Path, manifest: Manifest, meters: FillMeters) -> None:
         self._folder, self._manifest, self._meters = folder, manifest, meters
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="unit-writer")
-        self._pending: Future[Commit] | None = None
+        self._pending: Future[None] | None = None
 
     def submit(
         self,
@@ -221,13 +255,13 @@ class BackgroundWriter:
         failed: Mapping[int, str],
         groups: Sequence[Sequence[int]],
         computed: Computed | None,
-    ) -> Commit:
+    ) -> None:
         start = time.perf_counter()
         commit = write_unit(self._folder, self._manifest, buffers, failed, groups, computed)
         self._meters.write_seconds += time.perf_counter() - start
-        self._meters.bytes += commit.bytes
-        self._meters.units += 1
-        return commit
+        if commit is not None:
+            self._meters.bytes += commit.bytes
+            self._meters.units += 1
 
     def _settle(self) -> None:
         if self._pending is not None:
@@ -249,19 +283,3 @@ class BackgroundWriter:
                 raise
         finally:
             self._pool.shutdown()
-
-
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a cache for this process, and clear what a killed writer left half-written.
-
-    The lock is on the folder itself: it leaves no file behind and ends with the process.
-
-    Raises:
-        StoppedShortError: If another process is writing this cache.
-    """
-    advice = "Wait for it, or stop it and run the same command again; finished units are kept."
-    with locked(folder, task=f"writing {folder}", advice=advice):
-        for leftover in folder.rglob(f"*{PARTIAL_SUFFIX}"):
-            leftover.unlink()
-        yield

@@ -13,7 +13,8 @@ from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.computed import computed_here, difference_of
 from reskd.teacher_cache.fill.engine import fill
 from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
-from reskd.teacher_cache.fill.writer import sole_writer, write_metadata
+from reskd.teacher_cache.fill.locks import sole_writer
+from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format.commits import Computed, read_commit
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest

@@ -41,7 +41,7 @@ from reskd.common.console import emit
 from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, write_unit
-from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.layout import Layout, commit_key
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
 from tests.benchmarks.timing import interleaved, load, ratio
 
@@ -123,6 +123,7 @@ def write_ours(folder: Path, manifest: Manifest, rows: list[VideoRows]) -> dict[
 def write_full(folder: Path, manifest: Manifest, units: list[UnitBuffers]) -> None:
     """Write units that are full already, one after another."""
     for buffers in units:
+        (folder / commit_key(buffers.generation.number, buffers.unit)).unlink(missing_ok=True)
         write_unit(folder, manifest, buffers, {})
 
 

@@ -16,6 +16,7 @@ from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
 from reskd.teacher_cache.format.commits import read_commit
 from reskd.teacher_cache.format.identity import Identity
+from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.verify import verify_cache
@@ -100,6 +101,7 @@ def reseal(
         if number == video:
             change(rows, reader)
         buffers.put(place, rows)
+    (folder / commit_key(run, unit)).unlink()
     write_unit(folder, manifest, buffers, commit.failed, commit.groups)
     assert verify_cache(folder, "bytes").findings == ()
 

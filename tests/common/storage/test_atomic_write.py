@@ -8,7 +8,13 @@ from stat import S_ISDIR
 
 import pytest
 
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
+from reskd.common.storage.atomic_write import (
+    PARTIAL_SUFFIX,
+    atomic_folder,
+    atomic_write,
+    put_in_place,
+    write_partial,
+)
 
 
 @pytest.mark.parametrize(
@@ -99,18 +105,18 @@ def test_folder_gets_its_name_only_when_it_is_filled(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state"]
 
 
-def test_leftovers_of_a_killed_process_of_the_same_number_are_replaced(tmp_path: Path) -> None:
-    # As in a container, where a program that is started again has the number it had.
-    leftover = tmp_path / f"state.{os.getpid()}{PARTIAL_SUFFIX}"
-    leftover.mkdir()
-    (leftover / "torn").write_bytes(b"half")
-    (tmp_path / f"file.{os.getpid()}{PARTIAL_SUFFIX}").write_bytes(b"longer than what follows")
-    with atomic_folder(tmp_path / "state") as partial:
+def test_writers_of_one_name_never_take_each_other_s_partial_files(tmp_path: Path) -> None:
+    # Nor what a killed one left: in a container a program often has the number it had.
+    first = write_partial(tmp_path / "file", b"first")
+    second = write_partial(tmp_path / "file", b"second")
+    assert first != second
+    put_in_place(second, tmp_path / "file")
+    with atomic_folder(tmp_path / "state"), atomic_folder(tmp_path / "state") as partial:
         atomic_write(partial / "a", b"1")
-    atomic_write(tmp_path / "file", b"new")
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["a"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "state"]
-    assert (tmp_path / "file").read_bytes() == b"new"
+        assert len(list(tmp_path.glob("state.*"))) == 2
+        (partial / "a").unlink()
+    assert (tmp_path / "file").read_bytes() == b"second"
+    assert first.read_bytes() == b"first"
 
 
 def test_folder_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.evaluate.measure import Measured, evaluate_runs
 from reskd.student_train.evaluate.videos import Videos
 from reskd.teacher_cache.clip_store import ClipStore
-from reskd.teacher_cache.fill.writer import sole_writer
+from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.verify.verify import verify_cache
 from tests.student_train.random_checkpoint import random_checkpoint
 from tests.student_train.two_processes import in_one_group

@@ -20,12 +20,13 @@ from reskd.common.dataset.index import read_index
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import CacheError, DataError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_write
+from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, write_partial
 from reskd.common.video.views import FAILED
 from reskd.teacher_cache.fill import writer
 from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
+from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.fill.pipeline.device_cut import cut_there
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes
 from reskd.teacher_cache.format.commits import read_commit, read_commits
@@ -148,8 +149,9 @@ def test_log_of_a_run_says_what_was_done_and_where_the_time_went(tiny_experiment
     assert run["bytes"] == sum(path.stat().st_size for path in written)
     assert run["decode_seconds"] > 0
     assert run["write_seconds"] > 0
-    spent = run["wait_seconds"] + run["forward_seconds"] + run["stall_seconds"]
-    assert 0 < run["forward_seconds"] < spent < run["seconds"]
+    # What waits for the writer is another thread, beside these.
+    assert 0 < run["forward_seconds"] < run["wait_seconds"] + run["forward_seconds"]
+    assert run["wait_seconds"] + run["forward_seconds"] < run["seconds"]
 
 
 @pytest.mark.parametrize("after_commits", [0, 1, 4])
@@ -214,13 +216,13 @@ def test_full_disk_ends_with_5_and_goes_on_when_there_is_room(
 ) -> None:
     folder = tiny_cache.cache.with_name("full")
 
-    def full(path: Path, pieces: list[memoryview]) -> None:
+    def full(path: Path, pieces: list[memoryview]) -> Path:
         if "features/c/0/2/" in path.as_posix():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        atomic_write(path, pieces)
+        return write_partial(path, pieces)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "atomic_write", full)
+        patch.setattr(writer, "write_partial", full)
         assert main(["cache-teacher", str(tiny_cache.experiment), "--cache", str(folder)]) == 5
     assert "no space left" in capsys.readouterr().err
     assert sorted(read_commits(folder, 1, range(9))) == [0, 1]
@@ -278,7 +280,7 @@ def test_too_many_unreadable_videos_stop_before_their_unit_is_committed(
 
 def test_second_writer_of_a_cache_is_refused(tiny_cache: TinyCache) -> None:
     (tiny_cache.cache / commit_key(1, 0)).unlink()
-    with writer.sole_writer(tiny_cache.cache), pytest.raises(StoppedShortError, match="Another"):
+    with sole_writer(tiny_cache.cache), pytest.raises(StoppedShortError, match="Process"):
         make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)
 
 

@@ -315,7 +315,7 @@ def test_no_more_units_are_in_memory_than_planned(
         alive.add(self)
         most = max(most, len(alive))
 
-    def slowly(*args: Any) -> Commit:
+    def slowly(*args: Any) -> Commit | None:
         time.sleep(0.02)  # so that all other stages wait for the writer
         return write(*args)
 
