@@ -56,7 +56,7 @@ ROOT = r"""21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 )
 def test_why_locks_stay_here(tmp_path: Path, lines: str, path: str, expected: str | None) -> None:
     table = tmp_path / "mountinfo"
-    table.write_text(ROOT + lines + "\n")
+    table.write_text(ROOT + lines)
     assert why_locks_stay_here(Path(path), table) == expected
 
 

@@ -13,7 +13,7 @@ from reskd.common.dataset.index import read_index
 from reskd.common.errors import CacheError, ExperimentError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.storage import records
-from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.atomic_write import write_partial
 from reskd.teacher_cache.fill import writer
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.extend import extend_cache
@@ -136,13 +136,13 @@ def test_extension_that_was_stopped_is_invisible_and_goes_on(
     make_tiny_cache(tiny_cache.experiment, undisturbed)
     extend(TinyCache(tiny_cache.experiment, undisturbed), views=6)
 
-    def full(path: Path, pieces: list[memoryview]) -> None:
+    def full(path: Path, pieces: list[memoryview]) -> Path:
         if "features/c/1/4/" in path.as_posix():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        atomic_write(path, pieces)
+        return write_partial(path, pieces)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "atomic_write", full)
+        patch.setattr(writer, "write_partial", full)
         with pytest.raises(OSError, match="No space left"):
             extend(tiny_cache, views=6)
     reader = CacheReader(tiny_cache.cache)

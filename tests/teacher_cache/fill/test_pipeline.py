@@ -260,7 +260,7 @@ FAULTS = {
         MemoryError,
     ),
     "writing": (
-        "reskd.teacher_cache.fill.writer.atomic_write",
+        "reskd.teacher_cache.fill.writer.write_partial",
         OSError(errno.EIO, "Input/output error"),
         OSError,
     ),
