@@ -211,7 +211,7 @@ def _record(job: Job, generation: Generation, meters: FillMeters) -> None:
     rate = meters.bytes / meters.write_seconds / 1e6 if meters.write_seconds else 0.0
     say(
         f"{meters.units} units, {meters.bytes / 1e6:.1f} MB in {meters.seconds:.1f} s; written at "
-        f"{rate:.0f} MB/s beside the teacher, which waited {meters.stall_seconds:.2f} s for it"
+        f"{rate:.0f} MB/s beside the teacher; rows waited {meters.stall_seconds:.2f} s for it"
     )
     facts = {"generation": generation.number, **asdict(meters), "device": str(job.options.device)}
     append_run(job.folder, job.experiment, facts)

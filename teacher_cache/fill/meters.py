@@ -5,7 +5,10 @@ from dataclasses import dataclass, fields
 
 @dataclass(kw_only=True, slots=True)
 class FillMeters:
-    """Counts since the start of a run; all times in seconds."""
+    """Counts since the start of a run; all times in seconds.
+
+    The stages run beside each other, so their times do not add up.
+    """
 
     seconds: float = 0.0
     """Of the run, up to the end of the last unit that was handed to the writer."""
@@ -18,9 +21,9 @@ class FillMeters:
     wait_seconds: float = 0.0
     """Time in which the teacher's thread waited for a decoded video."""
     forward_seconds: float = 0.0
-    """The teacher alone, without encoding."""
+    """The teacher alone, without encoding; on CUDA by the device's own clock."""
     stall_seconds: float = 0.0
-    """Time in which the teacher's thread waited for the writer."""
+    """Time in which finished rows waited for the writer, which holds up the teacher if it lasts."""
     write_seconds: float = 0.0
     """Writing, most of it beside the teacher."""
     units: int = 0
