@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch.backends import cudnn
 
-from reskd.common.errors import DataError
+from reskd.common.errors import DataError, StoppedShortError
 
 _SUMS_IN_HALF: Final = (
     "allow_fp16_reduced_precision_reduction",
@@ -18,23 +18,68 @@ _SUMS_IN_HALF: Final = (
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU.
 
+    Returns:
+        The device. A CUDA device has its number: some functions of torch refuse it without.
+
     Raises:
         DataError: If the device is unknown to torch or not present.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise DataError(
             f"--device {name!r} is no device of torch; try auto, cpu or cuda:0."
         ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type != "cuda":
+        return device
+    # Who has not begun with CUDA, and perhaps never does, has chosen none but the first.
+    current = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    number = current if str(device) == "cuda" else device.index
+    if number >= torch.cuda.device_count():
         raise DataError(
             f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
             "use a lower number or --device cpu."
         )
-    return device
+    return torch.device("cuda", number)
+
+
+def memory_has_ended(error: RuntimeError) -> bool:
+    """Whether a device has too little memory, in whatever words: libraries have their own."""
+    words = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def device_has_failed(error: RuntimeError) -> bool:
+    """Whether an error is a device's; only some have torch's type for it, not those of cuDNN."""
+    ours = ("CUDA error", "CUDA driver error", "cuDNN error", "NCCL error")
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith(ours)
+
+
+@contextmanager
+def failures_told(device: torch.device, *, memory: str) -> Iterator[None]:
+    """Let what fails of a device inside the block end the command with exit code 5.
+
+    Args:
+        device: For the message.
+        memory: What to do where its memory ends.
+
+    Raises:
+        StoppedShortError: If its memory ends, or it fails.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        line = (str(error).splitlines() or [""])[0]
+        if memory_has_ended(error):
+            raise StoppedShortError(f"The memory of {device} has ended: {line} {memory}") from error
+        if device_has_failed(error):
+            raise StoppedShortError(
+                f"{device} failed: {line}. What was finished is kept; when it works again, the "
+                "same command goes on."
+            ) from error
+        raise
 
 
 def widest_float(device: torch.device) -> torch.dtype:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from reskd.common.devices import repeatable_arithmetic
 from reskd.common.distill.arrays import Grid
 
 
@@ -119,7 +120,9 @@ def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]
     # In one order in memory, on which the last bits would depend: networks give many.
     flat = features_BTChw.contiguous().flatten(-2)
     grids = student_grid, teacher_grid
-    projected = flat @ _on(pseudo_inverse, *grids, flat.device, flat.dtype).T
+    inverse = _on(pseudo_inverse, *grids, flat.device, flat.dtype)
     up = upsampling_on(*grids, flat.device, flat.dtype)
-    residual = (flat - projected @ up.T).square().flatten(1).mean(1)
+    with repeatable_arithmetic():  # rounded to TF32 the difference would be that of roundings
+        projected = flat @ inverse.T
+        residual = (flat - projected @ up.T).square().flatten(1).mean(1)
     return projected.unflatten(-1, student_grid), residual

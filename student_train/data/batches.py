@@ -239,7 +239,7 @@ class Batches:
                 read = part.of(set(batch.videos))
                 yield Batch(
                     torch.empty(0) if frames is None else frames,
-                    labels.pin_memory() if self._processes.device.type == "cuda" else labels,
+                    self._ready_to_copy(labels),
                     batch.videos,
                     self._targets(stored),
                     batch.clips_BT3HW,
@@ -256,7 +256,14 @@ class Batches:
         if self._cache is None or self._cache.columns is None:
             return targets
         columns = self._cache.columns
-        return {name: in_class_order(name, rows, columns) for name, rows in targets.items()}
+        ordered = {name: in_class_order(name, rows, columns) for name, rows in targets.items()}
+        return {name: self._ready_to_copy(rows) for name, rows in ordered.items()}
+
+    def _ready_to_copy(self, tensor: Tensor) -> Tensor:
+        """In memory that a GPU copies from while the CPU goes on."""
+        if self._processes.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory()  # itself where it is already
 
     def _videos_in_order(self, epoch: int) -> list[int]:
         videos, seed = self._source.videos, self._seed

@@ -126,7 +126,8 @@ class _Slot:
     def release(self) -> None:
         """The batch is consumed, apart from copies that the GPU has not come to yet."""
         if self._device.type == "cuda":
-            self._copied = torch.cuda.Event()
+            # Blocking: the thread that waits sleeps, instead of turning in a loop.
+            self._copied = torch.cuda.Event(blocking=True)
             self._copied.record(torch.cuda.current_stream(self._device))
 
 

@@ -10,6 +10,7 @@ import torch
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.dataset.open import open_entry
+from reskd.common.devices import failures_told
 from reskd.common.distill.losses import class_weights
 from reskd.common.errors import DataError
 from reskd.common.experiment.load import experiment_tree
@@ -34,6 +35,11 @@ from reskd.student_train.train.stepper import Stepper
 from reskd.student_train.train.task import Task
 from reskd.student_train.train.validation import Validation
 
+LESS_MEMORY: Final = (
+    "Stop what else uses it, raise training.accumulation, which cuts a step into smaller parts, or "
+    "lower training.batch_size."
+)
+"""What to do where a device does not hold a step."""
 TRIED: Final = 8
 """Videos that may be unreadable before a split is taken for absent."""
 
@@ -146,7 +152,8 @@ def run_training(
             start=start,
             role=recipe.role,
         )
-        place = train(stepper, training)
+        with failures_told(processes.device, memory=LESS_MEMORY):
+            place = train(stepper, training)
         if processes.is_first:
             save(run, stepper.model)
         processes.wait()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.backends import cudnn
 
-from reskd.common.devices import repeatable_arithmetic
+from reskd.common.devices import choose_device, failures_told, repeatable_arithmetic
 from reskd.common.distill.teacher import Teacher
+from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import ModelSpec
 from reskd.common.models.registry import build_model
 from tests import REPOSITORY
@@ -60,3 +61,61 @@ def test_no_other_place_sets_the_flags_of_cudnn() -> None:
         if "cudnn.flags(" in path.read_text(encoding="utf-8")
     ]
     assert setting == ["common/devices.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "current", "expected"),
+    [
+        ("auto", None, "cuda:0"),
+        ("cuda", None, "cuda:0"),
+        ("cuda", 1, "cuda:1"),
+        ("cuda:1", None, "cuda:1"),
+        ("cpu", 1, "cpu"),
+    ],
+)
+def test_device_of_cuda_has_its_number(
+    name: str, current: int | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: current is not None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    assert str(choose_device(name)) == expected
+
+
+def test_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DataError, match="--device cuda:2: torch sees 2 CUDA devices here"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "memory of cpu has ended: .* Less"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "memory of cpu has ended: .* Less"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), "memory of cpu has ended"),
+        (
+            torch.AcceleratorError("CUDA error: unspecified launch failure\nand advice"),
+            "cpu failed",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "cpu failed: cuDNN error"),
+    ],
+    ids=["memory", "memory of the driver", "memory of a library", "device", "device in a library"],
+)
+def test_failure_of_a_device_ends_the_command_and_says_what_to_do(
+    error: RuntimeError, message: str
+) -> None:
+    with (
+        pytest.raises(StoppedShortError, match=message),
+        failures_told(torch.device("cpu"), memory="Less."),
+    ):
+        raise error
+
+
+def test_failure_of_the_program_is_none_of_a_device() -> None:
+    with (
+        pytest.raises(RuntimeError, match="shapes differ"),
+        failures_told(torch.device("cpu"), memory=""),
+    ):
+        raise RuntimeError("shapes differ")

@@ -18,6 +18,7 @@ from typing import Final
 import torch
 
 from reskd.common.console import say
+from reskd.common.devices import failures_told, memory_has_ended
 from reskd.common.distill.targets import FROM_VIDEO_ALONE
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import StoppedShortError
@@ -39,6 +40,8 @@ from reskd.teacher_cache.read.reader import CacheReader
 
 BATCHES_AHEAD: Final = 3
 """Batches asked of the device and not finished: one goes there, one is computed, one comes back."""
+
+FREE_MEMORY: Final = "Stop what else uses it, or name another --device"
 
 
 def fill_units(
@@ -94,12 +97,8 @@ def fill_units(
             again=again or {},
         )
         try:
-            _fill_all(planner, iter(units), keeper, meters)
-        except torch.AcceleratorError as error:
-            raise StoppedShortError(
-                f"{job.options.device} failed: {str(error).splitlines()[0]}. Finished units are "
-                "kept; when it works again, the same command goes on."
-            ) from error
+            with failures_told(job.options.device, memory=f"{FREE_MEMORY}, and run it again."):
+                _fill_all(planner, iter(units), keeper, meters)
         finally:
             meters.seconds = time.perf_counter() - start
 
@@ -131,8 +130,7 @@ def _smaller(work: UnitWork, device: torch.device) -> int:
         what = "a single clip" if clips else "the clips that its record puts together"
         raise StoppedShortError(
             f"The memory of {device} does not hold {what} of unit {work.unit} for the teacher. "
-            "Stop what else uses it, or name another --device, and run the same command again; "
-            "finished units are kept."
+            f"{FREE_MEMORY}, and run the same command again; finished units are kept."
         )
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -183,7 +181,9 @@ class _Stream:
                 try:
                     for batch in work.batches(self._readable(work, own, finisher)):
                         self._compute(work, batch, finisher)
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:
+                    if not memory_has_ended(error):
+                        raise
                     finisher.wait()
                     return work
                 finisher.submit(self._keeper.end, work)

@@ -128,7 +128,8 @@ def _peak(experiment: Experiment, bench: Bench, batch: int) -> float:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(bench.device)
     _recorded_batches(experiment, bench, batch)
-    return torch.cuda.max_memory_reserved(bench.device)
+    # Not what is reserved: of that the allocator gives back what nobody uses before memory ends.
+    return torch.cuda.max_memory_allocated(bench.device)
 
 
 def _recorded_batches(experiment: Experiment, bench: Bench, batch: int) -> Sequence[int]:

@@ -211,6 +211,9 @@ class FakeEvents:
         outer = self
 
         class Event:
+            def __init__(self, *, blocking: bool) -> None:
+                assert blocking, "the reading thread would turn in a loop"
+
             def record(self, stream: str) -> None:
                 assert stream == "stream of cuda:1"
                 outer.log.append(("recorded", id(self), reader.gathered))
@@ -227,8 +230,10 @@ def test_slot_on_a_gpu_is_pinned_and_filled_again_only_after_its_copies(
 ) -> None:
     events, pinned = FakeEvents(reader), []
 
-    def make_event() -> Any:
-        events.kept.append(events.event_class())  # kept, so that no id is used twice
+    def make_event(*, blocking: bool) -> Any:
+        events.kept.append(
+            events.event_class(blocking=blocking)
+        )  # kept, so that no id is used twice
         return events.kept[-1]
 
     def pin(tensor: Tensor) -> Tensor:

@@ -199,7 +199,13 @@ def test_number_that_cannot_be_stored_ends_the_run_before_its_unit(
     assert tree_of(fill_again(tiny_cache)) == tree_of(tiny_cache.cache)
 
 
-def holds_at_most(clips: int, *, from_call: int = 1) -> Predict:
+OUT_OF_MEMORY = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory."),
+    "a library": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+}
+
+
+def holds_at_most(clips: int, *, from_call: int = 1, says: str = "torch") -> Predict:
     """A forward pass on a device whose memory holds so many clips."""
     predict, calls = Teacher.predict, 0
 
@@ -207,16 +213,20 @@ def holds_at_most(clips: int, *, from_call: int = 1) -> Predict:
         nonlocal calls
         calls += 1
         if calls >= from_call and len(given) > clips:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise OUT_OF_MEMORY[says]
         return predict(teacher, given)
 
     return small
 
 
+@pytest.mark.parametrize("says", OUT_OF_MEMORY)
 def test_where_memory_ends_the_unit_is_computed_once_more_with_half_the_batch(
-    tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    says: str,
+    tiny_cache: TinyCache,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Teacher, "predict", holds_at_most(2, from_call=4))
+    monkeypatch.setattr(Teacher, "predict", holds_at_most(2, from_call=4, says=says))
     folder = fill_again(tiny_cache)
     assert objects_of(folder) == objects_of(tiny_cache.cache)
     assert batches_of(folder) == [8] * 3 + [2] * 6
@@ -247,6 +257,11 @@ FAULTS = {
     "the device": (
         "reskd.common.distill.teacher.Teacher.predict",
         torch.AcceleratorError("CUDA error: unspecified launch failure\nand advice"),
+        StoppedShortError,
+    ),
+    "a library of the device": (
+        "reskd.common.distill.teacher.Teacher.predict",
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
         StoppedShortError,
     ),
     "encoding": (
