@@ -22,8 +22,7 @@ from reskd.teacher_cache.fill.locks import creator, slice_writer, sole_writer
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.opening import cache_of, is_new, new_cache
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
-from reskd.teacher_cache.fill.pipeline.units import TAKEN_OUT
-from reskd.teacher_cache.format.commits import Computed, failures, read_commits
+from reskd.teacher_cache.format.commits import TAKEN_OUT, Computed, failures, read_commits
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.format.plan import CachePlan

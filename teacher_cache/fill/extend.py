@@ -24,7 +24,7 @@ from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, job_on_ca
 from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format.identity import videos_to_cache
-from reskd.teacher_cache.format.manifest import Generation, Manifest
+from reskd.teacher_cache.format.manifest import Generation, Manifest, read_manifest
 from reskd.teacher_cache.format.match import MatchedVideos
 from reskd.teacher_cache.format.videos import CachedVideo, write_videos
 from reskd.teacher_cache.read.contents import matched_videos
@@ -84,39 +84,42 @@ def extend_cache(
         DataError: If the index or the teacher is missing or does not fit.
     """
     experiment = with_targets(experiment, targets)
-    job, manifest, model = job_on_cache(experiment, folder, options)
-    if job.gone:
-        say(
-            f"{folder}: what is added has no rows of {counted(len(job.gone), 'video')} that the "
-            "index does not list; they count as unreadable from now on"
-        )
+    read_manifest(folder)  # explains what is missing
     with sole_writer(folder), preemptible():
+        # Read once no other process can write it any more.
+        job, manifest, model = job_on_cache(experiment, folder, options)
         if missing_units(folder, manifest, manifest.generations[0]):
             raise StoppedShortError(
                 f"{folder} is incomplete; run `reskd cache-teacher` again to finish it first."
             )
         written = 0
         for generation in manifest.generations[1:]:
-            teacher = teacher_for(experiment, model, manifest, options.device)
-            missing = missing_units(folder, manifest, generation)
-            written += fill(job, manifest, generation, missing, teacher)
+            written += _fill(job, manifest, generation, model)
         if videos:
             manifest = _with_videos(experiment, job, manifest)
             job = job_of_rows(experiment, job.index, folder, manifest, options, say_changes=False)
-            written += _fill_last(job, manifest, model)
+            written += _fill(job, manifest, manifest.generations[-1], model)
         for larger in _steps(experiment, manifest, views, targets):
             if not options.force:
                 check_free_space(folder, larger.generation_bytes(larger.generations[-1]))
             manifest = write_metadata(folder, larger)
-            written += _fill_last(job, manifest, model)
+            written += _fill(job, manifest, manifest.generations[-1], model)
     return summary(folder, manifest, written)
 
 
-def _fill_last(job: Job, manifest: Manifest, model: Recognizer) -> int:
-    """Do what the last run of a cache has not done yet; the number of units."""
-    generation = manifest.generations[-1]
+def _fill(job: Job, manifest: Manifest, generation: Generation, model: Recognizer) -> int:
+    """Do what a run has not done yet; the number of units."""
+    missing = missing_units(job.folder, manifest, generation)
+    layout = manifest.layout
+    gone = [video for unit in missing for video in layout.videos_of(unit) if video in job.gone]
+    if gone:
+        say(
+            f"{job.folder}: what is added has no rows of {counted(len(gone), 'video')} that the "
+            "index does not list, and no row of theirs is read from now on; listed again, they "
+            "count as new"
+        )
     teacher = teacher_for(job.experiment, model, manifest, job.options.device)
-    return fill(job, manifest, generation, missing_units(job.folder, manifest, generation), teacher)
+    return fill(job, manifest, generation, missing, teacher)
 
 
 def _with_videos(experiment: Experiment, job: Job, manifest: Manifest) -> Manifest:

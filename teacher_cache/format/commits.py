@@ -6,6 +6,7 @@ host or path, so that equal work leaves equal bytes.
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,9 @@ from reskd.common.errors import CacheError
 from reskd.common.storage.records import read_record, write_record
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest
+
+TAKEN_OUT: Final = "the index does not list it any more"
+"""Why a video has no rows that was taken out before the teacher came to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +133,21 @@ def check_fingerprint(folder: Path, manifest: Manifest, commits: Iterable[Commit
 def failures(commits: Iterable[Commit]) -> dict[int, str]:
     """Every video that some run could not read, with the reason."""
     return {video: reason for commit in commits for video, reason in commit.failed.items()}
+
+
+def taken_out(folder: Path, manifest: Manifest) -> set[int]:
+    """Videos without rows because the index did not list them while some run went on.
+
+    Records that are damaged tell nothing; whoever reads the rows, or verifies, finds them.
+    """
+    found: set[int] = set()
+    for generation in manifest.generations:
+        for unit in manifest.units_of(generation):
+            with suppress(CacheError):
+                commit = read_commit(folder, generation.number, unit)
+                failed = {} if commit is None else commit.failed
+                found |= {video for video, reason in failed.items() if reason == TAKEN_OUT}
+    return found
 
 
 def bytes_by_array(commits: Iterable[Commit]) -> Counter[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
+from reskd.teacher_cache.format.commits import taken_out
 from reskd.teacher_cache.format.identity import frame_digests
 from reskd.teacher_cache.format.manifest import Manifest
 from reskd.teacher_cache.format.match import MatchedVideos, match_videos
@@ -50,7 +51,12 @@ def matched_videos(
         CacheError: See `cached_videos`.
         DataError: If data.frames is no frame store, or one without some of the videos.
     """
-    cached = cached_videos(folder, manifest, index)
+    lost = taken_out(folder, manifest)  # listed again, such a video is a new one
+    cached = {
+        row: video
+        for row, video in cached_videos(folder, manifest, index).items()
+        if row not in lost
+    }
     entries = index.split(manifest.split)
     return match_videos(
         cached,

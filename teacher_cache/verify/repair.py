@@ -17,7 +17,7 @@ from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format.commits import Computed, read_commit
 from reskd.teacher_cache.format.layout import commit_key
-from reskd.teacher_cache.format.manifest import Generation, Manifest
+from reskd.teacher_cache.format.manifest import Generation, Manifest, read_manifest
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.report import Level, Report
 from reskd.teacher_cache.verify.verify import verify_cache
@@ -52,7 +52,6 @@ def repair_cache(
         CacheError: If cache.json itself is damaged, or this is another experiment's cache.
         DataError: If the index or the teacher is missing or does not fit.
     """
-    job, manifest, model = job_on_cache(experiment, folder, options)
 
     def verify() -> Report:
         if level != "semantic":
@@ -63,7 +62,10 @@ def repair_cache(
         )
 
     recomputed: list[dict[str, int]] = []
+    read_manifest(folder)  # explains what is missing
     with sole_writer(folder), preemptible():
+        # Read once no other process can write it any more.
+        job, manifest, model = job_on_cache(experiment, folder, options)
         before = verify()
         if any(finding.path in manifest.zarr_sha256 for finding in before.findings):
             manifest = write_metadata(folder, manifest)

@@ -4,7 +4,7 @@ A draw goes by names. Were it repeated after a class was renamed, videos would c
 network would be measured on what it, or its teacher, was trained on.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import replace
 
@@ -19,16 +19,14 @@ def with_former_splits(former: VideoIndex, index: VideoIndex) -> VideoIndex:
         index: What is imported now; videos that are new to it stay where they were drawn.
     """
     split_of_id = {video.id: video.split for video in former.videos}
-    keys = Counter(map(_content, former.videos))
-    split_of_content = {
-        key: video.split
-        for video in former.videos
-        if (key := _content(video)) is not None and keys[key] == 1
-    }
+    splits_of_content: defaultdict[Hashable, set[str]] = defaultdict(set)
+    for video in former.videos:
+        splits_of_content[_content(video)].add(video.split)
 
     def kept(video: VideoEntry) -> str:
-        known = split_of_id.get(video.id) or split_of_content.get(_content(video))
-        return known or video.split
+        # Content first: an id may have been given to another video since.
+        splits = set() if video.content is None else splits_of_content[_content(video)]
+        return next(iter(splits)) if len(splits) == 1 else split_of_id.get(video.id, video.split)
 
     videos = (replace(video, split=kept(video)) for video in index.videos)
     ordered = sorted(videos, key=lambda video: (video.split, video.id))

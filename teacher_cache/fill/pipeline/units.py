@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from reskd.common.distill.teacher import BATCH_GROUP, Teacher
 from reskd.teacher_cache.fill.batches import (
@@ -17,12 +16,9 @@ from reskd.teacher_cache.fill.batches import (
 from reskd.teacher_cache.fill.computed import computed_here
 from reskd.teacher_cache.fill.cut import CutTask, CutVideo
 from reskd.teacher_cache.fill.job import Job
-from reskd.teacher_cache.format.commits import Computed, failures, read_commit
+from reskd.teacher_cache.format.commits import TAKEN_OUT, Computed, failures, read_commit
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.read.reader import CacheReader
-
-TAKEN_OUT: Final = "the index does not list it any more"
-"""Why a video has no rows that was taken out before the teacher came to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """A cache grows by videos, in units of their own; what was there stays, byte for byte."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from reskd.common.dataset.index import VideoIndex, read_index, write_index
 from reskd.common.errors import CacheError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.fill import extend as extend_module
 from reskd.teacher_cache.fill import writer
 from reskd.teacher_cache.fill.engine import run_cache_teacher
-from reskd.teacher_cache.fill.pipeline.units import TAKEN_OUT
+from reskd.teacher_cache.format.commits import TAKEN_OUT
 from reskd.teacher_cache.format.layout import commit_key, object_key
 from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.format.plan import plan_cache
@@ -197,6 +199,43 @@ def test_videos_taken_out_before_the_teacher_came_are_marked_and_do_not_count_as
     make_cache(grown.cache.experiment, grown.folder)  # --max-bad 0
     assert CacheReader(grown.folder).failed == {5: TAKEN_OUT}
     assert verify_cache(grown.folder, "bytes").findings == ()
+
+
+def test_a_video_left_out_while_views_were_added_is_new_when_it_is_listed_again(
+    grown: Grown, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grown.list_videos(lambda number: number < FEWER - 1)
+    extend(grown.cache, videos=True)
+    assert "has no rows" not in capsys.readouterr().err
+    extend(grown.cache, views=6)
+    assert "has no rows of 1 video that the index does not list" in capsys.readouterr().err
+    grown.list_videos(lambda number: number < FEWER)
+    index, manifest = read_index(grown.index_file), read_manifest(grown.folder)
+    found = matched_videos(grown.folder, manifest, index)
+    assert [video.id for video in found.new] == [index.split("train")[FEWER - 1].id]
+    extend(grown.cache, videos=True)
+    found = matched_videos(grown.folder, read_manifest(grown.folder), index)
+    assert (sorted(found.entries), found.new) == ([0, 1, 2, 3, 4, 8], ())
+    assert set(found.entries) <= set(CacheReader(grown.folder).usable_videos)
+    assert verify_cache(grown.folder, "bytes").findings == ()
+
+
+def test_a_cache_is_read_once_no_other_process_writes_it(
+    grown: Grown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def other_came_first(folder: Path) -> Iterator[None]:
+        monkeypatch.undo()
+        grown.list_videos(lambda number: number < FEWER + 1)
+        extend(grown.cache, videos=True)
+        grown.list_videos(lambda _: True)
+        with writer.sole_writer(folder):
+            yield
+
+    monkeypatch.setattr(extend_module, "sole_writer", other_came_first)
+    extend(grown.cache, videos=True)
+    assert verify_cache(grown.folder, "bytes").findings == ()
+    assert read_manifest(grown.folder).layout.absent == ((6, 8), (9, 12))
 
 
 def test_a_damaged_unit_of_added_videos_is_computed_anew_to_the_byte(grown: Grown) -> None:
