@@ -12,7 +12,7 @@ from reskd.common.dataset.index import VideoIndex, read_index, write_index
 from reskd.common.errors import CacheError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.fill import extend as extend_module
-from reskd.teacher_cache.fill import writer
+from reskd.teacher_cache.fill import locks, writer
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.format.commits import TAKEN_OUT
 from reskd.teacher_cache.format.layout import commit_key, object_key
@@ -229,7 +229,7 @@ def test_a_cache_is_read_once_no_other_process_writes_it(
         grown.list_videos(lambda number: number < FEWER + 1)
         extend(grown.cache, videos=True)
         grown.list_videos(lambda _: True)
-        with writer.sole_writer(folder):
+        with locks.sole_writer(folder):
             yield
 
     monkeypatch.setattr(extend_module, "sole_writer", other_came_first)
