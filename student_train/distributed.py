@@ -8,7 +8,7 @@ gradients goes through gloo on the CPU.
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -140,7 +140,8 @@ def joined_processes(device: str) -> Iterator[ProcessGroup]:
     if launch.world == 1:
         if launch.idle_tasks:
             say(_idle_text(launch.idle_tasks + 1))
-        yield ProcessGroup(chosen)
+        with _current(chosen):
+            yield ProcessGroup(chosen)
         return
     if chosen.type == "cuda":
         chosen = torch.device("cuda", launch.gpu(torch.cuda.device_count()))
@@ -151,6 +152,11 @@ def joined_processes(device: str) -> Iterator[ProcessGroup]:
         yield ProcessGroup(chosen, rank=launch.rank, world=launch.world)
     finally:
         dist.destroy_process_group()
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Let what names no device take this one, not the first: threads that pin memory, compilers."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _join(launch: Launch, backend: str) -> None:

@@ -1,11 +1,14 @@
 """A projected teacher map gives the loss and the gradient of the map itself."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reskd.common.distill.arrays import Grid
 from reskd.common.distill.grid_projection import project, triangular_factor, upsampling_matrix
@@ -157,3 +160,28 @@ def test_projection_stored_as_float16_gives_nearly_the_gradient(seed: int) -> No
     found = gradient(direct_loss(student - stored, zeros), student)
     error = (found - expected).norm() / expected.norm()
     assert 1e-6 < error <= 5e-4
+
+
+class _Products(TorchDispatchMode):
+    """Notes in which precision float32 numbers are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.precisions: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "mm" in func.__name__:
+            self.precisions.append(torch.get_float32_matmul_precision())
+        return func(*args, **kwargs or {})
+
+
+def test_projection_is_never_rounded_to_tf32() -> None:
+    before = torch.get_float32_matmul_precision()
+    project(torch.rand(1, 2, 3, 7, 7), (4, 4))  # makes its matrices
+    torch.set_float32_matmul_precision("high")
+    try:
+        with _Products() as products:
+            project(torch.rand(1, 2, 3, 7, 7), (4, 4))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert products.precisions == ["highest", "highest"]

@@ -23,6 +23,7 @@ from reskd.student_train.run.folder import LOCK_FILE
 from reskd.student_train.run.log import read_events
 from reskd.student_train.run.recipe_record import RECIPE_FILE
 from reskd.student_train.train import run_training, runs
+from reskd.student_train.train.stepper import Stepper
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
 from tests.teacher_cache.handling import edit_identity, extend, set_identity
@@ -215,6 +216,17 @@ def test_cache_beside_a_damaged_teacher_is_not_taken_at_its_word(student: Studen
 def test_distilled_training_with_stored_frames_needs_no_video(student: Student) -> None:
     rmtree(student.experiment.parent / "videos")
     assert student("run", ONE_EPOCH)["epochs"] == 1
+
+
+def test_step_that_does_not_fit_into_memory_ends_training_and_says_what_to_change(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Stepper, "forward_backward", full)
+    with pytest.raises(StoppedShortError, match=r"2.00 GiB\. .*raise training\.accumulation"):
+        student("run", ONE_EPOCH)
 
 
 def test_incomplete_cache_is_refused_with_its_missing_units(
