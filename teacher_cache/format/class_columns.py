@@ -1,12 +1,12 @@
 """Which class scores of a cache are those of which class of an index: by names and by videos."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Final
 
-LEAST_VIDEOS: Final = 2
-"""That say that a name was passed on: one corrected label does not outweigh a name."""
+LEAST_VIDEOS: Final = 3
+"""Of a name, before and after, to tell that it was passed on: two corrected labels are none."""
 
 
 def class_columns(
@@ -16,8 +16,8 @@ def class_columns(
 ) -> tuple[int, ...] | None:
     """For each class of an index, the column of the cached class scores that is its own.
 
-    A class has the column of its name, unless names were passed on: most videos of that column are
-    of another class now, and most of the class were of another column. Any other class has the
+    A class has the column of its name, unless the name was passed on: that column shares more
+    videos with another class, and the class with another column. Any other class has the
     column with which it shares most videos. Classes that are left have the column in the same
     place, or the only one left, if no video tells more of either.
 
@@ -34,17 +34,15 @@ def class_columns(
     if len(cached_classes) != len(classes):
         return None
     pairs = list(labels)
-    shared = _mostly_shared(pairs)
+    shared = _SharedVideos(pairs)
     place = {name: column for column, name in enumerate(cached_classes)}
     named = {number: place[name] for number, name in enumerate(classes) if name in place}
     column_of = {
-        number: column
-        for number, column in named.items()
-        if (column, number) in shared or not _passed_on(column, number, shared)
+        number: column for number, column in named.items() if not shared.passed_on(column, number)
     }
     columns = set(range(len(classes))) - set(column_of.values())
     numbers = set(range(len(classes))) - column_of.keys()
-    for column, number in shared:
+    for column, number in shared.mostly():
         if column in columns and number in numbers:
             if number in column_of or column in column_of.values():
                 return None  # of classes always shown together, both renamed: which is which?
@@ -64,28 +62,35 @@ def class_columns(
     return tuple(column_of[number] for number in range(len(classes)))
 
 
-def _mostly_shared(
-    pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
-) -> dict[tuple[int, int], int]:
-    """Column and number of classes that share most of the videos that either has: how many."""
-    of_column: Counter[int] = Counter()
-    of_number: Counter[int] = Counter()
-    of_both: Counter[tuple[int, int]] = Counter()
-    for before, after in pairs:
-        if before and after:
-            of_column.update(before)
-            of_number.update(after)
-            of_both.update(product(before, after))
-    return {
-        (column, number): both
-        for (column, number), both in of_both.items()
-        if 2 * both > of_column[column] + of_number[number] - both
-    }
+class _SharedVideos:
+    """How many videos that both sides know have a class before, a class after, or both."""
 
+    def __init__(self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> None:
+        known = [(before, after) for before, after in pairs if before and after]
+        self.of_column = Counter(column for before, _ in known for column in before)
+        self.of_number = Counter(number for _, after in known for number in after)
+        self.of_both = Counter(pair for before, after in known for pair in product(before, after))
+        self._most_of_column: Counter[int] = Counter()
+        self._most_of_number: Counter[int] = Counter()
+        for (column, number), both in self.of_both.items():
+            self._most_of_column[column] = max(both, self._most_of_column[column])
+            self._most_of_number[number] = max(both, self._most_of_number[number])
 
-def _passed_on(column: int, number: int, shared: Mapping[tuple[int, int], int]) -> bool:
-    """Whether the videos of both went to and came from classes of other names."""
-    told = [pair for pair, videos in shared.items() if videos >= LEAST_VIDEOS]
-    went = any(before == column and after != number for before, after in told)
-    came = any(before != column and after == number for before, after in told)
-    return went and came
+    def mostly(self) -> list[tuple[int, int]]:
+        """Column and number of classes that share most of the videos that either has."""
+        return [
+            (column, number)
+            for (column, number), both in self.of_both.items()
+            if 2 * both > self.of_column[column] + self.of_number[number] - both
+        ]
+
+    def passed_on(self, column: int, number: int) -> bool:
+        """Whether a name stayed and its videos did not: both sides share more with others.
+
+        Or all that it had are of other classes, and it has none.
+        """
+        had, has = self.of_column[column], self.of_number[number]
+        both = self.of_both[column, number]
+        went = both < self._most_of_column[column]
+        came = both < self._most_of_number[number]
+        return went and (came or not has) and had + has >= LEAST_VIDEOS
