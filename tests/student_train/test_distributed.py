@@ -1,8 +1,11 @@
 """Processes that cannot meet say why; one that has no others waits for none."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+import torch
 
 from reskd.common.errors import LaunchError
 from reskd.student_train import distributed
@@ -74,3 +77,22 @@ def test_single_task_says_nothing(
     with joined_processes("cpu") as processes:
         assert processes.world == 1
     assert capsys.readouterr().err == ""
+
+
+def test_process_alone_on_a_gpu_makes_that_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    current = ["cuda:0"]
+
+    @contextmanager
+    def made_current(device: torch.device) -> Iterator[None]:
+        current.append(str(device))
+        yield
+        current.pop()
+
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with joined_processes("cuda:1") as processes:
+        assert str(processes.device) == current[-1] == "cuda:1"
+    assert current == ["cuda:0"]
