@@ -59,7 +59,8 @@ def train_student(
         LaunchError: If the processes that were started together cannot meet.
         CacheError: If the cache is damaged or another experiment's.
         StoppedShortError: If the cache is incomplete, too many videos are unreadable, training
-            diverged, or another process trains in this folder; what was saved is kept.
+            diverged, another process trains in this folder, or one of this run was lost; what was
+            saved is kept.
         PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
     """
     with joined_processes(device) as processes:
@@ -116,6 +117,7 @@ def evaluate(
             and none is given, or a network's scores are no numbers.
         LaunchError: If the processes that were started together cannot meet.
         ExperimentError: If an experiment or the protocol is wrong.
+        StoppedShortError: If another process of several was lost.
         PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
     """
     with joined_processes(device) as processes:

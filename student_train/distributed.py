@@ -6,6 +6,7 @@ gradients goes through gloo on the CPU.
 """
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,15 +18,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
+from torch.distributed.distributed_c10d import _abort_process_group
 from torch.distributed.rendezvous import rendezvous
 
 from reskd.common.console import say
 from reskd.common.devices import choose_device
-from reskd.common.errors import LaunchError
+from reskd.common.errors import LaunchError, StoppedShortError
 from reskd.common.launch import Launch, read_launch
 
 MEETING_SECONDS: Final = 600
 """Time that processes have to find each other: some nodes of a job begin minutes after others."""
+_OF_GLOO: Final = re.compile(r"\[\S*/gloo/transport/[^\]\s]*\] ")
+"""What gloo's errors of connections begin with: where they come from. Its others do not."""
+_NOT_OF_ANOTHER: Final = re.compile("ncclInvalid|ncclUnhandledCuda")
+"""NCCL's names of errors of this process and its GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ def joined_processes(device: str) -> Iterator[ProcessGroup]:
     Raises:
         DataError: If the device is unknown or not present.
         LaunchError: If the environment contradicts itself or the others do not come.
+        StoppedShortError: Out of the block, if another process has ended or cannot be reached.
     """
     launch = read_launch(os.environ)
     chosen = choose_device(device)
@@ -147,11 +154,29 @@ def joined_processes(device: str) -> Iterator[ProcessGroup]:
         chosen = torch.device("cuda", launch.gpu(torch.cuda.device_count()))
         torch.cuda.set_device(chosen)
     # gloo for tensors on the CPU, NCCL for those on a GPU.
-    _join(launch, "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
+        _join(launch, backend)
         yield ProcessGroup(chosen, rank=launch.rank, world=launch.world)
+    except RuntimeError as error:  # out of a collective, or out of a backward pass with one in it
+        if not lost_another(error):
+            raise
+        if dist.is_initialized():
+            _abort_process_group()  # to destroy NCCL's would be to wait for what nobody answers
+        raise StoppedShortError(_lost_text(launch, str(error))) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether this is what torch raises where another process has ended or cannot be reached.
+
+    NCCL and the store have types of their own, gloo has none: it says where in its source it was.
+    """
+    if isinstance(error, dist.DistError):
+        return _NOT_OF_ANOTHER.search(str(error)) is None
+    return _OF_GLOO.match(str(error)) is not None
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
@@ -185,6 +210,16 @@ def _unmet_text(launch: Launch, why: str) -> str:
         "Look for another one that ended before. Where the port is taken set MASTER_PORT to a free "
         "one, where the host is not found set MASTER_ADDR, for all processes alike; in a shell of "
         "`srun --pty` start the command with srun."
+    )
+
+
+def _lost_text(launch: Launch, error: str) -> str:
+    why = _OF_GLOO.sub("", error).splitlines()[0].split(". ")[0]  # no guesses of torch's
+    return (
+        f"Process {launch.rank} of {launch.world} has lost another process of this run, which has "
+        f"ended or cannot be reached: {why}.\n"
+        "The output of the one that ended first says why. What was committed is kept: start all "
+        "processes again with the same command, and they go on from there."
     )
 
 

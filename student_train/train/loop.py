@@ -243,6 +243,8 @@ class _Loop:
             # The first process takes over what all have counted, as after a restart.
             figures.start_from(place.sums if self.training.processes.is_first else {})
         if stop:
+            # A launcher may kill the first process, which saves, soon after another has ended.
+            self.training.processes.wait()
             raise self.training.stop.error()
         return recent
 

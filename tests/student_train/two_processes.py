@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +40,7 @@ def in_one_group(work: Callable[[ProcessGroup], Found]) -> list[Found]:
         return in_two_processes(partial(_as_member, work, (Path(folder) / "meet").as_uri()))
 
 
-def in_two_processes(work: Callable[[int], Found]) -> list[Found]:
+def in_two_processes(work: Callable[[int], Found], *, killed: int | None = None) -> list[Found]:
     """What two new processes return that only know their rank.
 
     They are forked from a server of this test process that has done their imports (conftest.py) and
@@ -47,12 +48,14 @@ def in_two_processes(work: Callable[[int], Found]) -> list[Found]:
 
     Args:
         work: What each of them does; pickled, so a function of a module or a partial one.
+        killed: Rank of the one that has to die of SIGKILL.
 
     Returns:
-        What the first process found and what the second one did.
+        What the first process found and what the second one did; nothing of one that was killed.
 
     Raises:
-        RuntimeError: If one of them fails, exits with an error or takes longer than SECONDS.
+        RuntimeError: If one of them fails, exits with an error or takes longer than SECONDS,
+            or the one to be killed lives.
     """
     context = get_context("forkserver")
     processes, pipes = [], []
@@ -72,9 +75,10 @@ def in_two_processes(work: Callable[[int], Found]) -> list[Found]:
             process.kill()
             process.join()
     ends = [process.exitcode for process in processes]
-    if ends != [0] * WORLD:
-        raise RuntimeError(f"The processes ended with {ends}, not with 0; stderr says why.")
-    return [pickle.loads(found) for found in received]
+    expected = [-signal.SIGKILL if rank == killed else 0 for rank in range(WORLD)]
+    if ends != expected:
+        raise RuntimeError(f"The processes ended with {ends}, not {expected}; stderr says why.")
+    return [pickle.loads(found) for rank, found in enumerate(received) if rank != killed]
 
 
 def as_torchrun_does(rank: int, port: int) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate import inference
 from reskd.student_train.evaluate.inference import forward
 from reskd.student_train.evaluate.measure import evaluate_runs
-from reskd.student_train.run.folder import RunFolder
+from reskd.student_train.run.folder import STATES_FOLDER, RunFolder
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train import run_training, runs
+from reskd.student_train.train.stepper import Stepper
 from reskd.student_train.train.validation import LOGGED
 from tests.student_train.two_processes import WORLD, in_one_group
 from tests.tiny_experiment import ALONE, TinyCache
@@ -92,6 +94,29 @@ def _second_is_asked_to_stop(cache: TinyCache, processes: ProcessGroup) -> list[
     return [str(stopped.value).split(". ")[0], *(event["which"] for event in events)]
 
 
+def _stopped_while_the_first_saves(cache: TinyCache, processes: ProcessGroup) -> bool:
+    """Whether the state is there when this process is told to stop."""
+    step, save = Stepper.step, RunFolder.save
+    stopped_in = cache.experiment.parent / "stopped-in-a-step"
+
+    def asked_to_stop(self: Stepper, lr: float) -> torch.Tensor:
+        if not processes.is_first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, lr)
+
+    def slow(self: RunFolder, *state: Any) -> None:
+        time.sleep(0.3)
+        save(self, *state)
+
+    with (
+        patch.object(Stepper, "step", asked_to_stop),
+        patch.object(RunFolder, "save", slow),
+        pytest.raises(PreemptedError),
+    ):
+        _train(cache, stopped_in.name, processes, "student.training.batch_size=2")
+    return (stopped_in / STATES_FOLDER / "000000002").exists()
+
+
 def _folder_is_held(cache: TinyCache, processes: ProcessGroup) -> str:
     """By another run, while these two want to train there."""
     folder = RunFolder(cache.experiment.parent / "held", {})
@@ -106,7 +131,8 @@ def _folder_is_held(cache: TinyCache, processes: ProcessGroup) -> str:
 
 
 SITUATIONS: tuple[Callable[[TinyCache, ProcessGroup], Any], ...] = (
-    *(_average_is_kept, _second_has_no_videos, _second_is_asked_to_stop, _folder_is_held),
+    *(_average_is_kept, _second_has_no_videos, _second_is_asked_to_stop),
+    *(_stopped_while_the_first_saves, _folder_is_held),
 )
 
 
@@ -163,6 +189,12 @@ def test_process_that_is_asked_to_stop_while_measuring_stops_all_and_the_run_goe
     assert second == ["Stopped by SIGTERM"]
     events = read_events(folder / "stopped", "validation")
     assert [event["which"] for event in events] == ["current", "current", "last", "best"]
+
+
+def test_processes_that_do_not_save_stop_when_the_first_one_has_saved(
+    found: list[dict[str, Any]],
+) -> None:
+    assert [own["_stopped_while_the_first_saves"] for own in found] == [True] * WORLD
 
 
 def test_run_in_a_folder_that_another_one_holds_is_refused_in_all_processes(
