@@ -85,6 +85,10 @@ class Manifest:
         whole = (0, self.layout.num_units)
         return range(*(whole if generation.units is None else generation.units))
 
+    def generations_of(self, unit: int) -> tuple[Generation, ...]:
+        """Generations that write something of a unit, in order."""
+        return tuple(one for one in self.generations if unit in self.units_of(one))
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Classes of the teacher's scores, whatever the format."""

@@ -327,7 +327,7 @@ class _Check:
         unit, _ = layout.locate(video)
         writer = next(
             one.number
-            for one in manifest.generations
+            for one in manifest.generations_of(unit)
             if name in one.arrays and view in one.view_range
         )
         self.findings.append(

@@ -81,7 +81,7 @@ class Replay:
         commit_of = lru_cache(maxsize=64)(read_commit)
         for view, video in sorted(rows, key=lambda row: (row[1], row[0])):
             unit, _ = manifest.layout.locate(video)
-            for generation in manifest.generations:
+            for generation in manifest.generations_of(unit):
                 if view not in generation.view_range:
                     continue
                 videos: tuple[int, ...] = (video,)

@@ -1,5 +1,6 @@
 """A cache grows by videos, in units of their own; what was there stays, byte for byte."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.repair import repair_cache
 from reskd.teacher_cache.verify.verify import verify_cache
-from tests.teacher_cache.handling import OPTIONS, extend, tree_of
+from tests.teacher_cache.handling import OPTIONS, Rows, extend, reseal, tree_of
 from tests.tiny_experiment import CPU, TinyCache
 
 UNIT_VIDEOS = 4
@@ -54,9 +55,9 @@ class Grown:
         write_index(self.index_file, replace(self.index, videos=(*chosen, *others)))
 
 
-def make_cache(experiment_file: Path, folder: Path) -> None:
+def make_cache(experiment_file: Path, folder: Path, *overrides: str) -> None:
     """A cache of units of UNIT_VIDEOS videos."""
-    experiment = load_experiment(str(experiment_file))
+    experiment = load_experiment(str(experiment_file), overrides)
     plan = plan_cache(experiment, read_index(experiment.data.index), memory_bytes=10**9)
     plan = replace(plan, layout=replace(plan.layout, unit_videos=UNIT_VIDEOS))
     run_cache_teacher(experiment, plan, folder, OPTIONS)
@@ -247,6 +248,28 @@ def test_a_damaged_unit_of_added_videos_is_computed_anew_to_the_byte(grown: Grow
     facts, _ = repair_cache(experiment, grown.folder, OPTIONS)
     assert facts["recomputed"] == [{"generation": 2, "unit": 2}]
     assert tree_of(grown.folder) == whole
+
+
+@pytest.mark.parametrize("mode", ["eval", "batch"])
+def test_wrong_rows_of_added_videos_are_found_and_computed_anew(grown: Grown, mode: str) -> None:
+    experiment = load_experiment(str(grown.cache.experiment), (f"teacher.mode={mode}",))
+    if mode == "batch":
+        shutil.rmtree(grown.folder)
+        grown.list_videos(lambda number: number < FEWER)
+        make_cache(grown.cache.experiment, grown.folder, f"teacher.mode={mode}")
+        grown.list_videos(lambda number: True)
+    extend(grown.cache, videos=True, overrides=(f"teacher.mode={mode}",))
+    draw, files = Draw(rows=100, seed=0), tree_of(grown.folder).keys()
+    assert verify_semantic(experiment, grown.folder, draw, device=CPU, threads=1).findings == ()
+
+    def spoil(rows: Rows, _: CacheReader) -> None:
+        rows["logits"][0] += 1
+
+    reseal(grown.folder, 9, spoil, run=2)
+    facts, _ = repair_cache(experiment, grown.folder, OPTIONS, level="semantic", draw=draw)
+    assert facts["recomputed"] == [{"generation": 2, "unit": 2}]
+    assert facts["ok"]
+    assert tree_of(grown.folder).keys() == files
 
 
 def test_a_damaged_table_of_videos_is_found_and_refused(grown: Grown) -> None:
