@@ -22,6 +22,7 @@ def train_student(
     distill: bool = True,
     max_bad: float | None = None,
     allow_incomplete: bool = False,
+    on_missing: Literal["refuse", "compute"] = "refuse",
     fresh: bool = False,
     replace: str | None = None,
     validate: bool = True,
@@ -42,6 +43,8 @@ def train_student(
         distill: False trains from labels alone, all else equal.
         max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
         allow_incomplete: Use the finished units of a cache.
+        on_missing: `compute` first does what `cache_teacher` does for all that the cache lacks,
+            each process for a part; the cache is made where there is none.
         fresh: Forget an earlier run of this recipe in the folder.
         replace: Name of the folder, to forget whatever run or network it holds.
         validate: Measure on data.val_split while training and at the end.
@@ -54,13 +57,13 @@ def train_student(
 
     Raises:
         ExperimentError: If there is no student, or teacher, cache and losses do not fit each other.
-        DataError: If the index, or the live teacher, is missing or does not fit, or the folder
-            holds another run.
+        DataError: If the index, or a teacher that is to run, is missing or does not fit, or the
+            folder holds another run.
         LaunchError: If the processes that were started together cannot meet.
-        CacheError: If the cache is damaged or another experiment's.
-        StoppedShortError: If the cache is incomplete, too many videos are unreadable, training
-            diverged, another process trains in this folder, or one of this run was lost; what was
-            saved is kept.
+        CacheError: If the cache is damaged or another experiment's, or lacks videos of the index.
+        StoppedShortError: If the cache is incomplete or cannot be filled, too many videos are
+            unreadable, training diverged, another process trains in this folder, or one of this run
+            was lost; what was saved is kept.
         PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
     """
     with joined_processes(device) as processes:
@@ -75,6 +78,7 @@ def train_student(
             fresh=fresh,
             replace=replace,
             allow_incomplete=allow_incomplete,
+            on_missing=on_missing,
             validate=validate,
             keeping=_keeping(clips_store, clips_store_gb),
         )

@@ -10,21 +10,24 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
-from torch.distributed.distributed_c10d import _abort_process_group
+from torch.distributed.distributed_c10d import Store, _abort_process_group
 from torch.distributed.rendezvous import rendezvous
 
 from reskd.common.console import say
 from reskd.common.devices import choose_device
 from reskd.common.errors import LaunchError, StoppedShortError
 from reskd.common.launch import Launch, read_launch
+from reskd.common.prefetch import num_cores
+from reskd.student_train.parts_of_work import PartsOfWork
 
 MEETING_SECONDS: Final = 600
 """Time that processes have to find each other: some nodes of a job begin minutes after others."""
@@ -32,6 +35,14 @@ _OF_GLOO: Final = re.compile(r"\[\S*/gloo/transport/[^\]\s]*\] ")
 """What gloo's errors of connections begin with: where they come from. Its others do not."""
 _NOT_OF_ANOTHER: Final = re.compile("ncclInvalid|ncclUnhandledCuda")
 """NCCL's names of errors of this process and its GPU."""
+
+
+def own_cores() -> int:
+    """Cores of this process, which shares those of its machine with others of torchrun here.
+
+    srun gives each process cores of its own.
+    """
+    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,8 @@ class ProcessGroup:
     """Its number."""
     world: int = 1
     """How many there are."""
+    store: Store | None = field(default=None, repr=False, compare=False)
+    """Where they have met; None where that is not known."""
 
     @property
     def is_first(self) -> bool:
@@ -92,6 +105,24 @@ class ProcessGroup:
         """Go on when every process has come here."""
         if self.world > 1:
             dist.all_reduce(torch.zeros(1))  # unlike barrier() it needs no GPU
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Work of which each process does its own part, in minutes or days; they leave it together.
+
+        Nothing here has a time limit, and signals are obeyed while a process waits.
+
+        Raises:
+            StoppedShortError: If another process failed at its part.
+            PreemptedError: If another one was asked to stop.
+        """
+        if self.world == 1:
+            yield
+            return
+        assert self.store is not None, "only processes that joined can work apart"
+        parts = PartsOfWork(self.store, self.all_of(uuid4().hex)[0], self.rank, self.world)
+        with parts.ended_together():
+            yield
 
     def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
         if self.world == 1 or not values:
@@ -156,8 +187,8 @@ def joined_processes(device: str) -> Iterator[ProcessGroup]:
     # gloo for tensors on the CPU, NCCL for those on a GPU.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
-        _join(launch, backend)
-        yield ProcessGroup(chosen, rank=launch.rank, world=launch.world)
+        store = _join(launch, backend)
+        yield ProcessGroup(chosen, rank=launch.rank, world=launch.world, store=store)
     except RuntimeError as error:  # out of a collective, or out of a backward pass with one in it
         if not lost_another(error):
             raise
@@ -184,7 +215,7 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _join(launch: Launch, backend: str) -> None:
+def _join(launch: Launch, backend: str) -> Store:
     """Go on as a member of the group when all processes have come to the first one."""
     place = "env://"  # where the store is that torchrun has begun already
     if launch.by != "torchrun":
@@ -193,6 +224,7 @@ def _join(launch: Launch, backend: str) -> None:
         if launch.rank == 0:
             say(f"Process 0 of {launch.world} waits for the others at {host}:{launch.port}.")
     patience = timedelta(seconds=MEETING_SECONDS)
+    store: Store
     try:
         if launch.by == "srun":  # the name of a pod may become known later, that of a node not
             socket.getaddrinfo(launch.address, launch.port)
@@ -201,6 +233,7 @@ def _join(launch: Launch, backend: str) -> None:
         raise LaunchError(_unmet_text(launch, str(error))) from error
     store.set_timeout(default_pg_timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+    return store
 
 
 def _unmet_text(launch: Launch, why: str) -> str:

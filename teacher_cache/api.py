@@ -11,6 +11,7 @@ from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.fill.slices import Slice
+from reskd.teacher_cache.format.layout import MEMORY_GB
 from reskd.teacher_cache.format.plan import plan_cache
 
 
@@ -19,7 +20,7 @@ def cache_teacher(
     cache: str | os.PathLike[str],
     *,
     split: str | None = None,
-    memory_gb: float = 2.0,
+    memory_gb: float = MEMORY_GB,
     max_bad: float | None = None,
     threads: int | None = None,
     device: str = "auto",

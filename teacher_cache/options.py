@@ -7,6 +7,7 @@ import click
 
 from reskd.common.cli.options import combined, device_option, max_bad_option
 from reskd.common.prefetch import num_cores
+from reskd.teacher_cache.format.layout import MEMORY_GB
 
 if TYPE_CHECKING:
     from reskd.common.dataset.index import VideoIndex
@@ -21,7 +22,7 @@ cache_argument = click.argument("folder", metavar="CACHE", type=cache_path)
 memory_option = click.option(
     "--memory",
     type=click.FloatRange(0, min_open=True),
-    default=2.0,
+    default=MEMORY_GB,
     show_default=True,
     help="GB that units may take in memory; decides how many videos a unit has.",
 )

@@ -127,6 +127,13 @@ def train_teacher(
 )
 @click.option("--no-distill", is_flag=True, help="From labels alone, all else equal.")
 @click.option("--allow-incomplete", is_flag=True, help="Use the finished units of a cache.")
+@click.option(
+    "--on-missing",
+    type=click.Choice(["refuse", "compute"]),
+    default="refuse",
+    show_default=True,
+    help="Refuse a --cache that is absent or incomplete, or run the teacher for what it lacks.",
+)
 @training_options
 def train_student(
     experiment: str,
@@ -136,6 +143,7 @@ def train_student(
     teacher: Literal["cached", "live"],
     no_distill: bool,
     allow_incomplete: bool,
+    on_missing: Literal["refuse", "compute"],
     **options: Unpack[TrainingOptions],
 ) -> None:
     """Train the student of EXPERIMENT on small frames, from the teacher's stored outputs.
@@ -143,6 +151,8 @@ def train_student(
     With --no-distill it learns from labels alone: on the stored frames if --cache is given, else on
     freshly decoded views. With --teacher live no cache is needed: the teacher sees the same views,
     decoded anew, in every step, which is the control for what stored outputs are worth.
+    With --on-missing compute the teacher runs before the first step, as cache-teacher would run it,
+    for what the cache lacks; videos that are new in the index are added by cache extend alone.
     Interrupted and called again, it goes on with the very step it had come to. Several processes:
     torchrun --nproc-per-node N --no-python -- reskd train-... (mind the `--`), or srun in Slurm.
     """
@@ -152,12 +162,17 @@ def train_student(
         )
     from reskd.common.console import emit
     from reskd.student_train.distributed import joined_processes
-    from reskd.student_train.train import plan, runs
+    from reskd.student_train.train import fill_cache, plan, runs
     from reskd.student_train.train.run_training import summary_text
 
     resolved = _resolved(experiment, overrides, "student", options)
     if options["plan_only"]:
         planned = plan.plan_training(resolved, "student", teacher=teacher)
+        if on_missing == "compute":
+            filled = fill_cache.check_fillable(
+                cache, teacher=teacher, allow_incomplete=allow_incomplete
+            )
+            planned["filling"] = fill_cache.plan_filling(resolved, filled)
         emit(planned, as_json=options["as_json"], text=plan.plan_text(planned))
         return
     if run is None:
@@ -171,6 +186,7 @@ def train_student(
             distill=not no_distill,
             processes=processes,
             allow_incomplete=allow_incomplete,
+            on_missing=on_missing,
             **_how(resolved, options),
         )
         if processes.is_first:

@@ -1,6 +1,5 @@
 """How a network reads a video outside training: the clips of its test views."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -11,12 +10,12 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, EvaluationSpec, Experiment, ModelSpec, ViewSpec
 from reskd.common.models.checkpoint import CheckpointInfo
 from reskd.common.models.registry import Complexity, complexity
-from reskd.common.prefetch import num_cores
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.eval_views import evaluation_views, one_view, teacher_size
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams
+from reskd.student_train.distributed import own_cores
 
 MOST_THREADS: Final = 16
 """Each holds the frames of one video at its full size."""
@@ -33,12 +32,8 @@ _USUAL_VIEWS = ViewSpec(count=1, short_side=256, size=224)
 
 
 def decode_threads() -> int:
-    """Videos to decode at a time: one per core, shared with other processes of torchrun here.
-
-    srun gives each process cores of its own.
-    """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(num_cores() // here, MOST_THREADS))
+    """Videos to decode at a time: one per core of this process."""
+    return min(own_cores(), MOST_THREADS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -135,6 +135,8 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"cache's disk is slow at random, training.order=blocks, which reads runs of "
             f"{BLOCK_ROWS} rows, is faster"
         )
+    if "filling" in plan:
+        text += "\n" + _filling_text(plan["filling"])
     if "teacher_gmacs" not in plan:
         return text
     times = (plan["gmacs"] + plan["teacher_gmacs"]) / plan["gmacs"]
@@ -143,3 +145,13 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"{plan['teacher_gmacs']:,.0f} GMACs in all: {times:.1f} times the student alone, "
         "and every clip is decoded in every epoch"
     )
+
+
+def _filling_text(filling: dict[str, Any]) -> str:
+    """What runs before the first step."""
+    if not filling["units"]:
+        return "the cache lacks no unit: the teacher does not run"
+    return (
+        "before the first step: the teacher on {teacher_clips} clips of {videos} videos, {units} "
+        "units, {size}; `reskd cache plan` tells the hours"
+    ).format(**filling, size=shown_bytes(filling["bytes"]))

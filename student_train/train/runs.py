@@ -14,6 +14,7 @@ from reskd.student_train.data.cache import open_cache
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_keeping import ClipKeeping
+from reskd.student_train.train.fill_cache import check_fillable, fill_cache
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.student_train.train.recipe import Recipe, TargetSource
 from reskd.student_train.train.run_training import TrainingData, run_training
@@ -93,6 +94,7 @@ def train_student(
     fresh: bool,
     replace: str | None = None,
     allow_incomplete: bool,
+    on_missing: Literal["refuse", "compute"] = "refuse",
     validate: bool,
     keeping: ClipKeeping | None = None,
     command: Sequence[str] = (),
@@ -112,6 +114,8 @@ def train_student(
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
         allow_incomplete: Train on the finished units of an unfinished cache.
+        on_missing: `compute` first runs the teacher for all that the cache lacks, each process for
+            a part; the cache is made where there is none.
         validate: Measure while training and at its end, where the index has data.val_split.
         keeping: Where the clips for that are kept; None keeps none.
         command: What was typed, for the run's log; empty where Python code calls.
@@ -122,14 +126,18 @@ def train_student(
     Raises:
         CacheError: If the cache is damaged or another experiment's.
         ExperimentError: If teacher, cache and losses do not fit each other.
-        StoppedShortError: If the cache is incomplete.
-        DataError: If the index is missing, or the live teacher.
+        StoppedShortError: If the cache is incomplete, or cannot be filled.
+        DataError: If the index is missing, or the teacher that is to run.
+        PreemptedError: If a signal asked to stop.
     """
     student = experiment.required_student()
     losses = student.losses
     if not distill:
         losses = _without_teacher(losses, cross_entropy=losses.cross_entropy or 1.0)
     _check_teacher_is_of_use(losses, cache, teacher)
+    if on_missing == "compute":
+        filled = check_fillable(cache, teacher=teacher, allow_incomplete=allow_incomplete)
+        fill_cache(experiment, filled, processes, max_bad=max_bad)
     recipe = Recipe(
         role="student",
         experiment=experiment,

@@ -11,7 +11,7 @@ import torch
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.experiment import Experiment
-from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
+from reskd.common.models.checkpoint import CONFIG_FILE
 from reskd.teacher_cache.estimate.hours import (
     BreakEven,
     Hours,
@@ -22,9 +22,9 @@ from reskd.teacher_cache.estimate.hours import (
 )
 from reskd.teacher_cache.estimate.measure_speed import measure_speed
 from reskd.teacher_cache.estimate.probe import CannotMeasureError, existing_folder
-from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR, missing_units
-from reskd.teacher_cache.fill.opening import cache_of, is_new
-from reskd.teacher_cache.format.plan import CachePlan, plan_table, shown_bytes, still_missing
+from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR
+from reskd.teacher_cache.format.plan import CachePlan, plan_table, shown_bytes
+from reskd.teacher_cache.missing import less_what_is_there
 
 _TIME_UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -124,7 +124,7 @@ def forecast_cache(
     """
     has_teacher = (experiment.teacher.checkpoint / CONFIG_FILE).exists()
     if folder is not None:
-        plan = _goes_on(experiment, index, plan, folder, has_teacher=has_teacher)
+        plan = less_what_is_there(experiment, index, plan, folder)
     disk = existing_folder(folder)
     measured, why_not = None, None
     if not measure:
@@ -254,23 +254,6 @@ def _pays_line(pays: BreakEven) -> str:
         f"that is {pays.ratio:.1f} to 1; for one student the cache pays from epoch "
         f"{pays.pays_from_epoch} on"
     )
-
-
-def _goes_on(
-    experiment: Experiment,
-    index: VideoIndex,
-    plan: CachePlan,
-    folder: Path,
-    *,
-    has_teacher: bool,
-) -> CachePlan:
-    """The plan, less what the folder holds already."""
-    if is_new(folder):
-        return plan
-    checkpoint = read_checkpoint_info(experiment.teacher.checkpoint) if has_teacher else None
-    manifest = cache_of(experiment, index, folder, plan, checkpoint)
-    missing = [missing_units(folder, manifest, one) for one in manifest.generations]
-    return still_missing(plan, manifest, missing)
 
 
 def _gate_videos(experiment: Experiment, index: VideoIndex, plan: CachePlan) -> int:

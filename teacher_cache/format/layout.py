@@ -23,6 +23,8 @@ CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
 UNITS_IN_MEMORY = 2
 """Units that stage one holds at once: one is filled while the one before it is written."""
+MEMORY_GB = 2.0
+"""That these may take where nobody says otherwise: it decides how many videos a unit has."""
 DECODED_BYTES = 2_000_000_000
 """Clips that stage one has decoded ahead of the teacher take at most this, or three videos' worth
 if that is more."""
