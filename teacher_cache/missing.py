@@ -7,10 +7,11 @@ import torch
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
-from reskd.teacher_cache.fill.engine import missing_units, run_cache_teacher
+from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.fill.opening import cache_of, is_new
 from reskd.teacher_cache.fill.slices import Slice
+from reskd.teacher_cache.format.commits import missing_units
 from reskd.teacher_cache.format.layout import MEMORY_GB
 from reskd.teacher_cache.format.manifest import read_manifest
 from reskd.teacher_cache.format.plan import CachePlan, plan_cache, still_missing

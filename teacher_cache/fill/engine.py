@@ -22,7 +22,13 @@ from reskd.teacher_cache.fill.locks import creator, slice_writer, sole_writer
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.opening import cache_of, is_new, new_cache
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
-from reskd.teacher_cache.format.commits import TAKEN_OUT, Computed, failures, read_commits
+from reskd.teacher_cache.format.commits import (
+    TAKEN_OUT,
+    Computed,
+    failures,
+    missing_units,
+    read_commits,
+)
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.format.plan import CachePlan
@@ -93,13 +99,6 @@ def _check_and_create(
         made = new_cache(experiment, index, folder, plan, checkpoint)
     if made and checked is not None:
         append_run(folder, experiment, {"precision_check": checked.as_dict()})
-
-
-def missing_units(folder: Path, manifest: Manifest, generation: Generation) -> list[int]:
-    """Units that a run has not committed."""
-    units = manifest.units_of(generation)
-    finished = read_commits(folder, generation.number, units)
-    return [unit for unit in units if unit not in finished]
 
 
 def check_free_space(folder: Path, need: int) -> None:

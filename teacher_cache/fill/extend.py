@@ -19,10 +19,11 @@ from reskd.common.experiment import (
 )
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import preemptible
-from reskd.teacher_cache.fill.engine import check_free_space, fill, missing_units, summary
+from reskd.teacher_cache.fill.engine import check_free_space, fill, summary
 from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, job_on_cache, teacher_for
 from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.fill.writer import write_metadata
+from reskd.teacher_cache.format.commits import missing_units
 from reskd.teacher_cache.format.identity import videos_to_cache
 from reskd.teacher_cache.format.manifest import Generation, Manifest, read_manifest
 from reskd.teacher_cache.format.match import MatchedVideos

@@ -10,6 +10,7 @@ from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import CheckpointInfo
 from reskd.teacher_cache.fill.job import check_same_teacher
 from reskd.teacher_cache.fill.writer import create_cache
+from reskd.teacher_cache.format.commits import missing_units
 from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Manifest, read_manifest
 from reskd.teacher_cache.format.plan import CachePlan
@@ -85,7 +86,8 @@ def cache_of(
         checkpoint: What the teacher says of itself; None where it is not at hand.
 
     Raises:
-        CacheError: If it is another experiment's, or lacks targets, views or videos.
+        CacheError: If it is another experiment's, or lacks targets or views; or, being finished,
+            videos.
         DataError: If data.frames is no frame store, or one without some of the videos.
     """
     manifest = read_manifest(folder)
@@ -108,6 +110,12 @@ def cache_of(
             "experiment back."
         )
     matched = matched_videos(folder, manifest, index, frames_of=experiment)
-    if matched.new:
+    if matched.new and not _unfinished(folder, manifest):
         raise CacheError(matched.lack(folder))
+    if matched.new:
+        say(f"{matched.lack(folder)} What the cache has begun is finished first.")
     return manifest
+
+
+def _unfinished(folder: Path, manifest: Manifest) -> bool:
+    return any(missing_units(folder, manifest, one) for one in manifest.generations)

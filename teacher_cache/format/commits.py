@@ -115,6 +115,13 @@ def read_commits(folder: Path, generation: int, units: Iterable[int]) -> dict[in
     return {unit: commit for unit, commit in found if commit is not None}
 
 
+def missing_units(folder: Path, manifest: Manifest, generation: Generation) -> list[int]:
+    """Units that a run has not committed."""
+    units = manifest.units_of(generation)
+    finished = read_commits(folder, generation.number, units)
+    return [unit for unit in units if unit not in finished]
+
+
 def check_fingerprint(folder: Path, manifest: Manifest, commits: Iterable[Commit]) -> None:
     """A unit of another cache holds another teacher's outputs, however well it fits.
 

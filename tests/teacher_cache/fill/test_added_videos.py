@@ -283,10 +283,19 @@ def test_a_damaged_table_of_videos_is_found_and_refused(grown: Grown) -> None:
     assert [one.problem for one in verify_cache(grown.folder, "bytes").findings] == ["is missing"]
 
 
-def test_videos_are_refused_where_the_cache_is_not_finished(grown: Grown) -> None:
+def test_what_was_begun_is_finished_before_videos_are_added(
+    grown: Grown, capsys: pytest.CaptureFixture[str]
+) -> None:
     (grown.folder / commit_key(1, 0)).unlink()
     with pytest.raises(StoppedShortError, match="run `reskd cache-teacher` again"):
         extend(grown.cache, videos=True)
+    make_cache(grown.cache.experiment, grown.folder)
+    assert "finished first" in capsys.readouterr().err
+    with pytest.raises(CacheError, match="lacks 3 videos of the index"):
+        make_cache(grown.cache.experiment, grown.folder)
+    extend(grown.cache, videos=True)
+    make_cache(grown.cache.experiment, grown.folder)
+    assert len(CacheReader(grown.folder).usable_videos) == 9
 
 
 def test_labels_of_added_videos_are_kept_by_the_classes_of_the_cache(grown: Grown) -> None:

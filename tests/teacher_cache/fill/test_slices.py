@@ -24,7 +24,7 @@ from reskd.teacher_cache.fill import engine, locks, opening
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.slices import Slice
 from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_unit
-from reskd.teacher_cache.format.commits import Computed, read_commit, read_commits
+from reskd.teacher_cache.format.commits import Computed, missing_units, read_commit, read_commits
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import plan_cache
 from reskd.teacher_cache.info import cache_info
@@ -230,7 +230,6 @@ def test_units_that_others_finish_meanwhile_are_left_out(
     tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_cache.cache.with_name("overlap")
-    missing_units = engine.missing_units
 
     def then_another_fills(*args: object) -> list[int]:
         missing = missing_units(*args)  # type: ignore[arg-type]
