@@ -82,6 +82,30 @@ def failures_told(device: torch.device, *, memory: str) -> Iterator[None]:
         raise
 
 
+def choose_devices(names: str) -> tuple[torch.device, ...]:
+    """Devices of several workers: `cuda:0,cuda:1`; `cuda` is every one; `cpu:2` the CPU, twice.
+
+    Raises:
+        DataError: If one is unknown to torch, not present, or named twice.
+    """
+    devices: list[torch.device] = []
+    for name in names.split(","):
+        kind, _, number = name.strip().partition(":")
+        if kind == "cpu":
+            if not (number or "1").isdecimal() or int(number or 1) < 1:
+                raise DataError(f"--devices {name!r}: cpu:2 is two workers on the CPU.")
+            devices += [torch.device("cpu")] * int(number or 1)
+        elif name.strip() == "cuda":
+            found = max(1, torch.cuda.device_count())  # where there is none, that is said
+            devices += [choose_device(f"cuda:{index}") for index in range(found)]
+        else:
+            devices.append(choose_device(name.strip()))
+    others = [device for device in devices if device.type != "cpu"]
+    if len(set(others)) < len(others):
+        raise DataError(f"--devices {names!r} names a device twice; one worker keeps it busy.")
+    return tuple(devices)
+
+
 def widest_float(device: torch.device) -> torch.dtype:
     """What sums are kept in: float64, of which Apple's GPUs have none."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reskd.common.dataset.index import read_index
-from reskd.common.devices import choose_device
+from reskd.common.devices import choose_device, choose_devices
 from reskd.common.experiment import Experiment
 from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.fill.engine import run_cache_teacher
@@ -24,6 +24,7 @@ def cache_teacher(
     max_bad: float | None = None,
     threads: int | None = None,
     device: str = "auto",
+    devices: str | None = None,
     force: bool = False,
     part: str | None = None,
 ) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def cache_teacher(
         max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
         threads: That decode; None takes one per core.
         device: auto, cpu, cuda or cuda:N.
+        devices: Instead of `device` a process on each of several: `cuda:0,cuda:1`; `cuda` is all,
+            `cpu:2` two on the CPU. The calling program then needs `if __name__ == "__main__":`.
         force: Start even if the disk looks too small.
         part: Slice to fill, `3/16` for the third of 16; None fills all.
 
@@ -64,10 +67,12 @@ def cache_teacher(
         memory_bytes=int(memory_gb * 1e9),
         split=split,
     )
+    workers = () if devices is None else choose_devices(devices)
     options = RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
         threads=threads or num_cores(),
-        device=choose_device(device),
+        device=workers[0] if workers else choose_device(device),
+        devices=workers,
         force=force,
         part=None if part is None else Slice.parse(part),
     )

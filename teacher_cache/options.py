@@ -100,7 +100,12 @@ slice_option = click.option(
     callback=_slice,
     help="Fill every COUNT-th unit from the N-th on: one of COUNT runs on one shared folder.",
 )
-run_options = combined(max_bad_option, threads_option, device_option, force_option)
+devices_option = click.option(
+    "--devices",
+    help="Instead of --device: a worker on each of several, cuda:0,cuda:1; `cuda` is all of this "
+    "machine, cpu:2 two workers on the CPU. Threads are divided among them.",
+)
+run_options = combined(max_bad_option, threads_option, device_option, devices_option, force_option)
 """The options of every command that runs the teacher to write."""
 
 
@@ -164,18 +169,23 @@ def options_of(
     max_bad: float | None,
     threads: int,
     device: str,
+    devices: str | None,
     force: bool,
     preprocess: Literal["cpu", "device"] = "cpu",
     part: "Slice | None" = None,
 ) -> "RunOptions":
     """How stage one runs."""
-    from reskd.common.devices import choose_device
+    from reskd.common.devices import choose_device, choose_devices
     from reskd.teacher_cache.fill.job import RunOptions
 
+    if devices is not None and device != "auto":
+        raise click.UsageError("--device and --devices: name one of the two.")
+    workers = () if devices is None else choose_devices(devices)
     return RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
         threads=threads,
-        device=choose_device(device),
+        device=workers[0] if workers else choose_device(device),
+        devices=workers,
         force=force,
         preprocess=preprocess,
         part=part,

@@ -1,6 +1,7 @@
 """Fill a cache: find the missing units of a run, have them computed and committed."""
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from reskd.teacher_cache.fill.locks import creator, slice_writer, sole_writer
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.opening import cache_of, is_new, new_cache
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
+from reskd.teacher_cache.fill.workers.driver import fill_with_workers
 from reskd.teacher_cache.format.commits import (
     TAKEN_OUT,
     Computed,
@@ -176,16 +178,29 @@ def fill(
                     else:
                         yield unit
 
-            fill_units(
-                job,
-                manifest,
-                generation,
-                unfinished(),
-                teacher,
-                meters=meters,
-                again=again,
-                on_video=on_video,
-            )
+            begin = time.perf_counter()
+            if job.options.devices:
+                fill_with_workers(
+                    job,
+                    manifest,
+                    generation,
+                    unfinished(),
+                    meters=meters,
+                    again=again,
+                    on_video=on_video,
+                )
+                meters.seconds = time.perf_counter() - begin
+            else:
+                fill_units(
+                    job,
+                    manifest,
+                    generation,
+                    unfinished(),
+                    teacher,
+                    meters=meters,
+                    again=again,
+                    on_video=on_video,
+                )
     finally:
         _record(job, generation, meters)
     return meters.units

@@ -1,7 +1,7 @@
 """One experiment, one cache, this machine: what every command that runs the teacher starts from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,20 @@ class RunOptions:
     """Who crops and resizes: the threads that decode, or the teacher's device."""
     part: Slice | None = None
     """Which units this run fills; None fills all."""
+
+    devices: tuple[torch.device, ...] = ()
+    """Of workers, one process each; without them this process runs the teacher, on `device`."""
+
+    def share_of(self, device: torch.device) -> "RunOptions":
+        """How one of the workers runs."""
+        count = len(self.devices)
+        return replace(
+            self,
+            devices=(),
+            device=device,
+            threads=max(1, self.threads // count),
+            decoded_bytes=self.decoded_bytes // count,
+        )
 
     def own(self, units: Iterable[int]) -> list[int]:
         """Those of some units that this run fills."""

@@ -31,6 +31,12 @@ class FillMeters:
     bytes: int = 0
     """Written and committed."""
 
+    def add(self, other: "FillMeters") -> None:
+        """Count what others have counted; the seconds of a run stay its own."""
+        for field in fields(self):
+            if field.name != "seconds":
+                setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
     def since(self, earlier: "FillMeters") -> "FillMeters":
         """What was counted since these meters stood at `earlier`."""
         return FillMeters(

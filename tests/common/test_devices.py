@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch.backends import cudnn
 
-from reskd.common.devices import choose_device, failures_told, repeatable_arithmetic
+from reskd.common.devices import (
+    choose_device,
+    choose_devices,
+    failures_told,
+    repeatable_arithmetic,
+)
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment import ModelSpec
@@ -119,3 +124,40 @@ def test_failure_of_the_program_is_none_of_a_device() -> None:
         failures_told(torch.device("cpu"), memory=""),
     ):
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "expected"),
+    [
+        ("cpu", 0, ["cpu"]),
+        ("cpu:3", 0, ["cpu", "cpu", "cpu"]),
+        ("cuda", 2, ["cuda:0", "cuda:1"]),
+        ("cuda:1, cuda:0", 2, ["cuda:1", "cuda:0"]),
+        ("cuda:1,cpu", 2, ["cuda:1", "cpu"]),
+    ],
+)
+def test_devices_of_workers(
+    monkeypatch: pytest.MonkeyPatch, names: str, count: int, expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert [str(device) for device in choose_devices(names)] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cuda", "torch sees 2 CUDA devices|torch sees 0"),
+        ("cuda:0,cuda:5", "--device cuda:5: torch sees 2"),
+        ("cuda:1,cuda:1", "names a device twice"),
+        ("cpu:0", "cpu:2 is two workers"),
+        ("cpu:two", "cpu:2 is two workers"),
+        ("", "is no device of torch"),
+        ("gpu", "is no device of torch"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(
+    monkeypatch: pytest.MonkeyPatch, names: str, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0 if names == "cuda" else 2)
+    with pytest.raises(DataError, match=message):
+        choose_devices(names)

@@ -1,0 +1,1 @@
+"""One process per device over one queue of units, which the driver hands out."""

@@ -1,0 +1,1 @@
+"""Tests of filling with a process per device."""
