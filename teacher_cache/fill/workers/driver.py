@@ -93,7 +93,9 @@ class _Driver:
                 self._start(place)
             while self._workers:
                 for line in wait(list(self._workers)):
-                    self._hear(self._workers[cast("Connection", line)])
+                    worker = self._workers.get(cast("Connection", line))
+                    if worker is not None:  # else it was dismissed meanwhile, and died
+                        self._hear(worker)
         finally:
             self._end_all()
 
