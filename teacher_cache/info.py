@@ -223,7 +223,7 @@ def _labels_by_index(folder: Path, manifest: Manifest, index: VideoIndex) -> dic
     if manifest.split not in index.split_names():
         raise CacheError(f"the index has no split {manifest.split}")
     cached = cached_videos(folder, manifest, index)
-    matched = matched_videos(folder, manifest, index)
+    matched = matched_videos(folder, manifest, index, cached=cached)
     columns = matched.columns
     if columns is None:
         raise CacheError("the classes of the index are not those of the stored scores one to one")

@@ -162,7 +162,7 @@ def job_of_rows(
             is not the one it was made from.
     """
     cached = cached_videos(folder, manifest, index)
-    matched = matched_videos(folder, manifest, index, frames_of=experiment)
+    matched = matched_videos(folder, manifest, index, cached=cached, frames_of=experiment)
     if say_changes:
         for line in matched.said():
             say(f"{folder}: {line}")

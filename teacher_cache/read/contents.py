@@ -1,5 +1,6 @@
 """What of an index a cache holds, whatever its format."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from reskd.common.dataset.index import VideoIndex
@@ -37,6 +38,7 @@ def matched_videos(
     manifest: Manifest,
     index: VideoIndex,
     *,
+    cached: Mapping[int, CachedVideo] | None = None,
     frames_of: Experiment | None = None,
 ) -> MatchedVideos:
     """Compare the videos of a cache with those of an index.
@@ -45,6 +47,8 @@ def matched_videos(
         folder: The cache.
         manifest: Its cache.json.
         index: A video index.
+        cached: What `cached_videos` gave for these, where it was asked already: a large table takes
+            seconds to read.
         frames_of: Compare the frames of this experiment's frame store too, if it has one.
 
     Raises:
@@ -52,14 +56,11 @@ def matched_videos(
         DataError: If data.frames is no frame store, or one without some of the videos.
     """
     lost = taken_out(folder, manifest)  # listed again, such a video is a new one
-    cached = {
-        row: video
-        for row, video in cached_videos(folder, manifest, index).items()
-        if row not in lost
-    }
+    if cached is None:
+        cached = cached_videos(folder, manifest, index)
     entries = index.split(manifest.split)
     return match_videos(
-        cached,
+        {row: video for row, video in cached.items() if row not in lost},
         entries,
         cached_classes=manifest.class_names,
         classes=index.classes,
