@@ -96,7 +96,7 @@ class Teacher:
         """Run the teacher in its precision. Waits for nothing, if the clips are on its device.
 
         Args:
-            clips_BT3HW: uint8 clips at the teacher's size.
+            clips_BT3HW: uint8 clips at the teacher's size, any strides.
 
         Returns:
             Feature maps, class scores and, if asked for, the class scores of every location.
@@ -105,7 +105,9 @@ class Teacher:
             ExperimentError: If a layer of this network does not work in this precision.
         """
         with repeatable_arithmetic(tf32=self._tf32):
-            frames_BT3HW = self.model.normalize(clips_BT3HW.to(self.device)).to(self._type)
+            # Contiguous, or the order of the clips in memory could change a network's roundings.
+            there = clips_BT3HW.to(self.device).contiguous()
+            frames_BT3HW = self.model.normalize(there).to(self._type)
             try:
                 features, logits = self.model(frames_BT3HW)
                 logit_map = self.model.logit_map(features) if self._logit_map else None

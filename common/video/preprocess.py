@@ -158,12 +158,23 @@ def crop_and_resize(
             f"the view needs {expected[0]} frames of {expected[1]}x{expected[2]} pixels, got "
             f"{frames.shape[0]} of {frames.shape[1]}x{frames.shape[2]}"
         )
+    resized = resize_and_flip(crop(frames, params), params, size, resize)
+    return resized.permute(0, 3, 1, 2).contiguous()
+
+
+def crop(frames_THWC: Tensor, params: ViewParams) -> Tensor:
+    """The part of frames at short-side size that a view shows, in the same memory."""
     rows = slice(params.top, params.top + params.height)
     cols = slice(params.left, params.left + params.width)
-    out = resize(frames[:, rows, cols], size, size)
-    if params.flip:
-        out = out.flip(2)
-    return out.permute(0, 3, 1, 2).contiguous()
+    return frames_THWC[:, rows, cols]
+
+
+def resize_and_flip(
+    cropped_THWC: Tensor, params: ViewParams, size: int, resize: Resize = resize_bilinear
+) -> Tensor:
+    """What follows the crop: (T, size, size, 3) uint8, any strides."""
+    out = resize(cropped_THWC, size, size)
+    return out.flip(2) if params.flip else out
 
 
 def shrink(frames: Tensor, size: int) -> Tensor:
@@ -178,7 +189,7 @@ def shrink(frames: Tensor, size: int) -> Tensor:
         size: Side of the result in pixels, at most S.
 
     Returns:
-        uint8 (..., 3, size, size), contiguous; `frames` itself for size S.
+        uint8 (..., 3, size, size), contiguous.
 
     Raises:
         ValueError: If the frames are of another type or shape than stated, or too small.
@@ -192,9 +203,9 @@ def shrink(frames: Tensor, size: int) -> Tensor:
     if not 1 <= size <= side:
         raise ValueError(f"frames of side {side} cannot be shrunk to side {size}")
     if size == side:
-        return frames
+        return frames.contiguous()
     if 2 * size == side:
-        return _mean_of_four(frames)
+        return _mean_of_four(frames).contiguous()
     flat = frames.reshape(-1, *frames.shape[-3:]).permute(0, 2, 3, 1)
     _require_frames(flat)
     small = resize_bilinear(flat, size, size).permute(0, 3, 1, 2).contiguous()

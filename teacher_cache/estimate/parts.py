@@ -97,25 +97,26 @@ def measure_parts(probe: Probe, *, batch: int, seconds: float) -> Iterator[Stage
     clock = _Clock(teacher.device, seconds / len(LANES))
     yield from _workers(probe, sample, clock)
     cut = torch.cat([cut_union(video.union, video.views, size=size) for video in sample])
-    clips = list(cut[torch.arange(batch) % len(cut)])
+    clips = cut[torch.arange(batch) % len(cut)].contiguous()
     targets = replace(probe.plan.targets, arrays=tuple(probe.arrays))
     rows: dict[str, Row] = {}
     if not {array.name for array in targets.arrays} <= FROM_VIDEO_ALONE:
         rows = yield from _device(teacher, targets, clips, clock)
     if "frames" in {array.name for array in targets.arrays}:
-        rows["frames"] = shrink(torch.stack(clips), targets.student_size).numpy()
+        rows["frames"] = shrink(clips, targets.student_size).numpy()
     yield from _store(probe, rows, clock)
 
 
 def _device(
-    teacher: Teacher, targets: TargetPlan, clips: Sequence[Tensor], clock: "_Clock"
+    teacher: Teacher, targets: TargetPlan, clips: Tensor, clock: "_Clock"
 ) -> Generator[StagePart, None, dict[str, Row]]:
     """Clips to the device, what happens to them there, and what comes back."""
     lanes, slot, batch = Lanes(teacher.device), Slot(), len(clips)
     on_cuda = teacher.device.type == "cuda"
     if on_cuda:
-        yield clock.part("host-to-device", lambda: lanes.upload(slot, clips), batch)
-    there = lanes.upload(slot, clips)
+        clips = clips.pin_memory()
+        yield clock.part("host-to-device", lambda: lanes.send(clips), batch)
+    there = lanes.send(clips)
     yield clock.part("teacher", lambda: teacher.predict(there), batch)
     output = teacher.predict(there)
     yield clock.part("encode", lambda: encode_on_device(targets, output), batch)

@@ -52,12 +52,12 @@ def begin_batch(
     Args:
         teacher: Its mode has decided which clips are together.
         plan: Arrays to make.
-        batch: The clips.
+        batch: The clips, on that device.
         lanes: To the teacher's device.
         slot: Of which nothing is on its way any more.
         student_size: Side of the student's frames, to be made of the clips there; 0 makes none.
     """
-    clips_BT3HW = lanes.upload(slot, batch.pixels)
+    clips_BT3HW = lanes.batch(slot, batch.pixels)
     with lanes.timer() as timer:
         output = teacher.predict(clips_BT3HW)
     encoded = encode_on_device(plan, output)

@@ -28,6 +28,7 @@ from reskd.teacher_cache.format.plan import clip_bytes
 LOOK_AHEAD_PER_THREAD: Final = 4
 """Videos begun and not yet handed on. That is done in order, so a slow video holds up those behind
 it; with four per thread the threads go on meanwhile."""
+CPU: Final = torch.device("cpu")
 _NO_CLIPS: Final = torch.empty(0)
 
 
@@ -107,7 +108,8 @@ def cut_videos(
     *,
     views: int | None = None,
     student_size: int = 0,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
+    cut_there: bool = False,
 ) -> Generator[CutVideo, None, None]:
     """Decode and cut ahead, in threads; results come in the order of the tasks.
 
@@ -116,18 +118,19 @@ def cut_videos(
         tasks: Asked for as there is room for them.
         views: Most views of a task; None is as many as the experiment has.
         student_size: Side of the student's frames, to be made too; 0 makes none.
-        device: Where views will be cut: videos then come with their frames, ready to be copied
-            there, unless these take more than a video's share of the memory. None cuts them here.
+        device: That the clips go to: they come ready to be copied there without a wait.
+        cut_there: Whether views will be cut on the device: videos then come with their frames,
+            unless these take more than a video's share of the memory.
     """
     experiment = source.experiment
     views = experiment.views.count if views is None else views
-    video_bytes, elsewhere = views * clip_bytes(experiment, student_size), None
-    if device is not None:
+    video_bytes, frame_bytes = views * clip_bytes(experiment, student_size), 0
+    if cut_there:
         share = source.decoded_bytes // (LOOK_AHEAD_PER_THREAD * source.threads + 1)
-        video_bytes = max(video_bytes, share)
-        elsewhere = _Elsewhere(device, video_bytes)
+        video_bytes = frame_bytes = max(video_bytes, share)
+    way = _Way(frame_bytes=frame_bytes, pinned=device.type == "cuda")
     return ordered_map(
-        lambda task: _cut_video(source, task, student_size, elsewhere),
+        lambda task: _cut_video(source, task, student_size, way),
         tasks,
         threads=source.threads,
         ahead=look_ahead(source.threads, video_bytes, source.decoded_bytes),
@@ -135,12 +138,14 @@ def cut_videos(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Elsewhere:
-    """Views are cut on a device, from frames that take no more bytes than these."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Way:
+    """In which form videos come."""
 
-    device: torch.device
-    most_bytes: int
+    frame_bytes: int
+    """Those whose frames take no more come uncut."""
+    pinned: bool
+    """In memory from which a GPU copies without a wait."""
 
 
 def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
@@ -156,9 +161,7 @@ def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
     return max(2, min(LOOK_AHEAD_PER_THREAD * threads, most_bytes // video_bytes - 1))
 
 
-def _cut_video(
-    source: ClipSource, task: CutTask, student_size: int, elsewhere: _Elsewhere | None
-) -> CutVideo:
+def _cut_video(source: ClipSource, task: CutTask, student_size: int, way: _Way) -> CutVideo:
     start, experiment = time.perf_counter(), source.experiment
     if task.known_failure is not None:
         return CutVideo(task=task, failure=task.known_failure)
@@ -179,7 +182,7 @@ def _cut_video(
             }
             params, misfits = _views_to_cut(task, drawn, video.num_frames)
             union, clips_VT3HW = _frames_or_clips(
-                video, list(params.values()), experiment.views.size, elsewhere
+                video, list(params.values()), experiment.views.size, way
             )
     except UnreadableVideoError as error:
         return CutVideo(task=task, failure=error.reason, seconds=time.perf_counter() - start)
@@ -198,19 +201,15 @@ def _cut_video(
 
 
 def _frames_or_clips(
-    video: VideoReader, views: Sequence[ViewParams], size: int, elsewhere: _Elsewhere | None
+    video: VideoReader, views: Sequence[ViewParams], size: int, way: _Way
 ) -> tuple[UnionFrames | None, Tensor]:
     """The frames of some views, if they are cut elsewhere and fit; else the views."""
     if not views:
         return None, _NO_CLIPS
-    if elsewhere is None:
-        return None, cut_clips(video, views, size=size)
-    pinned = elsewhere.device.type == "cuda"  # or they could not be copied without a wait
-    if union_bytes(video, views) > elsewhere.most_bytes:
-        clips = cut_clips(video, views, size=size)
-        return None, clips.pin_memory() if pinned else clips
-    union = read_union(video, views, most_bytes=elsewhere.most_bytes)
-    if pinned:
+    if union_bytes(video, views) > way.frame_bytes:
+        return None, cut_clips(video, views, size=size, pinned=way.pinned)
+    union = read_union(video, views, most_bytes=way.frame_bytes)
+    if way.pinned:
         union = union._replace(frames_NHW3=union.frames_NHW3.pin_memory())
     return union, _NO_CLIPS
 

@@ -26,12 +26,12 @@ from reskd.common.prefetch import Follower
 from reskd.teacher_cache.fill.batches import ClipBatch
 from reskd.teacher_cache.fill.compute import begin_batch
 from reskd.teacher_cache.fill.computed import default_batch
-from reskd.teacher_cache.fill.cut import CutTask, CutVideo, cut_videos
+from reskd.teacher_cache.fill.cut import CPU, CutTask, CutVideo, cut_videos
 from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.fill.meters import FillMeters
-from reskd.teacher_cache.fill.pipeline.device_cut import cut_there
 from reskd.teacher_cache.fill.pipeline.keeper import OnUnit, OnVideo, UnitKeeper
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes, Slot
+from reskd.teacher_cache.fill.pipeline.on_device import on_device
 from reskd.teacher_cache.fill.pipeline.units import UnitPlanner, UnitWork
 from reskd.teacher_cache.fill.writer import BackgroundWriter
 from reskd.teacher_cache.format.commits import Computed
@@ -156,11 +156,12 @@ class _Stream:
         self._keeper, self._meters = keeper, meters
         self._targets = planner.manifest.plan_of(planner.generation)
         options = planner.job.options
-        self._lanes = Lanes(options.device)
+        # Without a teacher nothing goes to the device.
+        needs_device = planner.teacher is not None
+        self._lanes = Lanes(options.device if needs_device else CPU)
         planned = {array.name for array in self._targets.arrays}
         self._student_size = self._targets.student_size if "frames" in planned else 0
-        # Without a teacher nothing goes to the device.
-        self._cut_there = options.preprocess == "device" and planner.teacher is not None
+        self._cut_there = options.preprocess == "device" and needs_device
         # One more than are on their way: who fills it may be sure that its last batch is finished.
         self._slots = cycle([Slot() for _ in range(BATCHES_AHEAD + 1)])
         self._begun: list[int] = []
@@ -196,7 +197,8 @@ class _Stream:
             self._tasks(),
             views=len(self._planner.generation.view_range),
             student_size=0 if self._cut_there else self._student_size,
-            device=self._lanes.device if self._cut_there else None,
+            device=self._lanes.device,
+            cut_there=self._cut_there,
         )
 
     def _tasks(self) -> Iterator[CutTask]:
@@ -221,10 +223,8 @@ class _Stream:
         for video in videos:
             if video.problem is not None:
                 finisher.submit(self._keeper.fail, work, video, video.problem)
-            elif self._cut_there:
-                yield cut_there(video, self._lanes, self._planner.job.experiment.views.size)
             else:
-                yield video
+                yield on_device(video, self._lanes, self._planner.job.experiment.views.size)
 
     def _compute(self, work: UnitWork, batch: ClipBatch, finisher: Follower) -> None:
         on_its_way = None

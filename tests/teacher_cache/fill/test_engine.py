@@ -27,8 +27,8 @@ from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.fill.locks import sole_writer
-from reskd.teacher_cache.fill.pipeline.device_cut import cut_there
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes
+from reskd.teacher_cache.fill.pipeline.on_device import on_device
 from reskd.teacher_cache.format.commits import read_commit, read_commits
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import CachePlan, plan_cache
@@ -73,9 +73,9 @@ def test_preprocessing_on_the_device_changes_no_byte(
 
     def noted(video: CutVideo, lanes: Lanes, size: int) -> CutVideo:
         came_with_frames.append(video.union is not None)
-        return cut_there(video, lanes, size)
+        return on_device(video, lanes, size)
 
-    monkeypatch.setattr("reskd.teacher_cache.fill.pipeline.fill_units.cut_there", noted)
+    monkeypatch.setattr("reskd.teacher_cache.fill.pipeline.fill_units.on_device", noted)
     experiment = load_experiment(str(tiny_cache.experiment))
     options = replace(OPTIONS, preprocess="device", decoded_bytes=decoded_bytes)
     again = tiny_cache.cache.with_name("again")

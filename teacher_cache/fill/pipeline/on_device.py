@@ -1,4 +1,7 @@
-"""Crop and resize on the teacher's device: its bits are those of the decoding threads."""
+"""From what decoding hands on to clips on the teacher's device, and there the crop and resize too.
+
+Their bits are those of the decoding threads.
+"""
 
 from dataclasses import replace
 
@@ -8,11 +11,11 @@ from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes
 
 
-def cut_there(video: CutVideo, lanes: Lanes, size: int) -> CutVideo:
-    """Cut a video's views from its frames on the device; on CUDA this returns before it has begun.
+def on_device(video: CutVideo, lanes: Lanes, size: int) -> CutVideo:
+    """The video with its clips on the device; on CUDA this returns before the copy has begun.
 
     Args:
-        video: With frames. Where these took too much memory, it comes with clips: they are copied.
+        video: With clips, or with the frames that they are yet to be cut from.
         lanes: To the device.
         size: Side of the clips in pixels.
     """
