@@ -47,14 +47,13 @@ class RunOptions:
     devices: tuple[torch.device, ...] = ()
     """Of workers, one process each; without them this process runs the teacher, on `device`."""
 
-    def share_of(self, device: torch.device) -> "RunOptions":
-        """How one of the workers runs."""
-        count = len(self.devices)
+    def share_of(self, device: torch.device, *, threads: int, count: int) -> "RunOptions":
+        """How one of several workers of a machine runs."""
         return replace(
             self,
             devices=(),
             device=device,
-            threads=max(1, self.threads // count),
+            threads=threads,
             decoded_bytes=self.decoded_bytes // count,
         )
 

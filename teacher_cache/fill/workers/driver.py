@@ -1,19 +1,13 @@
-"""The driver: starts a worker per device, hands out units, hears of every video, buries the dead.
+"""The driver: a worker at every place, units handed out, every video heard of, the dead buried.
 
 What is committed is what has a record; nothing a worker says of that is believed.
 """
 
-import signal
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Final, cast
-
-import torch
+from typing import Any
 
 from reskd.common.console import counted, say
 from reskd.common.errors import StoppedShortError
@@ -21,26 +15,20 @@ from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
 from reskd.teacher_cache.fill.pipeline.keeper import OnVideo
+from reskd.teacher_cache.fill.workers.local import LocalSite
+from reskd.teacher_cache.fill.workers.site import Hand, Place, Site
 from reskd.teacher_cache.fill.workers.unit_queue import DEATHS, UnitQueue
-from reskd.teacher_cache.fill.workers.worker import WorkOrder, work
+from reskd.teacher_cache.fill.workers.worker import WorkOrder
 from reskd.teacher_cache.format.commits import Computed
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 
-_SECONDS_TO_END: Final = 60
-"""For a worker to commit the unit that is being written."""
-
 
 @dataclass(slots=True)
 class _Worker:
-    """As the driver sees it."""
-
     number: int
-    device: torch.device
-    place: int
-    """Among the devices."""
-    process: BaseProcess
-    line: Connection
+    place: Place
+    hand: Hand
     idle: bool = False
     """Whether it waits to be told if there is more."""
     meters: FillMeters | None = None
@@ -59,79 +47,62 @@ def fill_with_workers(
     """What `fill_units` does, by one worker on each of the job's devices.
 
     Raises:
-        StoppedShortError: If a unit has ended three workers, or a device cannot keep one.
+        StoppedShortError: If a unit has ended three workers, or a place cannot keep one.
     """
+    order = WorkOrder(
+        job=job,
+        manifest=manifest,
+        generation=generation,
+        again=again,
+        torch_threads=None,
+        fill_units=fill_units,
+    )
     queue = UnitQueue(
         units, lambda unit: (job.folder / commit_key(generation.number, unit)).exists()
     )
-    _Driver(job, manifest, generation, queue, meters, again, on_video).run()
+    _Driver(LocalSite(order, job.options.devices), queue, meters, on_video).run()
 
 
 class _Driver:
-    def __init__(
-        self,
-        job: Job,
-        manifest: Manifest,
-        generation: Generation,
-        queue: UnitQueue,
-        meters: FillMeters,
-        again: Mapping[int, Computed | None] | None,
-        on_video: OnVideo,
-    ) -> None:
-        self._job, self._queue, self._meters, self._on_video = job, queue, meters, on_video
-        self._manifest, self._generation, self._again = manifest, generation, again
-        self._workers: dict[Connection, _Worker] = {}
+    def __init__(self, site: Site, queue: UnitQueue, meters: FillMeters, on_video: OnVideo) -> None:
+        self._site, self._queue, self._meters, self._on_video = site, queue, meters, on_video
+        self._workers: dict[int, _Worker] = {}
         self._numbers = count()
-        self._deaths_at_start = [0] * len(job.options.devices)
+        self._deaths_at_start = Counter[Place]()
         self._seen: set[int] = set()
 
     def run(self) -> None:
-        if any(device.type == "cuda" for device in self._job.options.devices):
-            torch.cuda.empty_cache()  # what checking the teacher took is the workers' now
         try:
-            for place in range(len(self._job.options.devices)):
-                self._start(place)
-            while self._workers:
-                for line in wait(list(self._workers)):
-                    worker = self._workers.get(cast("Connection", line))
-                    if worker is not None:  # else it was dismissed meanwhile, and died
-                        self._hear(worker)
+            while not self._queue.is_finished or self._workers:
+                self._fill_places()
+                for hand, question, content in self._site.hear():
+                    worker = self._workers.get(id(hand))
+                    if worker is not None:  # else it was dismissed meanwhile
+                        self._hear(worker, question, content)
         finally:
             self._end_all()
 
-    def _start(self, place: int) -> None:
-        context, devices = get_context("spawn"), self._job.options.devices
-        ours, theirs = context.Pipe()
-        device = devices[place]
-        order = WorkOrder(
-            job=replace(self._job, options=self._job.options.share_of(device)),
-            manifest=self._manifest,
-            generation=self._generation,
-            again=self._again,
-            torch_threads=(
-                max(1, torch.get_num_threads() // len(devices)) if device.type == "cpu" else None
-            ),
-            fill_units=fill_units,
-        )
-        process = context.Process(target=work, args=(theirs, order), daemon=True)
-        with theirs:
-            process.start()
-        self._workers[ours] = _Worker(next(self._numbers), device, place, process, ours)
+    def _fill_places(self) -> None:
+        if self._queue.is_finished:
+            return
+        taken = {worker.place for worker in self._workers.values()}
+        for place in self._site.places():
+            if place not in taken:
+                hand = self._site.start(place)
+                self._workers[id(hand)] = _Worker(next(self._numbers), place, hand)
 
-    def _hear(self, worker: _Worker) -> None:
-        try:
-            question, content = worker.line.recv()
-            match question:
-                case "idle":
-                    self._is_idle(worker, content)
-                case "next":
-                    worker.line.send(self._queue.take(worker.number))
-                case "video":
-                    self._has_seen(worker, *content)
-                case "error":
-                    raise content
-        except (EOFError, ConnectionError):
-            self._bury(worker)
+    def _hear(self, worker: _Worker, question: str, content: Any) -> None:
+        match question:
+            case "idle":
+                self._is_idle(worker, content)
+            case "next":
+                worker.hand.answer(self._queue.take(worker.number))
+            case "video":
+                self._has_seen(worker, *content)
+            case "error":
+                raise content
+            case "dead":
+                self._bury(worker)
 
     def _is_idle(self, worker: _Worker, meters: FillMeters) -> None:
         worker.meters, worker.idle = meters, True
@@ -144,10 +115,10 @@ class _Driver:
             return
         for worker in [one for one in self._workers.values() if one.idle]:
             worker.idle = False
-            with suppress(ConnectionError):  # it is dead, as is heard soon
-                worker.line.send(self._queue.has_units)
+            worker.hand.answer(self._queue.has_units)
             if not self._queue.has_units:
-                self._dismiss(worker)
+                self._let_go(worker)
+                worker.hand.ended()
 
     def _has_seen(self, worker: _Worker, video: int, failure: str | None) -> None:
         self._deaths_at_start[worker.place] = 0
@@ -155,64 +126,40 @@ class _Driver:
             self._seen.add(video)
             self._on_video(video, failure)
         if failure is not None:
-            worker.line.send(True)
+            worker.hand.answer(True)
 
     def _bury(self, worker: _Worker) -> None:
-        del self._workers[worker.line]
-        worker.line.close()
-        worker.process.join(_SECONDS_TO_END)
-        self._count(worker)
+        self._let_go(worker)
+        how = worker.hand.ended()
         lost = self._queue.died(worker.number)
         back = f"; {counted(len(lost), 'unit')} ({', '.join(map(str, lost))}) again" if lost else ""
-        say(f"the worker on {worker.device} {_how(worker.process)}{back}")
+        say(f"the worker on {worker.place} {how}{back}")
         for unit in lost:
             if self._queue.deaths[unit] >= DEATHS:
                 raise StoppedShortError(
-                    f"Unit {unit} has ended {DEATHS} workers, the last on {worker.device}, which "
-                    f"{_how(worker.process)}. Look at its videos with `reskd dataset check`, or at "
-                    "the memory of the machine, and run the same command again; finished units "
-                    "are kept."
+                    f"Unit {unit} has ended {DEATHS} workers, the last on {worker.place}, which "
+                    f"{how}. Look at its videos with `reskd dataset check`, or at the memory of "
+                    "the machine, and run the same command again; finished units are kept."
                 )
         self._deaths_at_start[worker.place] += not lost
         if self._deaths_at_start[worker.place] >= DEATHS:
             raise StoppedShortError(
-                f"{DEATHS} workers on {worker.device} ended before they had begun a unit; the last "
-                f"one {_how(worker.process)}. Run with --device {worker.device} to see why; "
-                "finished units are kept."
+                f"{DEATHS} workers on {worker.place} ended before they had begun a unit; the last "
+                f"one {how}. Run there with --device {worker.place.device} to see why; finished "
+                "units are kept."
             )
-        if not self._queue.is_finished:
-            self._start(worker.place)
         self._answer_idle()
 
-    def _dismiss(self, worker: _Worker) -> None:
-        self._count(worker)
-        del self._workers[worker.line]
-        worker.line.close()
-        _end(worker.process)
-
-    def _count(self, worker: _Worker) -> None:
+    def _let_go(self, worker: _Worker) -> None:
+        del self._workers[id(worker.hand)]
+        worker.hand.let_go()
         if worker.meters is not None:
             self._meters.add(worker.meters)
-            worker.meters = None
 
     def _end_all(self) -> None:
         """Every worker commits what it is writing, and ends."""
-        for worker in self._workers.values():
-            self._count(worker)
-            worker.line.close()
-        for worker in self._workers.values():
-            _end(worker.process)
-
-
-def _end(process: BaseProcess) -> None:
-    process.join(_SECONDS_TO_END)
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
-def _how(process: BaseProcess) -> str:
-    code = process.exitcode
-    if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with {code}"
+        left = list(self._workers.values())
+        for worker in left:
+            self._let_go(worker)
+        for worker in left:
+            worker.hand.ended()

@@ -1,16 +1,14 @@
-"""A worker: a process with a teacher of its own on its device, which asks the driver for units.
+"""A worker: a teacher of its own on its device, which asks the driver for units, wherever it runs.
 
-It says (question, content) and hears an answer to some of that. Signals are the driver's affair; a
-worker ends when its line to the driver does, with the unit that is being written committed.
+It says (question, content) and hears an answer to some of that. It ends when its line to the driver
+does, with the unit that is being written committed.
 """
 
-import signal
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -42,27 +40,32 @@ class DriverGoneError(Exception):
     """The line to the driver has ended."""
 
 
+class Carrier(Protocol):
+    """What carries messages to the driver; raises DriverGoneError when the line has ended."""
+
+    def send(self, question: Question, content: object) -> None:
+        """Say something."""
+
+    def answer(self) -> Any:
+        """Wait for the answer to what was said last."""
+
+
 class Line:
     """To the driver, for all threads of a worker."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._lock = connection, threading.Lock()
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier, self._lock = carrier, threading.Lock()
 
     def say(self, question: Question, content: object, *, answered: bool = False) -> Any:
         """Say something; gives the answer, if there is one."""
-        try:
-            with self._lock:
-                self._connection.send((question, content))
-                return self._connection.recv() if answered else None
-        except (EOFError, OSError) as error:
-            raise DriverGoneError from error
+        with self._lock:
+            self._carrier.send(question, content)
+            return self._carrier.answer() if answered else None
 
 
-def work(connection: Connection, order: WorkOrder) -> None:
-    """Fill units until the driver has no more: what the process of a worker runs."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    line = Line(connection)
+def work(carrier: Carrier, order: WorkOrder) -> None:
+    """Fill units until the driver has no more; what fails is the driver's to tell."""
+    line = Line(carrier)
     with suppress(DriverGoneError):
         try:
             _fill(line, order)
