@@ -28,6 +28,7 @@ def open_entry(
         UnreadableVideoError: If it is not a whole, decodable video, or in quarantine: then it is
             not touched, since it may hang a decoder or end the process. With a frame store: if
             the video could not be read when the store was made, or what is kept is damaged.
+        StoppedShortError: If the system cannot read it (common/video/attempts.py).
         DataError: If the decoder asked for is not installed, or there is no such frame store, or
             it was made without this video.
     """
@@ -39,26 +40,30 @@ def open_entry(
         from reskd.common.dataset.frames.store import open_kept
 
         return open_kept(data.frames, entry.id)
-    return open_path(path, data.decoder, num_wanted=num_wanted)
+    return open_path(path, data.decoder, num_wanted=num_wanted, root=index.root)
 
 
-def open_path(path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0) -> VideoReader:
+def open_path(
+    path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0, root: Path | None = None
+) -> VideoReader:
     """Open a video file, or a folder of numbered images; usable in a `with` statement.
 
     Args:
         path: The file or the folder.
         decoder: Who decodes a file.
         num_wanted: See `open_entry`.
+        root: Folder of all videos, if it is one of an index.
 
     Raises:
         UnreadableVideoError: If it is not a whole, decodable video.
+        StoppedShortError: If the system cannot read it.
         DataError: If decord is asked for and not installed.
     """
     if path.is_dir():
         from reskd.common.dataset.frames.folders import open_image_folder
 
-        return open_image_folder(path)
+        return open_image_folder(path, root)
     # Imported here: stored frames are read where no decoder is installed.
     from reskd.common.video.video_file import open_video
 
-    return open_video(path, decoder, num_wanted=num_wanted)
+    return open_video(path, decoder, num_wanted=num_wanted, root=root)

@@ -289,6 +289,8 @@ def opened(
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream):
                 raise NoVideoStreamError(path, decoder, "it has no video stream")
+            if stream.codec_context is None:  # which PyAV's types do not tell
+                raise UnreadableVideoError(path, decoder, "no decoder knows its codec")
             # Many videos are decoded side by side; threads of one would only get in the way.
             stream.codec_context.thread_count = 1
             yield container, stream

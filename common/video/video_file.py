@@ -29,10 +29,13 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from reskd.common.errors import DataError
+from reskd.common.storage.kinds import kind_besides_file
+from reskd.common.video.attempts import Attempts, settled
 from reskd.common.video.decoder_choice import STRICT_CODEC, is_dense, picture_alike
 from reskd.common.video.decord_library import decode_by_decord, has_decord, load_decord
 from reskd.common.video.facts import VideoFacts, inspect, opened, upright
-from reskd.common.video.reader import Decoder, FrameReader, UnreadableVideoError
+from reskd.common.video.frame_reader import FrameReader
+from reskd.common.video.reader import Decoder, UnreadableVideoError
 
 T = TypeVar("T")
 
@@ -42,9 +45,14 @@ class FileReader(FrameReader):
 
     limit = "the file has {} frames; if it was replaced since it was imported, import it again"
 
-    def __init__(self, path: Path, facts: VideoFacts | None = None) -> None:
+    def __init__(
+        self, path: Path, facts: VideoFacts | None = None, *, root: Path | None = None
+    ) -> None:
         """Read the packets and the first frame; `facts` are those of an earlier reader."""
-        self.facts = facts or inspect(path, self.decoder)
+        self.root = root
+        if facts is None:
+            facts = settled(lambda: inspect(path, self.decoder), path, self.decoder, root)
+        self.facts = facts
         """What the file holds."""
         super().__init__(
             path,
@@ -60,7 +68,11 @@ class FileReader(FrameReader):
         Raises:
             UnreadableVideoError: If a frame is damaged or missing.
         """
-        self.frames([self.num_frames - 1])
+        self.settled(self.try_out_once)
+
+    def try_out_once(self) -> None:
+        """One attempt at that, which may raise anything."""
+        self.frames_once([self.num_frames - 1])
 
 
 class _Damage:
@@ -104,12 +116,12 @@ class PyAVReader(FileReader):
         Raises:
             UnreadableVideoError: At the first that is damaged; missing ones show at the end.
         """
-        for position, _ in self._sound_frames(range(self.num_frames)):
+        for position, _ in self._settled_frames(range(self.num_frames)):
             yield position
 
-    def try_out(self) -> None:
+    def try_out_once(self) -> None:
         # To the last frame all before it are decoded anyway.
-        for _ in self.walk():
+        for _ in self._sound_frames(range(self.num_frames)):
             pass
 
     def in_order(self, positions: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -125,15 +137,27 @@ class PyAVReader(FileReader):
             UnreadableVideoError: At the first that is damaged; missing ones show at the end.
         """
         converter = VideoReformatter()
-        for position, frame in self._sound_frames(positions):
+        for position, frame in self._settled_frames(positions):
             yield position, upright(frame, converter, (self.height, self.width))
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         row_of = {position: row for row, position in enumerate(positions)}
         pixels = np.empty((len(positions), self.height, self.width, 3), dtype=np.uint8)
-        for position, picture in self.in_order(positions):
-            pixels[row_of[position]] = picture
+        converter = VideoReformatter()
+        for position, frame in self._sound_frames(positions):
+            pixels[row_of[position]] = upright(frame, converter, (self.height, self.width))
         return pixels
+
+    def _settled_frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """The same as `_sound_frames`; where it fails, it is asked for what is left."""
+        left, attempts = set(positions), Attempts(self.path, self.decoder, self.root)
+        while left:
+            try:
+                for position, frame in self._sound_frames(sorted(left)):
+                    left.remove(position)
+                    yield position, frame
+            except Exception as error:  # noqa: BLE001 - whatever a decoder does (attempts.py)
+                attempts.after(error)
 
     def _sound_frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """The frames at these positions, in the order of the decoder."""
@@ -208,19 +232,19 @@ class AutoReader(FileReader):
 
     decoder = "decord, pyav"
 
-    def __init__(self, path: Path, *, num_wanted: int) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, num_wanted: int, root: Path | None = None) -> None:
+        super().__init__(path, root=root)
         dense = is_dense(num_wanted, self.num_frames)
         self.pyav_first = dense and self.facts.alike is not None
 
-    def try_out(self) -> None:
-        self._of_either(lambda reader: reader.try_out())
+    def try_out_once(self) -> None:
+        self._of_either(lambda reader: reader.try_out_once())
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         if self.pyav_first:
             with suppress(UnreadableVideoError):  # decord may know better
-                return _AlikeReader(self.path, self.facts).frames(positions)
-        return self._of_either(lambda reader: reader.frames(positions))
+                return _AlikeReader(self.path, self.facts).frames_once(positions)
+        return self._of_either(lambda reader: reader.frames_once(positions))
 
     def _of_either(self, ask: Callable[[FileReader], T]) -> T:
         try:
@@ -233,7 +257,9 @@ class AutoReader(FileReader):
             raise self._unreadable(f"{first}; {error.reason}") from None
 
 
-def open_video(path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0) -> FileReader:
+def open_video(
+    path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0, root: Path | None = None
+) -> FileReader:
     """Open a video; usable in a `with` statement.
 
     Args:
@@ -242,9 +268,11 @@ def open_video(path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0) ->
             the faster one first where both make the same pixels.
         num_wanted: Frames that all views of the video take, as the experiment says, however few
             are asked for here. Says which one that is.
+        root: Folder of all videos: where that has gone, its files are not missing.
 
     Raises:
         UnreadableVideoError: If it is not a whole, decodable video.
+        StoppedShortError: If the system cannot read it (attempts.py).
         DataError: If decord is asked for and not installed.
     """
     if decoder == "decord" and not has_decord():
@@ -252,11 +280,13 @@ def open_video(path: Path, decoder: Decoder = "auto", *, num_wanted: int = 0) ->
             "decoder `decord` was asked for and is not installed (it has no wheels for this kind "
             "of machine, or the package `decord` is missing); install it or choose `pyav`"
         )
-    if decoder == "decord":
-        return DecordReader(path)
-    if decoder == "auto" and has_decord():
-        return AutoReader(path, num_wanted=num_wanted)
-    return PyAVReader(path)
+    is_auto = decoder == "auto" and has_decord()
+    if (kind := kind_besides_file(path)) is not None:  # a pipe would be waited for
+        reads = AutoReader.decoder if is_auto else decoder
+        raise UnreadableVideoError(path, reads, f"it is {kind}, not a file")
+    if is_auto:
+        return AutoReader(path, num_wanted=num_wanted, root=root)
+    return (DecordReader if decoder == "decord" else PyAVReader)(path, root=root)
 
 
 def decoder_identity(decoder: Decoder) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
+from reskd.common.errors import StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
@@ -104,7 +105,9 @@ class DecodedFrames:
 
     def read(self, batches: list[list[int]], epoch: int) -> Iterator[LoadedBatch]:
         self._sampler.keys = [[(video, epoch) for video in batch] for batch in batches]
-        for loaded, failures in self._loader:
+        for loaded, failures, stopped in self._loader:
+            if stopped is not None:
+                raise stopped
             self.unreadable.note(failures)
             yield loaded
 
@@ -132,8 +135,12 @@ class _Cut(NamedTuple):
     clip_T3HW: Tensor | None
 
 
+_Outcome = _Cut | str | StoppedShortError
+"""A clip; why a video cannot be read; why the run cannot go on."""
+
+
 @dataclass(frozen=True)
-class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
+class _ClipDataset(Dataset[tuple[int, _Outcome]]):
     """(video, epoch) to the clip that this epoch trains on, or the reason why there is none."""
 
     experiment: Experiment
@@ -145,7 +152,7 @@ class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
     keep_clips: bool
     memory: VideoMemory
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, _Cut | str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, _Outcome]:
         video, epoch = key
         entry = self.entries[video]
         view = epoch if self.num_views is None else stored_view(epoch, self.num_views)
@@ -157,6 +164,8 @@ class _ClipDataset(Dataset[tuple[int, _Cut | str]]):
                 clip = cut_clips(opened, [params], size=self.experiment.views.size)[0]
         except UnreadableVideoError as error:
             return video, error.reason
+        except StoppedShortError as error:  # raised in a worker it would come with its traceback
+            return video, error
         return video, _Cut(shrink(clip, self.size), clip if self.keep_clips else None)
 
     def _params(
@@ -190,11 +199,15 @@ class _BatchKeys:
         return len(self.keys)
 
 
-def _collate(samples: list[tuple[int, _Cut | str]]) -> tuple[LoadedBatch, dict[int, str]]:
+def _collate(
+    samples: list[tuple[int, _Outcome]],
+) -> tuple[LoadedBatch, dict[int, str], StoppedShortError | None]:
     cuts = {video: cut for video, cut in samples if isinstance(cut, _Cut)}
     failures = {video: reason for video, reason in samples if isinstance(reason, str)}
+    stopped = next((error for _, error in samples if isinstance(error, StoppedShortError)), None)
     if not cuts:
-        return LoadedBatch([]), failures
+        return LoadedBatch([]), failures, stopped
     frames = torch.stack([cut.frames_T3HW for cut in cuts.values()])
     clips = [cut.clip_T3HW for cut in cuts.values() if cut.clip_T3HW is not None]
-    return LoadedBatch(list(cuts), frames, torch.stack(clips) if clips else None), failures
+    loaded = LoadedBatch(list(cuts), frames, torch.stack(clips) if clips else None)
+    return loaded, failures, stopped

@@ -18,6 +18,7 @@ from typing import Literal
 
 from reskd.common.dataset.check.trial import Alive, Trial
 from reskd.common.dataset.check.verdicts import VideoCheck
+from reskd.common.errors import StoppedShortError
 
 Try = Callable[[Trial, Alive], VideoCheck]
 """How a video is tried; a function of a module, so that the child finds it by name."""
@@ -33,6 +34,8 @@ class Message:
     kind: Literal["ready", "alive", "done"]
     finding: VideoCheck | None = None
     """With `done`."""
+    stopped: StoppedShortError | None = None
+    """With `done`, instead of a finding: the system fails, and the command must stop."""
     retires: bool = False
     """With `done`: it ends now, because something of the last video is still at work in it."""
 
@@ -48,10 +51,14 @@ def serve(connection: "Connection[Message, Trial]", try_one: Try, log: Path) -> 
         except EOFError:
             return
         os.ftruncate(2, 0)
-        finding = _find(try_one, trial, lambda: connection.send(Message(kind="alive")))
+        finding, stopped = None, None
+        try:
+            finding = _find(try_one, trial, lambda: connection.send(Message(kind="alive")))
+        except StoppedShortError as error:
+            stopped = error
         # A decoder that was given up (reader.py) still works in its thread, which cannot be ended.
         retires = any(thread.name not in OWN_THREADS for thread in threads())
-        connection.send(Message(kind="done", finding=finding, retires=retires))
+        connection.send(Message(kind="done", finding=finding, stopped=stopped, retires=retires))
         if retires:
             os._exit(0)
 
@@ -59,6 +66,8 @@ def serve(connection: "Connection[Message, Trial]", try_one: Try, log: Path) -> 
 def _find(try_one: Try, trial: Trial, alive: Alive) -> VideoCheck:
     try:
         return try_one(trial, alive)
+    except StoppedShortError:
+        raise
     except MemoryError:
         return VideoCheck(verdict="crash", message="out of memory")
     except BaseException as error:  # noqa: BLE001 - whatever a decoder does is a verdict

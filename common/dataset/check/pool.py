@@ -80,7 +80,7 @@ def try_all(
         Each trial once, with its finding, in the order in which they come.
 
     Raises:
-        StoppedShortError: If a process cannot be started at all.
+        StoppedShortError: If a process cannot be started at all, or the system cannot read a video.
     """
     with TemporaryDirectory(prefix="reskd-check-") as folder:
         pool = _Pool(trials, try_one=try_one, seconds=seconds, folder=Path(folder))
@@ -134,6 +134,8 @@ class _Pool:
         elif message.kind == "ready":
             self._occupy(child)
         else:
+            if message.stopped is not None:
+                raise message.stopped
             assert child.trial is not None
             assert message.finding is not None
             outcome = child.trial, message.finding

@@ -25,6 +25,9 @@ from reskd.common.dataset.check.verdicts import (
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import ClipSpec, DataSpec
+from reskd.common.storage.kinds import open_file
+from reskd.common.storage.system_errors import ABSENT
+from reskd.common.video.attempts import root_lost
 from reskd.common.video.reader import UnreadableVideoError, in_parts
 from reskd.common.video.sampling import frame_indices, test_offsets
 from reskd.common.video.video_file import FileReader, PyAVReader
@@ -65,9 +68,11 @@ def try_video(trial: Trial, alive: Alive) -> VideoCheck:
         alive: Called after each step.
 
     Raises:
-        Exception: Whatever a decoder may raise that the readers do not expect.
+        StoppedShortError: If the system cannot read it.
     """
     index = VideoIndex(classes=(), root=trial.root, videos=())
+    if (problem := _absent(trial.path)) and root_lost(trial.root) is None:
+        return VideoCheck(verdict="missing", message=problem)
     head = _head(trial.path)
     frames, complaints = 0, list[str]()
     try:
@@ -92,12 +97,10 @@ def try_video(trial: Trial, alive: Alive) -> VideoCheck:
             reader.frames(part)
             alive()
         if facts is not None and (trial.every_frame or complaint):
-            for position in PyAVReader(trial.path, facts).walk():
+            for position in PyAVReader(trial.path, facts, root=trial.root).walk():
                 if position % WALK_FRAMES == 0:
                     alive()
     except UnreadableVideoError as error:
-        if not frames and (problem := _absent(trial.path)):
-            return VideoCheck(verdict="missing", message=problem)
         return refusal(
             error,
             frames=frames,
@@ -120,7 +123,7 @@ def _absent(path: Path) -> str:
     try:
         path.stat()
     except OSError as error:
-        return error.strerror or str(error)
+        return (error.strerror or str(error)) if error.errno in ABSENT else ""
     return "" if os.access(path, os.R_OK) else "Permission denied"
 
 
@@ -133,7 +136,7 @@ def _num_bytes(path: Path) -> int:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(HEAD_BYTES)
     except OSError:
         return b"?"

@@ -19,7 +19,9 @@ from reskd.common.dataset.frames.image_io import decode_one, size_of
 from reskd.common.dataset.frames.image_sequence import ImageSequence
 from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.errors import CacheError, DataError
+from reskd.common.storage.kinds import read_file
 from reskd.common.storage.records import read_record
+from reskd.common.video.attempts import settled
 from reskd.common.video.reader import UnreadableVideoError
 
 RECORD_FILE: Final = "frames.json"
@@ -73,16 +75,25 @@ class FolderStore:
         """A video as a reader."""
         suffix = self.plan["image_format"]
         names = [image_name(number, suffix) for number in range(facts.num_frames)]
-        return _sequence(self.path / facts.id, names, facts)
+        return _sequence(self.path / facts.id, names, facts, self.path)
 
 
-def open_image_folder(folder: Path) -> ImageSequence:
+def open_image_folder(folder: Path, root: Path | None = None) -> ImageSequence:
     """A folder of numbered images from anywhere, as a video of unknown rate.
+
+    Args:
+        folder: The images.
+        root: Folder of all videos.
 
     Raises:
         UnreadableVideoError: If it holds no images, or they are not one row of numbers in equal
             steps: a frame that is missing would shift all that follow.
+        StoppedShortError: If the system cannot read them.
     """
+    return settled(lambda: _open_once(folder, root), folder, KIND, root)
+
+
+def _open_once(folder: Path, root: Path | None) -> ImageSequence:
     names = numbered_images(folder)
     try:
         (first,) = _read(folder, names[:1])
@@ -90,10 +101,10 @@ def open_image_folder(folder: Path) -> ImageSequence:
     except ValueError as error:
         raise UnreadableVideoError(folder, KIND, f"image {names[0]}: {error}") from None
     facts = StoredFacts(id=folder.name, num_frames=len(names), height=height, width=width)
-    return _sequence(folder, names, facts)
+    return _sequence(folder, names, facts, root)
 
 
-def checked_folder(folder: Path) -> ImageSequence:
+def checked_folder(folder: Path, root: Path | None = None) -> ImageSequence:
     """A folder of images after a look at each, so that what is imported can be read.
 
     The first and the last are decoded, as those of a video file are; of the others size and depth
@@ -102,10 +113,15 @@ def checked_folder(folder: Path) -> ImageSequence:
     Raises:
         UnreadableVideoError: See open_image_folder; or if an image cannot be read or is of another
             size than the first.
+        StoppedShortError: If the system cannot read them.
     """
-    with open_image_folder(folder) as video:
+    with open_image_folder(folder, root) as video:
         video.frames([0, video.num_frames - 1])
-        size = video.height, video.width
+    settled(lambda: _check_sizes(folder, (video.height, video.width)), folder, KIND, root)
+    return video
+
+
+def _check_sizes(folder: Path, size: tuple[int, int]) -> None:
     for name in numbered_images(folder):
         try:
             other = size_of(folder / name)
@@ -118,7 +134,6 @@ def checked_folder(folder: Path) -> ImageSequence:
                 f"image {name} has {other[0]}x{other[1]} pixels (height x width), the first "
                 f"{size[0]}x{size[1]}; all frames of a video need one size",
             )
-    return video
 
 
 def numbered_images(folder: Path) -> list[str]:
@@ -168,17 +183,18 @@ def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - fast
 
 
-def _sequence(folder: Path, names: Sequence[str], facts: StoredFacts) -> ImageSequence:
+def _sequence(
+    folder: Path, names: Sequence[str], facts: StoredFacts, root: Path | None
+) -> ImageSequence:
     return ImageSequence(
-        folder, KIND, facts, lambda numbers: _read(folder, [names[n] for n in numbers])
+        folder, KIND, facts, lambda numbers: _read(folder, [names[n] for n in numbers]), root
     )
 
 
 def _read(folder: Path, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         try:
-            with (folder / name).open("rb") as file:
-                content = file.read()
+            content = read_file(folder / name)
         except OSError as error:
             raise ValueError(f"{name}: {error.strerror}") from None
         if not content:

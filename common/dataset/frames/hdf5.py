@@ -29,7 +29,9 @@ from numpy.typing import NDArray
 from reskd.common.dataset.frames.plan import FORMAT
 from reskd.common.dataset.frames.tables import ROW, Rows, StoredFacts, facts_of_row
 from reskd.common.errors import DataError
+from reskd.common.storage.kinds import require_file
 from reskd.common.storage.records import canonical_json
+from reskd.common.video.attempts import read_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +88,15 @@ def read_shard(path: Path) -> Shard:
 
     Raises:
         DataError: If it is not a whole shard.
+        OSError: If the system cannot read it.
     """
+    require_file(path)
     try:
         with h5py.File(path, "r") as file:
             shard = _shard(path, file)
             recorded = file.attrs["tables_sha256"]
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:  # whatever HDF5 makes of damage
+        read_whole(path)  # else it is the system's failure
         raise damaged_shard(path, str(error)) from error
     found = seal_of_tables(shard.videos, [list(shard.ids), list(shard.failures)], shard.plan)
     if found != recorded:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from reskd.common.dataset.frames.image_io import decode_one
 from reskd.common.dataset.frames.tables import StoredFacts
-from reskd.common.video.reader import FrameReader, UnreadableVideoError
+from reskd.common.video.frame_reader import FrameReader
+from reskd.common.video.reader import UnreadableVideoError
 
 Images = Callable[[Sequence[int]], Iterator[bytes]]
 """Encoded images of valid frame numbers; raises ValueError with what is wrong with one."""
@@ -22,13 +23,21 @@ class ImageSequence(FrameReader):
         kind: What reads them, for messages.
         facts: Number, size and rate of the images.
         images: Gives them.
+        root: Where the images of all videos are.
     """
 
     limit = (
         "{} frames are kept; views that were drawn from the video itself do not fit its kept frames"
     )
 
-    def __init__(self, path: Path, kind: str, facts: StoredFacts, images: Images) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        facts: StoredFacts,
+        images: Images,
+        root: Path | None = None,
+    ) -> None:
         super().__init__(
             path,
             num_frames=facts.num_frames,
@@ -36,7 +45,7 @@ class ImageSequence(FrameReader):
             width=facts.width,
             fps=facts.fps,
         )
-        self.decoder = kind
+        self.decoder, self.root = kind, root
         self._images = images
 
     def _decode(self, positions: Sequence[int]) -> NDArray[np.uint8]:

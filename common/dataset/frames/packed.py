@@ -8,8 +8,9 @@ from typing import Final
 from reskd.common.dataset.frames.hdf5 import Shard, read_shard
 from reskd.common.dataset.frames.image_sequence import ImageSequence
 from reskd.common.dataset.frames.plan import shard_paths
-from reskd.common.dataset.frames.tables import StoredFacts
+from reskd.common.dataset.frames.tables import Rows, StoredFacts
 from reskd.common.errors import DataError
+from reskd.common.video.attempts import settled
 from reskd.common.video.reader import UnreadableVideoError
 
 KIND: Final = "frame store"
@@ -55,13 +56,18 @@ class PackedStore:
     def video(self, facts: StoredFacts) -> ImageSequence:
         """A video as a reader."""
         shard, place = self._places[facts.id]
-        try:
-            rows = shard.rows(place)
-        except ValueError as error:
-            raise UnreadableVideoError(shard.path, KIND, f"{facts.id}: {error}") from None
+        # The file is where all videos are: without it none of them is missing by itself.
+        rows = settled(lambda: _rows(shard, place, facts.id), shard.path, KIND, shard.path)
         return ImageSequence(
-            shard.path, KIND, facts, lambda numbers: shard.images(rows[list(numbers)])
+            shard.path, KIND, facts, lambda numbers: shard.images(rows[list(numbers)]), shard.path
         )
+
+
+def _rows(shard: Shard, place: int, video_id: str) -> Rows:
+    try:
+        return shard.rows(place)
+    except ValueError as error:
+        raise UnreadableVideoError(shard.path, KIND, f"{video_id}: {error}") from None
 
 
 def store_files(path: Path) -> list[Path]:

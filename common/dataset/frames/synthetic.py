@@ -19,7 +19,7 @@ from reskd.common.dataset.frames.tables import StoredFacts
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.rng import derived_seed, keyed_generator
 from reskd.common.storage.records import digest, read_record, write_record
-from reskd.common.video.reader import FrameReader
+from reskd.common.video.frame_reader import FrameReader
 
 SYNTHETIC_SUFFIX: Final = ".synthetic"
 FPS: Final = 25.0

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reskd.common.errors import DataError
-
 Way = tuple[str, str]
 """A folder as it was reached, perhaps through links, and its path without any."""
 
@@ -34,7 +32,7 @@ def folders_below(top: Path) -> Iterator[Folder]:
     name where it has one. Links that lead back are not followed.
 
     Raises:
-        DataError: If a folder cannot be read.
+        OSError: If a folder cannot be read.
     """
     top_real = os.path.realpath(top)
     here: list[Way] = [(os.fspath(top), top_real)]
@@ -59,11 +57,7 @@ def _listed(path: str, real: str) -> Folder:
     file_links: dict[str, str] = {}
     below: list[Way] = []
     linked: list[Way] = []
-    try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"the folder {path} cannot be read: {error.strerror}") from error
-    for entry in entries:
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
         is_link = entry.is_symlink()

@@ -188,6 +188,7 @@ def _carry_out(
     ):
         probes = probe_all(
             {video.id: video.path for video in plan.to_open},
+            root=plan.root,
             decoder=decoder,
             jobs=jobs,
             journal=journal,

@@ -14,6 +14,7 @@ from reskd.common.console import Advance
 from reskd.common.dataset.content import ContentFacts, content_facts
 from reskd.common.dataset.frames.folders import checked_folder, numbered_images
 from reskd.common.storage.journal import Journal, state_of
+from reskd.common.video.attempts import settled
 from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader
 from reskd.common.video.video_file import open_video
 
@@ -31,6 +32,7 @@ class VideoProbe:
 def probe_all(
     paths: Mapping[str, Path],
     *,
+    root: Path,
     decoder: Decoder,
     jobs: int | None,
     journal: Journal[VideoProbe],
@@ -40,6 +42,7 @@ def probe_all(
 
     Args:
         paths: Files, or folders of numbered images, by any key; absolute.
+        root: Where all videos are.
         decoder: Who decodes.
         jobs: Threads; as many as processors when None.
         journal: Where lengths learnt before are found, and those learnt now are kept.
@@ -47,11 +50,16 @@ def probe_all(
 
     Returns:
         By the keys of `paths`, in their order.
+
+    Raises:
+        StoppedShortError: If the system cannot read one; what was learnt of others is kept.
     """
     probes: dict[str, VideoProbe] = {}
     pool = ThreadPoolExecutor(jobs or os.cpu_count() or 1, thread_name_prefix="probe")
     try:
-        waiting = {pool.submit(_probe, path, decoder, journal): key for key, path in paths.items()}
+        waiting = {
+            pool.submit(_probe, path, decoder, journal, root): key for key, path in paths.items()
+        }
         for job in as_completed(waiting):
             probes[waiting[job]] = job.result()
             advance()
@@ -61,30 +69,31 @@ def probe_all(
     return {key: probes[key] for key in paths}
 
 
-def _probe(path: Path, decoder: Decoder, journal: Journal[VideoProbe]) -> VideoProbe:
+def _probe(path: Path, decoder: Decoder, journal: Journal[VideoProbe], root: Path) -> VideoProbe:
     # Before opening: a file that changes meanwhile is not known by what it was.
     name, state = os.fspath(path), state_of(path)
     probe = journal.known(name, state)
     if probe is None:
         try:
-            probe = _opened(path, decoder)
+            probe = _opened(path, decoder, root)
         except UnreadableVideoError as error:
             return VideoProbe(problem=error.reason)
         journal.add(name, state, probe)
     return probe
 
 
-def _opened(path: Path, decoder: Decoder) -> VideoProbe:
+def _opened(path: Path, decoder: Decoder, root: Path) -> VideoProbe:
     video: VideoReader
     if path.is_dir():
-        video = checked_folder(path)
+        video = checked_folder(path, root)
         files = [path / name for name in numbered_images(path)]
     else:
-        with open_video(path, decoder) as video:
+        with open_video(path, decoder, root=root) as video:
             video.try_out()
         files = [path]
-    try:
-        content = content_facts(files, width=video.width, height=video.height)
-    except OSError as error:  # a file that vanished or failed since it was decoded
-        raise UnreadableVideoError(path, "import", str(error.strerror)) from error
+
+    def facts() -> ContentFacts:
+        return content_facts(files, width=video.width, height=video.height)
+
+    content = settled(facts, path, "import", root)
     return VideoProbe(num_frames=video.num_frames, fps=video.fps, content=content)

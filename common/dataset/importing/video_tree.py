@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from reskd.common.dataset.frames.folders import IMAGE_SUFFIXES
 from reskd.common.dataset.importing.annotations import Row
+from reskd.common.storage.system_errors import ABSENT
 
 CONTAINERS = (
     "3g2 3gp asf avi avif divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpe mpeg mpg mts mxf nut "
@@ -67,8 +68,9 @@ class _Listing:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     self._add(entry)
-        except OSError:  # no such folder: everything in it is missing
-            return
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise  # the system fails; else there is no such folder, and all in it is missing
 
     def _add(self, entry: "os.DirEntry[str]") -> None:
         if entry.name.startswith("."):
