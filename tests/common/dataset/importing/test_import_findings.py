@@ -24,9 +24,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the videos that are opened."""
     names: list[str] = []
 
-    def noting(path: Path, decoder: Decoder) -> VideoReader:
+    def noting(path: Path, decoder: Decoder, *, root: Path | None = None) -> VideoReader:
         names.append(path.name)
-        return open_video(path, decoder)
+        return open_video(path, decoder, root=root)
 
     monkeypatch.setattr(probing, "open_video", noting)
     return names
