@@ -1,7 +1,7 @@
 """`reskd cache-teacher` and `reskd cache ...`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -93,9 +93,30 @@ def cache() -> None:
     show_default=True,
     help="Students that will learn from the cache.",
 )
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of each machine, like that of --device: a worker on each.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Machines like this one, each with a slice of the units.",
+)
+@click.option(
+    "--network",
+    metavar="GBPS",
+    type=click.FloatRange(0, min_open=True),
+    help="Gbit/s that each machine has, all at it, to where videos and cache lie.",
+)
 @click.option("--no-probe", is_flag=True, help="Counts and bytes only; measure nothing.")
 @device_option
 @threads_option
+@preprocess_option
 @json_option
 def plan(
     experiment: str,
@@ -105,25 +126,35 @@ def plan(
     memory: float,
     epochs: int | None,
     students: int,
+    devices: int,
+    nodes: int,
+    network: float | None,
     no_probe: bool,
     device: str,
     threads: int,
+    preprocess: Literal["cpu", "device"],
     as_json: bool,
 ) -> None:
     """Say what caching the teacher of EXPERIMENT will take: bytes, files, hours; and when it pays.
 
     Hours come from a probe of some seconds, which does the real work on a few videos and leaves
-    nothing on the disk. Of a cache that is there already only what is missing counts.
+    nothing on the disk. Of a cache that is there already only what is missing counts. With
+    --devices and --nodes the hours are those of so many workers as fast as the one that is probed.
     """
     from reskd.common.console import emit
     from reskd.common.devices import choose_device
-    from reskd.teacher_cache.estimate.forecast import forecast_cache, forecast_table
+    from reskd.teacher_cache.estimate.forecast import forecast_cache
+    from reskd.teacher_cache.estimate.forecast_table import forecast_table
 
     forecast = forecast_cache(
         *planned(experiment, overrides, split=split, memory=memory),
         folder=None if folder is None else folder.absolute(),
         device=choose_device(device),
         threads=threads,
+        preprocess=preprocess,
+        nodes=nodes,
+        devices=devices,
+        network_bytes_per_second=None if network is None else network * 1e9 / 8,
         epochs=epochs,
         students=students,
         measure=not no_probe,

@@ -2,31 +2,35 @@
 
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 
 from reskd.common.console import say
+from reskd.common.dataset.frames.store import open_store
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import CONFIG_FILE
+from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.estimate.hours import (
     BreakEven,
+    Checks,
     Hours,
     MeasuredSpeed,
     break_even,
     disk_bytes,
     predict_hours,
 )
+from reskd.teacher_cache.estimate.machines import Machines
 from reskd.teacher_cache.estimate.measure_speed import measure_speed
-from reskd.teacher_cache.estimate.probe import CannotMeasureError, existing_folder
+from reskd.teacher_cache.estimate.probe import CannotMeasureError, Preprocess, existing_folder
+from reskd.teacher_cache.fill.check_precision import num_clips
 from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR
-from reskd.teacher_cache.format.plan import CachePlan, plan_table, shown_bytes
+from reskd.teacher_cache.format.plan import CachePlan
 from reskd.teacher_cache.missing import less_what_is_there
-
-_TIME_UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +47,8 @@ class Forecast:
     """For a person."""
     threads: int
     """Threads that decode."""
+    machines: Machines
+    """Those that the hours are for."""
     measured: MeasuredSpeed | None
     """None if nothing was measured."""
     why_not: str | None
@@ -70,8 +76,10 @@ class Forecast:
         device, device_name, threads: what was measured on.
         probe: what was measured (`MeasuredSpeed`), in seconds and bytes; null if nothing was.
         no_probe_because: the reason then.
-        hours: start, decode, teacher, write; wall = start + the largest of the other three.
-        break_even: see `BreakEven`; ratio is online_hours over cached_hours.
+        machines: what the hours are for; all are taken to be like this one.
+        hours: start, decode, teacher, write, processor, network (0: not counted); bound: the
+        largest but for start; wall = start + that one.
+        break_even: see `BreakEven`; ratio is online_hours over cached_hours, both on one device.
         """
         measured, hours, pays = self.measured, self.hours, self.pays
         return {
@@ -83,9 +91,12 @@ class Forecast:
             "device": self.device,
             "device_name": self.device_name,
             "threads": self.threads,
+            "machines": asdict(self.machines),
             "probe": None if measured is None else asdict(measured),
             "no_probe_because": self.why_not,
-            "hours": None if hours is None else {**asdict(hours), "wall": hours.wall},
+            "hours": None
+            if hours is None
+            else {**asdict(hours), "bound": hours.bound, "wall": hours.wall},
             "break_even": None if pays is None else {**asdict(pays), "ratio": pays.ratio},
         }
 
@@ -98,6 +109,10 @@ def forecast_cache(
     folder: Path | None,
     device: torch.device,
     threads: int,
+    preprocess: Preprocess = "cpu",
+    nodes: int = 1,
+    devices: int = 1,
+    network_bytes_per_second: float | None = None,
     epochs: int | None = None,
     students: int = 1,
     measure: bool = True,
@@ -113,6 +128,10 @@ def forecast_cache(
             measures the disk of the current folder.
         device: Where the teacher will run.
         threads: Threads that decode.
+        preprocess: Who crops and resizes.
+        nodes: Machines like this one that will fill the cache.
+        devices: Of each of them.
+        network_bytes_per_second: See `Machines`.
         epochs: Of a student, for the comparison; None takes the experiment's.
         students: How many will learn from the cache.
         measure: Whether to measure speeds.
@@ -144,16 +163,31 @@ def forecast_cache(
                 parent=disk,
                 device=device,
                 threads=threads,
+                preprocess=preprocess,
                 seconds=seconds,
             )
         except CannotMeasureError as error:
             why_not = str(error)
+    machines = Machines(
+        nodes=nodes,
+        devices=devices,
+        threads=threads,
+        teacher_threads=torch.get_num_threads() if device.type == "cpu" else None,
+        cores=num_cores(),
+        network_bytes_per_second=network_bytes_per_second,
+    )
     hours = pays = None
     if measured is not None:
-        new = not plan.exists
-        gate = _gate_videos(experiment, index, plan)
-        hours = predict_hours(plan.work, measured, gate_videos=gate if new else 0)
-        whole = predict_hours(plan.whole_work, measured, gate_videos=gate)
+        checks = _checks(experiment, index, plan, device)
+        hours = predict_hours(
+            plan.work,
+            measured,
+            machines=machines,
+            checks=Checks() if plan.exists else checks,
+            video_bytes=_file_bytes(experiment, index, plan.split),
+        )
+        alone = replace(machines, nodes=1, devices=1, network_bytes_per_second=None)
+        whole = predict_hours(plan.whole_work, measured, machines=alone, checks=checks)
         frames_stored = any(array.name == "frames" for array in plan.targets.arrays)
         pays = break_even(
             epochs=epochs or experiment.required_student().training.epochs,
@@ -170,6 +204,7 @@ def forecast_cache(
         device=str(device),
         device_name=_device_name(device),
         threads=threads,
+        machines=machines,
         measured=measured,
         why_not=why_not,
         hours=hours,
@@ -177,92 +212,26 @@ def forecast_cache(
     )
 
 
-def forecast_table(forecast: Forecast) -> str:
-    """The forecast for a person."""
-    lines = [plan_table(forecast.plan)]
-    measured, hours, pays = forecast.measured, forecast.hours, forecast.pays
-    if measured is not None and forecast.plan.codec != "none":
-        estimate = shown_bytes(disk_bytes(forecast.plan.work, measured))
-        lines.append(f"about {estimate} after {forecast.plan.codec}, by the rows that were probed")
-    lines += ["", _disk_line(forecast)]
-    if measured is None or hours is None or pays is None:
-        return "\n".join([*lines, f"no hours: {forecast.why_not}"])
-    kind = "GPU" if forecast.device.startswith("cuda") else "CPU"
-    lines += [
-        "",
-        (
-            f"on {forecast.device_name}, {forecast.threads} threads that decode; measured on "
-            f"{measured.videos_probed} videos in {measured.seconds:.0f} s"
-        ),
-        (
-            f"{'decode':<11}{shown_time(hours.decode):>10}   "
-            f"{shown_time(measured.decode_seconds_per_video / 3600)} per video"
-        ),
-        (
-            f"{'teacher':<11}{shown_time(hours.teacher):>10}   "
-            f"{shown_time(measured.teacher_seconds_per_clip / 3600)} per clip, encoded"
-        ),
-        (
-            f"{'write':<11}{shown_time(hours.write):>10}   "
-            f"{shown_bytes(measured.write_bytes_per_second)}/s, hashed and synced"
-        ),
-        (
-            f"{'in all':<11}{shown_time(hours.wall):>10}   {shown_hours(hours.wall)} "
-            f"{kind}-hours: the slowest of the three and {shown_time(hours.start)} before and after"
-        ),
-        *(f"passed over, unreadable: {name}: {why}" for name, why in measured.unreadable.items()),
-        "",
-        (
-            f"{pays.students} student{'s' * (pays.students > 1)} of {pays.epochs} epochs: "
-            f"{shown_time(pays.online_hours)} with the teacher in every step, "
-            f"{shown_time(pays.cached_hours)} with the cache"
-        ),
-        _pays_line(pays),
-    ]
-    return "\n".join(lines)
+def _checks(
+    experiment: Experiment, index: VideoIndex, plan: CachePlan, device: torch.device
+) -> Checks:
+    """What `check_accuracy` and `check_precision` will look at."""
+    gate = 0
+    if experiment.teacher.least_top1 is not None:
+        validation = experiment.data.measured_split
+        split = validation if validation in index.split_names() else plan.split
+        gate = min(experiment.teacher.gate_videos, len(index.split(split)))
+    compared = num_clips(experiment, len(index.split(plan.split)), plan.targets, device)
+    return Checks(accuracy_clips=gate, precision_clips=compared)
 
 
-def shown_hours(hours: float) -> str:
-    """Hours of a machine; never so short that they read as nothing."""
-    return f"{hours:.2f}" if hours >= 0.01 else "under 0.01"
-
-
-def shown_time(hours: float) -> str:
-    """Hours for a person."""
-    seconds = hours * 3600
-    for size, unit in _TIME_UNITS:
-        if seconds >= (2 * size if size > 3600 else size):
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds * 1000:.1f} ms"
-
-
-def _disk_line(forecast: Forecast) -> str:
-    has = f"{forecast.disk} has {shown_bytes(forecast.free_bytes)} free"
-    if forecast.fits:
-        return f"{has}: room enough"
-    return (
-        f"{has}, too little: {FREE_SPACE_FACTOR} times {shown_bytes(forecast.need_bytes)} are "
-        "asked for.\nMake room, name another disk with --cache, store fewer targets or views, or "
-        "features as int8."
-    )
-
-
-def _pays_line(pays: BreakEven) -> str:
-    if pays.pays_from_epoch is None:
-        return "the cache never pays in time: students decode as long as the teacher takes"
-    return (
-        f"that is {pays.ratio:.1f} to 1; for one student the cache pays from epoch "
-        f"{pays.pays_from_epoch} on"
-    )
-
-
-def _gate_videos(experiment: Experiment, index: VideoIndex, plan: CachePlan) -> int:
-    """Videos that `check_accuracy` will look at."""
-    if experiment.teacher.least_top1 is None:
-        return 0
-    validation = experiment.data.measured_split
-    split = validation if validation in index.split_names() else plan.split
-    return min(experiment.teacher.gate_videos, len(index.split(split)))
+def _file_bytes(experiment: Experiment, index: VideoIndex, split: str) -> float:
+    """What a video takes that is read, on average, as far as the index or its frame store tells."""
+    if experiment.data.frames is not None:
+        files = open_store(experiment.data.frames).files
+        return sum(file.stat().st_size for file in files) / len(index.videos)
+    known = [video.content.bytes for video in index.split(split) if video.content is not None]
+    return mean(known) if known else 0.0
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
+from reskd.teacher_cache.estimate.machines import Machines
 from reskd.teacher_cache.format.plan import Work
 
 
@@ -22,6 +23,8 @@ class MeasuredSpeed:
     """Decode a video for one view only; the time between two videos."""
     write_bytes_per_second: float
     """Hashed, written and synced."""
+    processor_seconds_per_video: float
+    """Of all threads of this process, for all of that."""
     stored_fraction: dict[str, float]
     """By array: bytes on disk over planned bytes; 1 without a codec."""
     videos_probed: int
@@ -36,19 +39,48 @@ class MeasuredSpeed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hours:
-    """How long stage one takes on one device; decoding, teacher and writing run side by side."""
+    """How long stage one takes; its parts run side by side.
+
+    Decoding and teacher are those of the busiest worker, the others of the busiest machine.
+    """
 
     start: float
-    """Before the first video (the accuracy check of teacher.least_top1 included) and, since the
-    last unit is written beside nothing, after the last one."""
+    """Before the first video (the checks of the teacher included) and, since the last unit is
+    written beside nothing, after the last one."""
     decode: float
     teacher: float
     write: float
+    """Hashing, the disk. What one worker reaches counts for all of a machine, which share it."""
+    processor: float
+    """All that the cores of a machine do, for all its workers."""
+    network: float
+    """Videos read and the cache written; 0 if it is not to be counted."""
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What runs side by side, by name."""
+        names = ("decode", "teacher", "write", "processor", "network")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def bound(self) -> str:
+        """The slowest part."""
+        return max(self.parts, key=lambda name: self.parts[name])
 
     @property
     def wall(self) -> float:
-        """The slowest of the three, and what is before and after it."""
-        return self.start + max(self.decode, self.teacher, self.write)
+        """The slowest part, and what is before and after it."""
+        return self.start + max(self.parts.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checks:
+    """What is done before an empty cache is filled, in clips, one of each video."""
+
+    accuracy_clips: int = 0
+    """That teacher.least_top1 is compared with."""
+    precision_clips: int = 0
+    """Shown to the teacher in its precision and in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,23 +102,47 @@ class BreakEven:
         return self.online_hours / self.cached_hours
 
 
-def predict_hours(work: Work, measured: MeasuredSpeed, *, gate_videos: int = 0) -> Hours:
-    """Hours of some work at the speeds that were measured.
+def predict_hours(
+    work: Work,
+    measured: MeasuredSpeed,
+    *,
+    machines: Machines,
+    checks: Checks,
+    video_bytes: float = 0.0,
+) -> Hours:
+    """Hours of some work at the speeds that one worker was measured to have.
 
     Args:
         work: What is to be done.
         measured: On this machine.
-        gate_videos: Videos on which the teacher's accuracy is checked first, one view of each.
+        machines: Those that will do it.
+        checks: Before the first video; one machine does them, the others wait.
+        video_bytes: Of a file that is decoded, as far as it crosses the network.
     """
-    per_check = max(measured.view_seconds, measured.forward_seconds_per_clip)
-    write = disk_bytes(work, measured) / measured.write_bytes_per_second
-    last_unit = write / work.units if work.units else 0.0
+    written = disk_bytes(work, measured)
+    worker, machine = machines.share_of_worker(work.units), machines.share_of_machine(work.units)
+    starts = 1 if machines.devices == 1 else 2  # the driver, then its workers
+    last_unit = written / measured.write_bytes_per_second / work.units if work.units else 0.0
+    crossing, reach = written + work.videos * video_bytes, machines.network_bytes_per_second
+    decode = work.videos * measured.decode_seconds_per_video * machines.decode_slowdown
+    teacher = work.clips * measured.teacher_seconds_per_clip * machines.teacher_slowdown
+    processor = work.videos * measured.processor_seconds_per_video / machines.cores
     return Hours(
-        start=(measured.start_seconds + gate_videos * per_check + last_unit) / 3600,
-        decode=work.videos * measured.decode_seconds_per_video / 3600,
-        teacher=work.clips * measured.teacher_seconds_per_clip / 3600,
-        write=write / 3600,
+        start=(starts * measured.start_seconds + _check_seconds(checks, measured) + last_unit)
+        / 3600,
+        decode=worker * decode / 3600,
+        teacher=worker * teacher / 3600,
+        write=machine * written / measured.write_bytes_per_second / 3600,
+        processor=machine * processor / 3600,
+        network=0.0 if reach is None else machine * crossing / reach / 3600,
     )
+
+
+def _check_seconds(checks: Checks, measured: MeasuredSpeed) -> float:
+    """Float32 counts as another precision does: on a GPU it takes longer, of some clips seconds."""
+    accuracy = max(measured.view_seconds, measured.forward_seconds_per_clip)
+    precision = max(measured.view_seconds, 2 * measured.forward_seconds_per_clip)
+    return checks.accuracy_clips * accuracy + checks.precision_clips * precision
 
 
 def disk_bytes(work: Work, measured: MeasuredSpeed) -> int:

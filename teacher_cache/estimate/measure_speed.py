@@ -25,7 +25,7 @@ from reskd.common.dataset.index import VideoIndex
 from reskd.common.experiment import Experiment
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.estimate.hours import MeasuredSpeed
-from reskd.teacher_cache.estimate.probe import prepared_probe
+from reskd.teacher_cache.estimate.probe import Preprocess, prepared_probe
 from reskd.teacher_cache.format.plan import CachePlan
 
 UNITS_PER_RUN = 4
@@ -40,6 +40,7 @@ def measure_speed(
     parent: Path,
     device: torch.device,
     threads: int,
+    preprocess: Preprocess = "cpu",
     seconds: float = 10.0,
 ) -> MeasuredSpeed:
     """Measure this machine on some videos, drawn from all of the split.
@@ -52,6 +53,7 @@ def measure_speed(
             whatever happens.
         device: Where the teacher runs.
         threads: Threads that decode.
+        preprocess: Who crops and resizes.
         seconds: Time limit; the units begun before it are finished.
 
     Raises:
@@ -62,7 +64,13 @@ def measure_speed(
     with (
         preemptible(),
         prepared_probe(
-            experiment, index, plan, parent=parent, device=device, threads=threads
+            experiment,
+            index,
+            plan,
+            parent=parent,
+            device=device,
+            threads=threads,
+            preprocess=preprocess,
         ) as probe,
     ):
         arrays, planned = probe.arrays, probe.planned_views
@@ -93,6 +101,7 @@ def measure_speed(
         forward_seconds_per_clip=many.steady.forward_seconds / max(1, many.steady.clips),
         view_seconds=one.decode_seconds,
         write_bytes_per_second=many.whole.bytes / many.whole.write_seconds,
+        processor_seconds_per_video=many.processor_seconds / many.whole.videos * planned / views,
         stored_fraction=many.stored_fraction,
         videos_probed=len(probe.seen),
         views_probed=views,

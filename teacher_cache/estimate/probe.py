@@ -55,13 +55,24 @@ class ProbeRun:
     steady: FillMeters
     """Without its first unit, if there is another."""
     whole: FillMeters
+    processor_seconds: float
+    """Of the whole run, all threads together."""
     threads: int
     stored_fraction: dict[str, float]
 
     @property
     def video_seconds(self) -> float:
         """From one video to the next, apart from waiting for the writer."""
-        return (self.steady.seconds - self.steady.stall_seconds) / self.steady.videos
+        return (self.steady.seconds - self._held) / self.steady.videos
+
+    @property
+    def _held(self) -> float:
+        """Time in which the teacher's thread waited for the writer.
+
+        It does where rows wait for the writer so long that it waits for them. Most of what these
+        wait is no loss: the teacher goes on meanwhile.
+        """
+        return min(self.steady.hold_seconds, self.steady.stall_seconds)
 
     @property
     def decode_seconds(self) -> float:
@@ -72,7 +83,7 @@ class ProbeRun:
     def teacher_seconds(self) -> float:
         """What teacher and encoding alone would take from one video to the next."""
         meters = self.steady
-        working = meters.seconds - meters.stall_seconds - meters.wait_seconds
+        working = meters.seconds - self._held - meters.wait_seconds
         # The stages count in threads of their own, not at quite the same moment.
         return max(meters.forward_seconds, working, 1e-6) / meters.videos
 
@@ -81,7 +92,7 @@ class ProbeRun:
         """Seconds per video of decoding and of the teacher; the slower one sets the pace."""
         decode, teacher = self.decode_seconds, self.teacher_seconds
         if decode > teacher or not self.steady.clips:
-            return self.video_seconds, teacher
+            return max(decode, self.video_seconds), teacher
         return decode, max(teacher, self.video_seconds)
 
 
@@ -138,7 +149,8 @@ class Probe:
         order = entries[self.tried :] + entries[: self.tried]
         job = replace(self.job, entries=dict(enumerate(order)))
         marks: list[FillMeters] = []
-        meters, deadline = FillMeters(), time.perf_counter() + seconds
+        meters, processor = FillMeters(), time.process_time()
+        deadline = time.perf_counter() + seconds
 
         def units() -> Iterator[int]:
             for unit in range(manifest.layout.num_units):
@@ -160,6 +172,7 @@ class Probe:
         return ProbeRun(
             steady=steady if steady.videos else marks[-1],
             whole=meters,
+            processor_seconds=time.process_time() - processor,
             threads=job.options.threads,
             stored_fraction=fractions,
         )

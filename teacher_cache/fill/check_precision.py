@@ -24,7 +24,7 @@ from reskd.common.distill.differences import (
 from reskd.common.distill.targets import FROM_VIDEO_ALONE
 from reskd.common.distill.teacher import BATCH_GROUP, Teacher, TeacherOutput
 from reskd.common.errors import DataError
-from reskd.common.experiment import Precision
+from reskd.common.experiment import Experiment, Precision
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.rng import keyed_generator
 from reskd.teacher_cache.fill.cut import ClipSource, CutTask, cut_videos
@@ -72,8 +72,7 @@ def check_precision(
         ExperimentError: If a layer of the teacher does not work in its precision.
     """
     precision = source.experiment.teacher.precision
-    exact = precision == "float32" or (precision == "tf32" and device.type != "cuda")
-    if exact or {array.name for array in plan.arrays} <= FROM_VIDEO_ALONE:
+    if not num_clips(source.experiment, len(source.index.split(split)), plan, device):
         return None
     found = _measured(source, split, plan, model, device)
     if not found.clips:
@@ -92,6 +91,22 @@ def check_precision(
             "cached."
         )
     return found
+
+
+def num_clips(
+    experiment: Experiment, num_videos: int, plan: TargetPlan, device: torch.device
+) -> int:
+    """How many clips `check_precision` compares, if all videos can be read; 0 if it has no need."""
+    precision = experiment.teacher.precision
+    exact = precision == "float32" or (precision == "tf32" and device.type != "cuda")
+    if exact or {array.name for array in plan.arrays} <= FROM_VIDEO_ALONE:
+        return 0
+    return min(num_videos, CLIPS) * len(_views(experiment, num_videos))
+
+
+def _views(experiment: Experiment, num_videos: int) -> range:
+    """Views of each video that is looked at."""
+    return range(min(experiment.views.count, -(-CLIPS // max(1, num_videos))))
 
 
 def _measured(
@@ -119,7 +134,7 @@ def _measured(
 def _batches(source: ClipSource, split: str) -> Iterator[Tensor]:
     """Clips (B, T, 3, H, W) of videos all over a split; in full groups where they are groups."""
     videos = source.index.split(split)
-    views = range(min(source.experiment.views.count, -(-CLIPS // max(1, len(videos)))))
+    views = _views(source.experiment, len(videos))
     order = keyed_generator(source.experiment.views.seed, "precision").permutation(len(videos))
     tasks = (CutTask(int(place), videos[place], views) for place in order[:CLIPS])
     clips = (clip for cut in cut_videos(source, tasks) for clip in cut.clips_VT3HW)

@@ -22,6 +22,8 @@ class FillMeters:
     """Time in which the teacher's thread waited for a decoded video."""
     forward_seconds: float = 0.0
     """The teacher alone, without encoding; on CUDA by the device's own clock."""
+    hold_seconds: float = 0.0
+    """Time in which the teacher's thread waited for batches before to be finished and put away."""
     stall_seconds: float = 0.0
     """Time in which finished rows waited for the writer, which holds up the teacher if it lasts."""
     write_seconds: float = 0.0

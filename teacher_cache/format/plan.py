@@ -11,6 +11,7 @@ from reskd.common.distill.teacher import BATCH_GROUP
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, Precision
 from reskd.teacher_cache.format.layout import (
+    CRC_BYTES,
     DECODED_BYTES,
     UNITS_IN_MEMORY,
     Layout,
@@ -112,9 +113,14 @@ class CachePlan:
         return self.objects + sum(len(todo.units) for todo in self.todo) + metadata
 
     @property
+    def object_bytes(self) -> dict[str, int]:
+        """Bytes of one object of a full unit, by array, rows not compressed."""
+        return {array.name: self.layout.object_bytes(array, 0, 0) for array in self.targets.arrays}
+
+    @property
     def unit_bytes(self) -> int:
         """Bytes of one full unit, rows not compressed."""
-        return sum(self.layout.object_bytes(array, 0, 0) for array in self.targets.arrays)
+        return sum(self.object_bytes.values())
 
     @property
     def memory_bytes(self) -> int:
@@ -131,7 +137,8 @@ class CachePlan:
 
         videos, views, units, videos_per_unit, unit_bytes and arrays speak of the cache as it will
         be; teacher_clips, units_to_do, objects, files and all other bytes of what is still to be
-        written. With codec zstd bytes are those of rows before compression.
+        written. With codec zstd bytes are those of rows before compression. bytes_per_request: of
+        an object store, by array: `write` is an object, `read` a row.
         """
         work = self.work
         return {
@@ -149,6 +156,13 @@ class CachePlan:
             "bytes": sum(work.bytes_by_array.values()),
             "bytes_by_array": work.bytes_by_array,
             "bytes_by_target": self.bytes_by_target,
+            "bytes_per_request": {
+                array.name: {
+                    "write": self.object_bytes[array.name],
+                    "read": array.row_bytes + CRC_BYTES,
+                }
+                for array in self.targets.arrays
+            },
             "codec": self.codec,
             "split": self.split,
             "precision": self.precision,
@@ -249,7 +263,7 @@ def plan_table(plan: CachePlan) -> str:
             f"at most {shown_bytes(plan.decoded_bytes)} of clips decoded ahead"
         ),
         "",
-        f"{'target':<11}{'array':<18}{'row':<28}{'bytes per view':>15}{'in all':>12}",
+        f"{'target':<11}{'array':<18}{'row':<28}{'bytes per view':>15}{'object':>12}{'in all':>12}",
     ]
     shown = ""
     for array in plan.targets.arrays:
@@ -258,10 +272,12 @@ def plan_table(plan: CachePlan) -> str:
         lines.append(
             f"{'' if target == shown else target:<11}{array.name:<18}"
             f"{f'{shape} {array.dtype}':<28}{array.row_bytes:>15,}"
+            f"{shown_bytes(plan.object_bytes[array.name]):>12}"
             f"{shown_bytes(facts['bytes_by_array'][array.name]):>12}"
         )
         shown = target
-    lines.append(f"{'all':<72}{shown_bytes(facts['bytes']):>12}")
+    lines.append(f"{'all':<84}{shown_bytes(facts['bytes']):>12}")
+    lines.append("requests of an object store: an object by who writes, a row by who reads")
     if plan.codec == "zstd":
         lines.append("bytes are those before zstd, so an upper bound of what it leaves")
     return "\n".join(lines)

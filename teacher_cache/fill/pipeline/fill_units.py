@@ -10,10 +10,10 @@ device by BATCHES_AHEAD batches, the finisher by one unit. Who is slowest sets t
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import chain, cycle, islice
-from typing import Final
+from typing import Final, ParamSpec
 
 import torch
 
@@ -38,6 +38,7 @@ from reskd.teacher_cache.format.commits import Computed
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 from reskd.teacher_cache.read.reader import CacheReader
 
+P = ParamSpec("P")
 BATCHES_AHEAD: Final = 3
 """Batches asked of the device and not finished: one goes there, one is computed, one comes back."""
 
@@ -187,7 +188,7 @@ class _Stream:
                         raise
                     finisher.wait()
                     return work
-                finisher.submit(self._keeper.end, work)
+                self._follow(finisher, self._keeper.end, work)
         return None
 
     def _cuts(self) -> Generator[CutVideo, None, None]:
@@ -222,7 +223,7 @@ class _Stream:
     ) -> Iterator[CutVideo]:
         for video in videos:
             if video.problem is not None:
-                finisher.submit(self._keeper.fail, work, video, video.problem)
+                self._follow(finisher, self._keeper.fail, work, video, video.problem)
             else:
                 yield on_device(video, self._lanes, self._planner.job.experiment.views.size)
 
@@ -238,7 +239,14 @@ class _Stream:
                 slot,
                 student_size=self._student_size if self._cut_there else 0,
             )
-        finisher.submit(self._keeper.put, work, batch, on_its_way)
+        self._follow(finisher, self._keeper.put, work, batch, on_its_way)
+
+    def _follow(
+        self, finisher: Follower, call: Callable[P, None], *args: P.args, **named: P.kwargs
+    ) -> None:
+        start = time.perf_counter()
+        finisher.submit(call, *args, **named)
+        self._meters.hold_seconds += time.perf_counter() - start
 
 
 def _reader_of_views(

@@ -12,19 +12,14 @@ from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.estimate import forecast as forecast_module
-from reskd.teacher_cache.estimate.forecast import (
-    Forecast,
-    forecast_cache,
-    forecast_table,
-    shown_hours,
-    shown_time,
-)
+from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
+from reskd.teacher_cache.estimate.forecast_table import forecast_table, shown_hours, shown_time
 from reskd.teacher_cache.fill.extend import extend_cache
 from reskd.teacher_cache.format.layout import commit_key
 from tests.teacher_cache.estimate.test_hours import MEASURED
 from tests.teacher_cache.format.test_plan import files_under, plan_of, size_of
 from tests.teacher_cache.handling import OPTIONS
-from tests.tiny_experiment import CPU, TinyCache, save_random_teacher
+from tests.tiny_experiment import CPU, TinyCache, save_random_teacher, training_videos
 
 
 def unmeasured(experiment_file: Path, folder: Path, overrides: Sequence[str] = ()) -> Forecast:
@@ -111,7 +106,7 @@ def test_command_prints_hours_and_break_even_from_the_measured_rates(
     assert facts["hours"]["teacher"] * 3600 == pytest.approx(27 * 0.1)
     assert facts["hours"]["wall"] == pytest.approx(
         facts["hours"]["start"]
-        + max(facts["hours"][part] for part in ("decode", "teacher", "write"))
+        + max(facts["hours"][part] for part in ("decode", "teacher", "write", "processor"))
     )
     assert facts["break_even"]["online_hours"] * 3600 == pytest.approx(2 * 4 * 9 * 0.08)
     assert facts["break_even"]["cached_hours"] == pytest.approx(facts["hours"]["wall"])
@@ -122,6 +117,50 @@ def test_command_prints_hours_and_break_even_from_the_measured_rates(
     text = capsys.readouterr().out
     assert "unreadable: run/7.mp4" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_command_plans_for_several_machines(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(forecast_module, "measure_speed", lambda *_, **__: MEASURED)
+    command = ("cache", "plan", tiny_experiment, "--device", "cpu", "--threads", "4")
+    alone = json_of(capsys, *command)
+    command = (*command, "--devices", "2", "--nodes", "3", "--network", "0.001")
+    facts = json_of(capsys, *command)
+    # Nine units of one video: the busiest of three machines has three, its busiest worker two.
+    assert facts["hours"]["decode"] * 3600 == pytest.approx(2 * 0.2 * 2)
+    assert facts["hours"]["teacher"] * 3600 == pytest.approx(2 * 3 * 0.1)
+    files = sum(path.stat().st_size for path in training_videos(tiny_experiment)) / 9
+    crossing = (facts["disk_bytes"] + 9 * files) / 3
+    assert facts["hours"]["network"] * 3600 == pytest.approx(crossing / 125_000)
+    assert alone["hours"]["network"] == 0
+    assert facts["break_even"] == alone["break_even"]
+    assert (facts["machines"]["nodes"], facts["machines"]["devices"]) == (3, 2)
+    assert main([*map(str, command)]) == 0
+    text = capsys.readouterr().out
+    assert "6 workers, 2 on each of 3 machines like this one" in text
+    assert "the busiest worker has 2 of 9 units" in text
+    assert f"{facts['hours']['bound']} bounds it" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clips"),
+    [([], 0), (["teacher.precision=bfloat16"], 27), (["teacher.precision=tf32"], 0)],
+)
+def test_check_of_the_precision_is_counted(
+    tiny_experiment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    clips: int,
+) -> None:
+    """Of nine videos three views each; nothing is compared where a CPU computes in float32."""
+    monkeypatch.setattr(forecast_module, "measure_speed", lambda *_, **__: MEASURED)
+    options = [text for override in overrides for text in ("-o", override)]
+    facts = json_of(capsys, "cache", "plan", tiny_experiment, "--device", "cpu", *options)
+    write = facts["disk_bytes"] / MEASURED.write_bytes_per_second
+    assert facts["hours"]["start"] * 3600 == pytest.approx(5 + write / 9 + clips * 2 * 0.08)
 
 
 def test_plan_without_a_teacher_s_checkpoint_gives_counts_and_says_why_no_hours(

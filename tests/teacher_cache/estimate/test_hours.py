@@ -1,8 +1,17 @@
 """Hours and break-even against hand-made sums."""
 
+from dataclasses import replace
+
 import pytest
 
-from reskd.teacher_cache.estimate.hours import MeasuredSpeed, break_even, disk_bytes, predict_hours
+from reskd.teacher_cache.estimate.hours import (
+    Checks,
+    MeasuredSpeed,
+    break_even,
+    disk_bytes,
+    predict_hours,
+)
+from reskd.teacher_cache.estimate.machines import Machines
 from reskd.teacher_cache.format.plan import Work
 
 MEASURED = MeasuredSpeed(
@@ -12,6 +21,7 @@ MEASURED = MeasuredSpeed(
     forward_seconds_per_clip=0.08,
     view_seconds=0.05,
     write_bytes_per_second=1000.0,
+    processor_seconds_per_video=0.3,
     stored_fraction={"features": 0.5},
     videos_probed=7,
     views_probed=3,
@@ -20,21 +30,112 @@ MEASURED = MeasuredSpeed(
 )
 
 
+WORK = Work(videos=90, clips=720, units=9, bytes_by_array={"features": 12000, "views": 3000})
+
+
 def test_hours_are_those_of_the_slowest_part() -> None:
-    work = Work(videos=90, clips=720, units=9, bytes_by_array={"features": 12000, "views": 3000})
-    hours = predict_hours(work, MEASURED, gate_videos=50)
-    assert disk_bytes(work, MEASURED) == 9000
+    checks = Checks(accuracy_clips=50, precision_clips=64)
+    hours = predict_hours(WORK, MEASURED, machines=Machines(cores=2), checks=checks)
+    assert disk_bytes(WORK, MEASURED) == 9000
     assert hours.decode * 3600 == pytest.approx(18)
     assert hours.teacher * 3600 == pytest.approx(72)
     assert hours.write * 3600 == pytest.approx(9)
-    # Loading, 50 checked clips, of which the teacher is slower than decoding, and the last unit.
-    assert hours.start * 3600 == pytest.approx(5 + 50 * 0.08 + 1)
-    assert hours.wall * 3600 == pytest.approx(10 + 72)
+    assert hours.processor * 3600 == pytest.approx(90 * 0.3 / 2)
+    assert hours.network == 0
+    # Loading, 50 clips shown once and 64 twice, which is slower than decoding, and the last unit.
+    assert hours.start * 3600 == pytest.approx(5 + 50 * 0.08 + 64 * 2 * 0.08 + 1)
+    assert hours.wall == pytest.approx(hours.start + hours.teacher)
+    assert hours.bound == "teacher"
+
+
+def test_checks_take_the_time_of_decoding_where_that_is_slower() -> None:
+    measured = replace(MEASURED, view_seconds=0.5)
+    checks = Checks(accuracy_clips=2, precision_clips=4)
+    hours = predict_hours(WORK, measured, machines=Machines(), checks=checks)
+    assert hours.start * 3600 == pytest.approx(5 + 6 * 0.5 + 1)
+
+
+@pytest.mark.parametrize(
+    ("machines", "expected", "bound"),
+    [
+        # Of 9 units the busiest of two workers has 5, with half of the four threads that decode.
+        pytest.param(
+            Machines(devices=2, threads=4, cores=4),
+            {"decode": 18 * 2 * 5 / 9, "teacher": 72 * 5 / 9, "write": 9, "processor": 27 / 4},
+            "teacher",
+            id="two-devices",
+        ),
+        # 8 workers have a thread each, where one had 4: twice as many as were measured.
+        pytest.param(
+            Machines(devices=8, threads=4, cores=4),
+            {"decode": 18 * 4 * 2 / 9, "teacher": 72 * 2 / 9, "write": 9, "processor": 27 / 4},
+            "decode or teacher",
+            id="more-devices-than-threads",
+        ),
+        # The busiest machine has 3 units, its busiest worker 2.
+        pytest.param(
+            Machines(devices=2, nodes=4, threads=2),
+            {"decode": 18 * 2 * 2 / 9, "teacher": 72 * 2 / 9, "write": 9 * 3 / 9, "processor": 9},
+            "teacher",
+            id="four-machines",
+        ),
+        pytest.param(
+            Machines(nodes=4, threads=2, cores=1, network_bytes_per_second=100.0),
+            {
+                "decode": 18 * 3 / 9,
+                "teacher": 72 * 3 / 9,
+                "write": 9 * 3 / 9,
+                "processor": 9,
+                "network": (9000 + 90 * 10) / 100 * 3 / 9,
+            },
+            "network",
+            id="network",
+        ),
+        # A CPU's workers share the threads that run the teacher as well.
+        pytest.param(
+            Machines(devices=2, threads=2, teacher_threads=2, cores=2),
+            {"decode": 18 * 2 * 5 / 9, "teacher": 72 * 2 * 5 / 9, "write": 9, "processor": 27 / 2},
+            "teacher",
+            id="cpu-shared",
+        ),
+        pytest.param(
+            Machines(devices=2, threads=1, teacher_threads=1, cores=2),
+            {"decode": 18 * 5 / 9, "teacher": 72 * 5 / 9, "write": 9, "processor": 27 / 2},
+            "teacher",
+            id="cpu-a-thread-each",
+        ),
+        pytest.param(
+            Machines(devices=9, threads=9, cores=1),
+            {"decode": 18, "teacher": 72 / 9, "write": 9, "processor": 27},
+            "processor",
+            id="few-cores",
+        ),
+        pytest.param(
+            Machines(devices=100, threads=100, cores=100),
+            {"decode": 18 * 100 / 9, "teacher": 72 / 9, "write": 9, "processor": 0.27},
+            "decode",
+            id="more-workers-than-units",
+        ),
+    ],
+)
+def test_hours_of_several_machines_are_those_of_the_busiest(
+    machines: Machines, expected: dict[str, float], bound: str
+) -> None:
+    hours = predict_hours(WORK, MEASURED, machines=machines, checks=Checks(), video_bytes=10)
+    seconds = {name: part * 3600 for name, part in hours.parts.items()}
+    assert seconds == pytest.approx({"network": 0.0, **expected})
+    assert hours.bound in bound
+    # Every worker loads the teacher, after the driver has.
+    starts = 1 if machines.devices == 1 else 2
+    assert hours.wall * 3600 == pytest.approx(5 * starts + 1 + max(expected.values()))
 
 
 def test_nothing_to_do_takes_the_start_alone() -> None:
     work = Work(videos=0, clips=0, units=0, bytes_by_array={"features": 0})
-    assert predict_hours(work, MEASURED).wall * 3600 == pytest.approx(5)
+    hours = predict_hours(
+        work, MEASURED, machines=Machines(nodes=3, network_bytes_per_second=1.0), checks=Checks()
+    )
+    assert hours.wall * 3600 == pytest.approx(5)
 
 
 def test_break_even_with_stored_frames_matches_hand_values() -> None:

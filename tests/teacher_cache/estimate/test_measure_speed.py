@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import pytest
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import DataError, PreemptedError
 from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.estimate import probe
 from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
+from reskd.teacher_cache.estimate.probe import Preprocess, ProbeRun
+from reskd.teacher_cache.fill import writer
+from reskd.teacher_cache.fill.job import Job
+from reskd.teacher_cache.fill.meters import FillMeters
+from reskd.teacher_cache.fill.pipeline import fill_units as pipeline
 from reskd.teacher_cache.fill.writer import UnitBuffers
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.plan import plan_cache
@@ -23,6 +30,7 @@ def forecast_of(
     overrides: Sequence[str] = (),
     folder: Path | None = None,
     seconds: float = 30.0,
+    preprocess: Preprocess = "cpu",
 ) -> Forecast:
     """The videos are used up long before the time limit, unless it is set lower."""
     experiment = load_experiment(str(experiment_file), overrides)
@@ -34,6 +42,7 @@ def forecast_of(
         folder=folder or experiment_file.parent / "cache",
         device=CPU,
         threads=2,
+        preprocess=preprocess,
         seconds=seconds,
     )
 
@@ -80,6 +89,97 @@ def test_measurement_gives_every_speed_and_leaves_nothing(
     assert hours.wall > 0
 
 
+def test_views_are_cut_on_the_device_where_that_is_asked_for(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, fill_units = set(), probe.fill_units
+
+    def noting(job: Job, *args: Any, **named: Any) -> None:
+        asked.add(job.options.preprocess)
+        fill_units(job, *args, **named)
+
+    monkeypatch.setattr(probe, "fill_units", noting)
+    assert forecast_of(tiny_experiment, preprocess="device").measured is not None
+    assert asked == {"device"}
+
+
+def test_writer_that_is_the_slowest_takes_nothing_from_the_teacher(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it writes the teacher goes on; only where it waits for the writer it has no work."""
+    begin_batch, write_unit = pipeline.begin_batch, writer.write_unit
+
+    def slow_teacher(*args: Any, **named: Any) -> Any:
+        time.sleep(0.05)
+        return begin_batch(*args, **named)
+
+    def slow_writer(*args: Any) -> Any:
+        time.sleep(0.1)
+        return write_unit(*args)
+
+    monkeypatch.setattr(pipeline, "begin_batch", slow_teacher)
+    monkeypatch.setattr(writer, "write_unit", slow_writer)
+    measured = forecast_of(tiny_experiment, ["views.count=1"]).measured
+    assert measured is not None
+    # A clip to a unit. Threads count at not quite the same moment.
+    assert measured.teacher_seconds_per_clip > 0.7 * 0.05
+
+
+@pytest.mark.parametrize(
+    ("meters", "shares"),
+    [
+        pytest.param(
+            {"decode_seconds": 4.0, "forward_seconds": 6.0, "wait_seconds": 1.0},
+            (0.2, 1.0),
+            id="teacher",
+        ),
+        pytest.param(
+            {"decode_seconds": 19.0, "forward_seconds": 4.0, "wait_seconds": 5.0},
+            (1.0, 0.5),
+            id="decode",
+        ),
+        # Rows wait for the writer nearly always; the teacher is held for four seconds.
+        pytest.param(
+            {
+                "decode_seconds": 4.0,
+                "forward_seconds": 5.0,
+                "stall_seconds": 9.0,
+                "hold_seconds": 4.0,
+            },
+            (0.2, 0.6),
+            id="write-then-teacher",
+        ),
+        pytest.param(
+            {
+                "decode_seconds": 12.0,
+                "forward_seconds": 2.0,
+                "stall_seconds": 9.0,
+                "hold_seconds": 7.0,
+            },
+            (0.6, 0.3),
+            id="write-then-decode",
+        ),
+        # The teacher waits for what is behind it, which is no writer: that is its own work.
+        pytest.param(
+            {"decode_seconds": 4.0, "forward_seconds": 5.0, "hold_seconds": 4.0},
+            (0.2, 1.0),
+            id="rows-put-away",
+        ),
+    ],
+)
+def test_slowest_gets_the_time_between_videos_less_what_the_writer_holds(
+    meters: dict[str, float], shares: tuple[float, float]
+) -> None:
+    run = ProbeRun(
+        steady=FillMeters(seconds=10.0, videos=10, clips=30, **meters),
+        whole=FillMeters(),
+        processor_seconds=0.0,
+        threads=2,
+        stored_fraction={},
+    )
+    assert run.shares == pytest.approx(shares)
+
+
 def test_rows_without_a_codec_take_the_planned_bytes(tiny_experiment: Path) -> None:
     facts = forecast_of(tiny_experiment).as_dict()
     assert set(facts["probe"]["stored_fraction"].values()) == {1.0}
@@ -115,8 +215,6 @@ def test_measurement_that_fails_leaves_nothing(
 def test_unit_that_cannot_be_written_ends_the_measurement_and_leaves_nothing(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reskd.teacher_cache.fill import writer
-
     def full(folder: Path, _: Any) -> None:
         raise OSError(28, "No space left on device", str(folder))
 
