@@ -123,9 +123,9 @@ def test_command_plans_for_several_machines(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(forecast_module, "measure_speed", lambda *_, **__: MEASURED)
-    command = ("cache", "plan", tiny_experiment, "--device", "cpu", "--threads", "4")
-    alone = json_of(capsys, *command)
-    command = (*command, "--devices", "2", "--nodes", "3", "--network", "0.001")
+    one = ["cache", "plan", str(tiny_experiment), "--device", "cpu", "--threads", "4"]
+    alone = json_of(capsys, *one)
+    command = [*one, "--devices", "2", "--nodes", "3", "--network", "0.001"]
     facts = json_of(capsys, *command)
     # Nine units of one video: the busiest of three machines has three, its busiest worker two.
     assert facts["hours"]["decode"] * 3600 == pytest.approx(2 * 0.2 * 2)

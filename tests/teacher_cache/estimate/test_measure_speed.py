@@ -15,7 +15,7 @@ from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.estimate import probe
 from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
 from reskd.teacher_cache.estimate.probe import Preprocess, ProbeRun
-from reskd.teacher_cache.fill import writer
+from reskd.teacher_cache.fill import compute, writer
 from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.pipeline import fill_units as pipeline
@@ -92,11 +92,11 @@ def test_measurement_gives_every_speed_and_leaves_nothing(
 def test_views_are_cut_on_the_device_where_that_is_asked_for(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, fill_units = set(), probe.fill_units
+    asked = set()
 
     def noting(job: Job, *args: Any, **named: Any) -> None:
         asked.add(job.options.preprocess)
-        fill_units(job, *args, **named)
+        pipeline.fill_units(job, *args, **named)
 
     monkeypatch.setattr(probe, "fill_units", noting)
     assert forecast_of(tiny_experiment, preprocess="device").measured is not None
@@ -107,7 +107,7 @@ def test_writer_that_is_the_slowest_takes_nothing_from_the_teacher(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it writes the teacher goes on; only where it waits for the writer it has no work."""
-    begin_batch, write_unit = pipeline.begin_batch, writer.write_unit
+    begin_batch, write_unit = compute.begin_batch, writer.write_unit
 
     def slow_teacher(*args: Any, **named: Any) -> Any:
         time.sleep(0.05)
@@ -168,7 +168,7 @@ def test_writer_that_is_the_slowest_takes_nothing_from_the_teacher(
     ],
 )
 def test_slowest_gets_the_time_between_videos_less_what_the_writer_holds(
-    meters: dict[str, float], shares: tuple[float, float]
+    meters: dict[str, Any], shares: tuple[float, float]
 ) -> None:
     run = ProbeRun(
         steady=FillMeters(seconds=10.0, videos=10, clips=30, **meters),
