@@ -7,6 +7,7 @@ autocast too, and those on stored outputs in float64 where the student's outputs
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import inf
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from reskd.common.distill.arrays import Grid
 from reskd.common.distill.grid_projection import triangular_on, upsampling_on
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import LabelSpec
+
+NO_VARIANCE: Final = 1e-6
+"""Share of its mean square that a map's variance must exceed; a float32 rounds by a tenth of it."""
 
 
 def feature_mse(
@@ -43,6 +47,49 @@ def feature_mse(
 
     Source: ResKD (arXiv:2209.12797), feature term; weight 100 in the published recipes.
     """
+    difference, scale = _difference(student_BTChw, target_BTChw, teacher_grid)
+    loss = difference.square().mean() * scale
+    return loss if residual_B is None else loss + residual_B.detach().to(loss.dtype).mean()
+
+
+def feature_mse_normalised(
+    student_BTChw: Tensor, target_BTChw: Tensor, residual_B: Tensor | None, *, teacher_grid: Grid
+) -> Tensor:
+    """`feature_mse` of each clip over the variance of the teacher's map of it.
+
+    The variance is that of all T * C * h * w numbers of the teacher's own map, about their mean. A
+    projected target has lost nothing of it: what is left out is orthogonal to all up-sampled maps,
+    constant ones included, so the mean is that of the up-sampled target, and the mean square is
+    its mean square and the residual.
+
+    Args:
+        student_BTChw: As of `feature_mse`.
+        target_BTChw: As there.
+        residual_B: As there.
+        teacher_grid: As there.
+
+    Returns:
+        0-d tensor, mean over clips, no unit: 0 where both agree, 1 for the best map of one number.
+        A clip whose map has no variance, a millionth of its mean square at most, counts as 0.
+
+    Raises:
+        ValueError: As of `feature_mse`.
+    """
+    difference, scale = _difference(student_BTChw, target_BTChw, teacher_grid)
+    error_B = difference.square().flatten(1).mean(1) * scale
+    square_B, mean_B = _moments(target_BTChw.detach().to(difference.dtype), teacher_grid)
+    if residual_B is not None:
+        residual_B = residual_B.detach().to(difference.dtype)
+        error_B, square_B = error_B + residual_B, square_B + residual_B
+    variance_B = square_B - mean_B.square()
+    flat_B = variance_B <= NO_VARIANCE * square_B
+    return (error_B / variance_B.masked_fill(flat_B, 1)).masked_fill(flat_B, 0).mean()
+
+
+def _difference(
+    student_BTChw: Tensor, target_BTChw: Tensor, teacher_grid: Grid
+) -> tuple[Tensor, float]:
+    """Numbers (B, T, C, n) and a factor, with which their mean square is that on teacher's grid."""
     student_grid = (student_BTChw.shape[-2], student_BTChw.shape[-1])
     target_grid = (target_BTChw.shape[-2], target_BTChw.shape[-1])
     if student_BTChw.shape[:3] != target_BTChw.shape[:3] or target_grid not in (
@@ -53,21 +100,29 @@ def feature_mse(
             f"student map {tuple(student_BTChw.shape)} and stored map {tuple(target_BTChw.shape)} "
             f"do not fit (teacher's grid {teacher_grid}); was the cache made for another student?"
         )
-    student = _precise(student_BTChw).flatten(-2)
+    student = precise(student_BTChw).flatten(-2)
     target = target_BTChw.detach().to(student.dtype).flatten(-2)
     with torch.autocast(student.device.type, enabled=False):  # it would multiply in bfloat16
         if student_grid == teacher_grid:
-            loss = (student - target).square().mean()
-        elif target_grid == student_grid:
+            return student - target, 1.0
+        if target_grid == student_grid:
             factor = triangular_on(student_grid, teacher_grid, student.device, student.dtype)
             rotated = (student - target) @ factor.T
             # The mean is over teacher cells, of which `rotated` has no more than the student.
-            cells = teacher_grid[0] * teacher_grid[1]
-            loss = rotated.square().mean() * (rotated.shape[-1] / cells)
-        else:
-            up = upsampling_on(student_grid, teacher_grid, student.device, student.dtype)
-            loss = (student @ up.T - target).square().mean()
-    return loss if residual_B is None else loss + residual_B.detach().to(loss.dtype).mean()
+            return rotated, rotated.shape[-1] / (teacher_grid[0] * teacher_grid[1])
+        up = upsampling_on(student_grid, teacher_grid, student.device, student.dtype)
+        return student @ up.T - target, 1.0
+
+
+def _moments(target_BTChw: Tensor, teacher_grid: Grid) -> tuple[Tensor, Tensor]:
+    """Mean square and mean of each clip's target, up-sampled to the teacher's grid."""
+    grid = (target_BTChw.shape[-2], target_BTChw.shape[-1])
+    flat = target_BTChw.flatten(-2)
+    if grid != teacher_grid:
+        with torch.autocast(flat.device.type, enabled=False):  # it would multiply in bfloat16
+            flat = flat @ upsampling_on(grid, teacher_grid, flat.device, flat.dtype).T
+    flat = flat.flatten(1)
+    return flat.square().mean(1), flat.mean(1)
 
 
 def softened_kl(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) -> Tensor:
@@ -94,8 +149,8 @@ def softened_kl(student_BK: Tensor, teacher_BK: Tensor, *, temperature: float) -
             f"student {tuple(student_BK.shape)} and teacher {tuple(teacher_BK.shape)} class scores "
             "differ in shape; was the cache written for another class list?"
         )
-    _require_positive(temperature)
-    student = _precise(student_BK)
+    require_positive(temperature)
+    student = precise(student_BK)
     log_student = log_softmax(student / temperature, dim=-1)
     log_teacher = log_softmax(teacher_BK.detach().to(student.dtype) / temperature, dim=-1)
     divergence: Tensor = kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
@@ -123,7 +178,7 @@ def logit_map_kl(student_BThwK: Tensor, teacher_BThwK: Tensor, *, temperature: f
     Source: ResKD (arXiv:2209.12797), the recipe for video transformers, temperature 2.
     """
     grid = _location_grid(student_BThwK, teacher_BThwK, num_classes=teacher_BThwK.shape[-1])
-    _require_positive(temperature)
+    require_positive(temperature)
     scores = _upsampled_scores(student_BThwK, grid)
     log_student = log_softmax(scores / temperature, dim=-1)
     teacher = teacher_BThwK.detach().flatten(2, 3).to(scores.dtype)
@@ -170,7 +225,7 @@ def top_k_logit_map_kl(
             f"classes {tuple(ids_BThwk.shape)}, scores {tuple(values_BThwk.shape)} and rest "
             f"{tuple(rest_BThw.shape)} are not the three arrays of one top-k map"
         )
-    _require_positive(temperature)
+    require_positive(temperature)
     log_all = log_softmax(_upsampled_scores(student_BThwK, grid) / temperature, dim=-1)
     ids = ids_BThwk.long().flatten(2, 3)
     # Summed up over the others: one minus the kept would cancel where the rest is small.
@@ -247,11 +302,13 @@ def class_weights(
     return torch.tensor(spec.class_weights, dtype=torch.float32)
 
 
-def _precise(outputs: Tensor) -> Tensor:
+def precise(outputs: Tensor) -> Tensor:
+    """A network's outputs in the numbers that losses are computed in."""
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
-def _require_positive(temperature: float) -> None:
+def require_positive(temperature: float) -> None:
+    """Refuse any other temperature."""
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
 
@@ -270,7 +327,7 @@ def _location_grid(student_BThwK: Tensor, stored: Tensor, *, num_classes: int) -
 def _upsampled_scores(student_BThwK: Tensor, grid: Grid) -> Tensor:
     """Class scores (B, T, cells, K) on the teacher's grid."""
     own_grid = (student_BThwK.shape[2], student_BThwK.shape[3])
-    scores = _precise(student_BThwK).flatten(2, 3)
+    scores = precise(student_BThwK).flatten(2, 3)
     if own_grid == grid:
         return scores
     with torch.autocast(scores.device.type, enabled=False):  # it would multiply in bfloat16

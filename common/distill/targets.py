@@ -21,17 +21,18 @@ from typing import Any, Final
 from reskd.common.distill.arrays import ArraySpec, Grid, TargetPlan
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment, FeaturesTarget, LogitMapTarget, LossSpec
+from reskd.common.experiment.training import ON_FEATURES, ON_LOGITS
 from reskd.common.models.registry import Complexity, complexity
 from reskd.common.video.views import columns
 
 ARRAYS_OF_LOSS: Final[dict[str, tuple[str, ...]]] = {
-    "feature_mse": ("features", "feature_scale", "feature_residual"),
-    "logit_kd": ("logits",),
+    **dict.fromkeys(ON_FEATURES, ("features", "feature_scale", "feature_residual")),
+    **dict.fromkeys(ON_LOGITS, ("logits",)),
     "logit_map_kl": ("logit_map", "logit_map_ids", "logit_map_values", "logit_map_rest"),
 }
 """Weight of a loss in the experiment to the arrays it may need; a store has some of them."""
 
-MAP_LOSSES: Final = ("feature_mse", "logit_map_kl")
+MAP_LOSSES: Final = (*ON_FEATURES, "logit_map_kl")
 """Losses that compare maps, so teacher and student must have equally many time steps."""
 
 ARRAYS_OF_TARGET: Final[dict[str, tuple[str, ...]]] = {
@@ -46,16 +47,13 @@ ARRAYS_OF_TARGET: Final[dict[str, tuple[str, ...]]] = {
 FROM_VIDEO_ALONE: Final = frozenset({"frames", "views"})
 """Arrays that need no teacher."""
 
-_MSE: Final = "student.losses.feature_mse"
-_KL: Final = "student.losses.logit_map_kl"
 _MOST_CLASSES: Final = 65535  # class numbers of a top-k map are uint16
 
 
 def arrays_needed(losses: LossSpec) -> list[str]:
     """Names of all arrays that the losses with a weight may need."""
-    return [
-        name for loss, names in ARRAYS_OF_LOSS.items() if getattr(losses, loss) for name in names
-    ]
+    several = [ARRAYS_OF_LOSS[loss] for loss in losses.with_weight(ARRAYS_OF_LOSS)]
+    return list(dict.fromkeys(name for names in several for name in names))
 
 
 def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
@@ -116,14 +114,23 @@ def _check_maps(experiment: Experiment, teacher: Complexity, student: Complexity
     asked = (
         ("targets.features", targets.features, "teacher", bool(teacher.feature_shape[1])),
         ("targets.logit_map", targets.logit_map, "teacher", teacher.gives_logit_map),
-        (_MSE, losses.feature_mse, "student", bool(student.feature_shape[1])),
-        (_KL, losses.logit_map_kl, "student", student.gives_logit_map),
+        *(
+            (f"student.losses.{loss}", getattr(losses, loss), "student", given)
+            for loss, given in (
+                *((loss, bool(student.feature_shape[1])) for loss in ON_FEATURES),
+                ("logit_map_kl", student.gives_logit_map),
+            )
+        ),
     )
     for name, wanted, role, given in asked:
         if wanted and not given:
             model = getattr(experiment, role).model
-            kind, loss = ("feature map", _MSE) if "feature" in name else ("logit map", _KL)
-            clear = f"{name}: null, {loss}: 0" if role == "teacher" else f"{name}: 0"
+            kind = "feature map" if "feature" in name else "logit map"
+            clear = f"{name}: {'null' if role == 'teacher' else 0}"
+            if role == "teacher":
+                comparing = ON_FEATURES if kind == "feature map" else ("logit_map_kl",)
+                named = losses.with_weight(comparing) or comparing[:1]
+                clear = ", ".join([clear, *(f"student.losses.{loss}: 0" for loss in named)])
             raise ExperimentError(
                 f"{name} needs a {kind}, which the {role} ({model.recognizer}, {model.backbone}) "
                 f"does not make: it classifies by a head of its own. Set {clear} and distil with "
@@ -134,7 +141,7 @@ def _check_maps(experiment: Experiment, teacher: Complexity, student: Complexity
 def _check_time_steps(experiment: Experiment, teacher_steps: int, student_steps: int) -> None:
     """Maps are compared time step by time step; nothing interpolates between frames."""
     student = experiment.required_student()
-    comparing = [name for name in MAP_LOSSES if getattr(student.losses, name)]
+    comparing = student.losses.with_weight(MAP_LOSSES)
     if not comparing or teacher_steps == student_steps:
         return
     teacher_model, student_model = experiment.teacher.model, student.model

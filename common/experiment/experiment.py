@@ -11,7 +11,13 @@ from reskd.common.experiment.data import ClipSpec, DataSpec, ViewSpec
 from reskd.common.experiment.evaluation import EvaluationSpec
 from reskd.common.experiment.model import ModelSpec
 from reskd.common.experiment.targets import TargetsSpec
-from reskd.common.experiment.training import LossSpec, TrainingSpec
+from reskd.common.experiment.training import (
+    ON_FEATURES,
+    ON_LABEL_AND_LOGITS,
+    ON_LOGITS,
+    LossSpec,
+    TrainingSpec,
+)
 from reskd.common.experiment.values import STRICT, Fraction, Positive
 
 Role = Literal["teacher", "student"]
@@ -117,18 +123,36 @@ def _check_student(student: StudentSpec, views: ViewSpec, targets: TargetsSpec) 
             f"student.size {student.size} exceeds views.size {views.size}: the student's frames "
             "are made from the teacher's, so they cannot be larger"
         )
-    if losses.feature_mse and targets.features is None:
+    for names, target, stored in (
+        (ON_FEATURES, "features", targets.features),
+        (ON_LOGITS, "logits", targets.logits),
+    ):
+        asked = losses.with_weight(names)
+        if asked and stored is None:
+            raise ValueError(
+                f"student.losses.{asked[0]} needs targets.{target}, which is null: store the "
+                f"{target} or set the weight to 0"
+            )
+    _check_several_labels(losses, student.training)
+    training = student.training
+    if losses.dist_intra and training.sync_batchnorm and training.accumulation > 1:
         raise ValueError(
-            "student.losses.feature_mse needs targets.features, which is null: store the "
-            "features or set the weight to 0"
-        )
-    if losses.logit_kd and targets.logits is None:
-        raise ValueError(
-            "student.losses.logit_kd needs targets.logits, which is null: store the logits "
-            "or set the weight to 0"
+            "student.losses.dist_intra computes the parts of a step twice, in each process by "
+            "itself, training.sync_batchnorm in all processes at once: with both of them "
+            "student.training.accumulation has to be 1"
         )
     if losses.logit_map_kl:
         _check_logit_map(targets, losses.logit_map_temperature)
+
+
+def _check_several_labels(losses: LossSpec, training: TrainingSpec) -> None:
+    asked = losses.with_weight(ON_LABEL_AND_LOGITS)
+    if asked and training.labels.kind == "any_of":
+        raise ValueError(
+            f"student.losses.{asked[0]} tells the one right class from all others, but "
+            "student.training.labels.kind is any_of, so that a video has several: take "
+            "student.losses.logit_kd, or labels of kind one_of"
+        )
 
 
 def _check_logit_map(targets: TargetsSpec, temperature: float) -> None:

@@ -1,7 +1,8 @@
 """How a network is trained."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
@@ -155,6 +156,14 @@ class TrainingSpec:
             )
 
 
+ON_FEATURES: Final = ("feature_mse", "feature_mse_normalised")
+"""Losses that compare feature maps."""
+ON_LOGITS: Final = ("logit_kd", "dkd_target", "dkd_others", "dist_inter", "dist_intra")
+"""Losses that compare the class scores of a clip."""
+ON_LABEL_AND_LOGITS: Final = ("dkd_target", "dkd_others")
+"""Of these, those that ask which class is the right one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossSpec:
     """Weights of the student's loss terms; a term of weight 0 is not computed."""
@@ -165,15 +174,43 @@ class LossSpec:
     """Against the labels, as training.labels says."""
     feature_mse: Weight = 100.0
     """Mean squared difference of feature maps on the teacher's grid."""
+    feature_mse_normalised: Weight = 0.0
+    """The same, each clip's divided by the variance of the teacher's map of it, so that a weight
+    means the same for every backbone: 1 is what a map of one number, the mean, would score."""
     logit_kd: Weight = 0.0
     """KL divergence from the teacher's softened class scores."""
+    dkd_target: Weight = 0.0
+    """DKD (arXiv:2203.08679), its alpha: KL divergence between the probabilities of the labelled
+    class and of all others together. Of videos with one label only."""
+    dkd_others: Weight = 0.0
+    """DKD, its beta: KL divergence among the other classes. The paper's recipe for ImageNet has 1
+    and 0.5, for CIFAR-100 mostly 1 and 8 with temperature 4."""
+    dist_inter: Weight = 0.0
+    """DIST (arXiv:2205.10536), its beta: 1 less the correlation of a clip's softened class
+    probabilities with the teacher's."""
+    dist_intra: Weight = 0.0
+    """DIST, its gamma: the same of a class's probabilities over the clips of a step on one device,
+    all its parts (training.accumulation) together; several processes have a batch each."""
     temperature: Above0 = 2.0
-    """Softening of logit_kd."""
+    """Softening of the losses on class scores: logit_kd, dkd_... and dist_..."""
+    standardise_logits: bool = False
+    """Logit standardisation (arXiv:2403.01427): logit_kd and dkd_... take class scores of both
+    networks less their mean over the classes, divided by their standard deviation."""
     logit_map_kl: Weight = 0.0
     """KL divergence from the teacher's softened class scores at every location."""
     logit_map_temperature: Above0 = 2.0
     """Softening of logit_map_kl."""
 
     def __post_init__(self) -> None:
-        if not (self.cross_entropy or self.feature_mse or self.logit_kd or self.logit_map_kl):
+        losses = ("cross_entropy", *ON_FEATURES, *ON_LOGITS, "logit_map_kl")
+        if not self.with_weight(losses):
             raise ValueError("every weight is 0, so there is nothing to learn from")
+        if self.standardise_logits and not self.with_weight(("logit_kd", *ON_LABEL_AND_LOGITS)):
+            raise ValueError(
+                "standardise_logits changes logit_kd and dkd_..., none of which has a weight: give "
+                "one a weight, or leave it out"
+            )
+
+    def with_weight(self, names: Iterable[str]) -> list[str]:
+        """Those of some losses that are computed."""
+        return [name for name in names if getattr(self, name)]

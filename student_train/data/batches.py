@@ -64,6 +64,8 @@ class Batch:
     """Part that each group's loss has in that of all; None: each by its clips."""
     common: bool = True
     """Whether its groups are as large as in most batches; for others, compiling does not pay."""
+    pieces: tuple[tuple[int, ...], ...] = ()
+    """Groups of the pieces that a network computes it in, one after the other; none: at once."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -24,6 +24,8 @@ class ClipGroups:
     """Clips of each group, in order; none: all clips are one group."""
     weights: tuple[float, ...] | None = None
     """Part that each group's loss has in that of all; None: each by its clips."""
+    pieces: tuple[tuple[int, ...], ...] = ()
+    """Groups of the pieces that are computed one after the other (pieces.py); none: all at once."""
 
 
 class GhostBatchNorm(_BatchNorm):

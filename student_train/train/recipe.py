@@ -25,6 +25,13 @@ from reskd.teacher_cache.read.reader import CacheReader
 
 MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "channels_last")
 """Fields of a training that may change while a run is stopped: they decide at most roundings."""
+_YOUNGER_LOSSES: Final = frozenset(
+    {
+        *("feature_mse_normalised", "standardise_logits"),
+        *("dkd_target", "dkd_others", "dist_inter", "dist_intra"),
+    }
+)
+"""Fields that runs from before them did not know; they mean nothing where they are 0 or false."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,11 +119,13 @@ def recipe_facts(
     if recipe.model.start is not None:  # what it holds counts, not where it lies
         start = read_checkpoint_info(recipe.model.start)
         kept[recipe.role]["model"]["start"] = start.weights_sha256
+    if "losses" in kept[recipe.role]:
+        kept[recipe.role]["losses"] = _used_losses(kept[recipe.role]["losses"])
     kept["views"].pop("count")  # what counts is the number of views that are trained on
     return {
         **kept,
         "role": recipe.role,
-        "losses": asdict(recipe.losses),
+        "losses": _used_losses(asdict(recipe.losses)),
         "index": index.digest(recipe.experiment.data.train_split),
         "videos": list(videos),
         "num_views": targets.num_views(recipe),
@@ -133,6 +142,11 @@ def _leave_out_unused(training: dict[str, Any]) -> None:
         training.pop("freeze")
     if training["optimizer"]["head_lr_factor"] == OptimizerSpec().head_lr_factor:
         training["optimizer"].pop("head_lr_factor")
+
+
+def _used_losses(losses: Mapping[str, Any]) -> dict[str, Any]:
+    """Without younger losses that have no weight, for the same reason."""
+    return {name: value for name, value in losses.items() if value or name not in _YOUNGER_LOSSES}
 
 
 def _teacher_identity(

@@ -170,7 +170,7 @@ def _notes(step: Mapping[str, Any], strange_buffers: Sequence[str]) -> Iterator[
         yield (
             f"The step had {step['accumulation']} parts (training.accumulation). Kept is the one "
             "it ended with: what the others added to the gradient is missing here, and dropout is "
-            "that of the first one."
+            "that of the first one. A dist_intra of all parts together was another number."
         )
 
 

@@ -8,12 +8,13 @@ from typing import Any, Final
 import torch
 
 from reskd.common.console import say
-from reskd.common.dataset.index import VideoIndex
+from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.devices import failures_told
 from reskd.common.distill.losses import class_weights
-from reskd.common.errors import DataError
+from reskd.common.errors import DataError, ExperimentError
 from reskd.common.experiment.load import experiment_tree
+from reskd.common.experiment.training import ON_FEATURES, ON_LABEL_AND_LOGITS
 from reskd.common.models.checkpoint import save_checkpoint, start_from
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, complexity
@@ -227,12 +228,13 @@ def build_task(recipe: Recipe, data: TrainingData) -> Task:
     """The network, with the weights it starts from, and its losses."""
     labels, num_classes = recipe.training.labels, len(data.index.classes)
     entries = data.index.split(recipe.experiment.data.train_split)
+    _check_one_label(recipe, entries)
     weights = class_weights(labels, (entry.labels for entry in entries), num_classes=num_classes)
     torch.manual_seed(derived_seed(recipe.training.seed, "init"))
     model = build_model(recipe.model, num_classes=num_classes)
     start_from(model, recipe.model)
     freeze(model, recipe.training.freeze)
-    if not recipe.losses.feature_mse:
+    if not recipe.losses.with_weight(ON_FEATURES):
         return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
     arrays = {array.name: array for array in data.targets.arrays(recipe.losses)}
     return Task(
@@ -243,6 +245,17 @@ def build_task(recipe: Recipe, data: TrainingData) -> Task:
         teacher_channels=arrays["features"].row_shape[1],
         teacher_grid=data.targets.teacher_grid,
     )
+
+
+def _check_one_label(recipe: Recipe, entries: Sequence[VideoEntry]) -> None:
+    asked = recipe.losses.with_weight(ON_LABEL_AND_LOGITS)
+    several = next((entry for entry in entries if len(entry.labels) > 1), None)
+    if asked and several is not None:
+        raise ExperimentError(
+            f"{recipe.role}.losses.{asked[0]} tells the one right class from all others, but "
+            f"{several.id} of split {recipe.experiment.data.train_split!r} has "
+            f"{len(several.labels)} labels. Take {recipe.role}.losses.logit_kd."
+        )
 
 
 def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:

@@ -182,9 +182,8 @@ def train_student(
 
 def _without_teacher(losses: LossSpec, *, cross_entropy: float) -> LossSpec:
     """The same without the terms that compare with a teacher."""
-    return dataclasses.replace(
-        losses, cross_entropy=cross_entropy, **dict.fromkeys(ARRAYS_OF_LOSS, 0.0)
-    )
+    off: dict[str, Any] = {**dict.fromkeys(ARRAYS_OF_LOSS, 0.0), "standardise_logits": False}
+    return dataclasses.replace(losses, cross_entropy=cross_entropy, **off)
 
 
 def _check_teacher_is_of_use(

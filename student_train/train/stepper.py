@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +24,7 @@ from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.guard import Guard
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.student_train.train.optim import build_optimizer, set_learning_rate
+from reskd.student_train.train.pieces import KeptParts
 from reskd.student_train.train.task import Task, TaskOutput
 
 _LOW_PRECISION: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,6 +87,8 @@ class Stepper:
         self._weights = [weight for weight in task.parameters() if weight.requires_grad]
         self._nothing = torch.zeros((), device=processes.device)
         self._has_gradient = False
+        # A loss of all clips of a step together.
+        self._kept = KeptParts() if task.losses.dist_intra and spec.accumulation > 1 else None
         self._spec, self._processes, self._live = spec, processes, live
         self._shared: DistributedDataParallel | None = None
         if processes.world > 1:
@@ -114,6 +118,8 @@ class Stepper:
     def forward_backward(self, batch: Batch, ceiling: Tensor | float = inf) -> PartResult | None:
         """Add the gradient of one part of a step; None for one without clips.
 
+        Where a loss is of all parts together (pieces.py), also for all but the last one.
+
         Args:
             batch: The part.
             ceiling: A loss that is not below has exploded, as the guard will say.
@@ -121,11 +127,17 @@ class Stepper:
         Raises:
             ExperimentError: If the loss depends on nothing that is trained.
         """
+        if self._kept is not None:
+            whole = self._kept.add(self._in_own_memory(batch))
+            if whole is None:
+                return None
+            batch = whole
         if self._nothing_to_do(batch):
             if self._shared is not None and batch.ends_step:
                 self._backward(self._shared(None))
             return None
-        self.task.groups.sizes, self.task.groups.weights = batch.groups, batch.weights
+        groups = self.task.groups
+        groups.sizes, groups.weights, groups.pieces = batch.groups, batch.weights, batch.pieces
         clips = self.task.model.normalize(self._moved(batch.frames_BT3HW))
         labels = self._moved(batch.labels)
         targets = {name: self._moved(target) for name, target in self.targets(batch).items()}
@@ -211,10 +223,26 @@ class Stepper:
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         """What the teacher says about a batch, stored or asked now."""
-        if self._live is None:
+        if self._live is None or batch.targets:
             return batch.targets
         assert batch.clips_BT3HW is not None, "a live teacher needs clips of its size"
         return self._live.targets(batch.clips_BT3HW)
+
+    def _in_own_memory(self, batch: Batch) -> Batch:
+        """A batch on the device, with its targets, that outlives what it was read into."""
+
+        def copied(tensor: Tensor) -> Tensor:
+            moved = self._moved(tensor)
+            return moved.clone() if moved is tensor else moved
+
+        targets = self.targets(batch) if len(batch) else {}
+        return replace(
+            batch,
+            frames_BT3HW=copied(batch.frames_BT3HW),
+            labels=copied(batch.labels),
+            targets={name: copied(target) for name, target in targets.items()},
+            clips_BT3HW=None,
+        )
 
     def _moved(self, tensor: Tensor) -> Tensor:
         # Only CUDA copies in order with what the batch's memory is used for next (read_ahead.py).

@@ -8,17 +8,27 @@ from torch import Tensor, nn
 
 from reskd.common.distill.arrays import Grid
 from reskd.common.distill.encoding import decode_features
+from reskd.common.distill.logit_losses import (
+    dist_inter,
+    dist_intra,
+    dkd_others,
+    dkd_target,
+    standardised,
+)
 from reskd.common.distill.losses import (
     feature_mse,
+    feature_mse_normalised,
     label_loss,
     logit_map_kl,
     softened_kl,
     top_k_logit_map_kl,
 )
 from reskd.common.experiment import LabelSpec, LossSpec
+from reskd.common.experiment.training import ON_FEATURES, ON_LOGITS
 from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.student_train.train.freeze import frozen_batchnorms
 from reskd.student_train.train.ghost_batchnorm import ClipGroups
+from reskd.student_train.train.pieces import in_pieces
 
 
 class TaskOutput(NamedTuple):
@@ -63,7 +73,7 @@ class Task(nn.Module):
         self.teacher_grid = teacher_grid
         self.groups = ClipGroups()
         self.adapter: nn.Module = nn.Identity()
-        if losses.feature_mse and teacher_channels not in (None, model.num_features):
+        if losses.with_weight(ON_FEATURES) and teacher_channels not in (None, model.num_features):
             self.adapter = nn.Conv2d(model.num_features, int(teacher_channels or 0), kernel_size=1)
 
     def train(self, mode: bool = True) -> "Task":
@@ -76,46 +86,72 @@ class Task(nn.Module):
     def forward(
         self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]
     ) -> TaskOutput:
-        output: ClipOutput = self.model(clips_BT3HW)
+        output = in_pieces(self.model, clips_BT3HW, self.groups)
         if self.groups.weights is None:
-            return self._compared(output, labels, targets)
-        edges = pairwise(accumulate(self.groups.sizes, initial=0))
-        groups = [
-            self._compared(
-                ClipOutput(output.features_BTChw[first:last], output.logits_BK[first:last]),
-                labels[first:last],
-                {name: rows[first:last] for name, rows in targets.items()},
+            parts = self._compared(output, labels, targets)
+        else:
+            edges = pairwise(accumulate(self.groups.sizes, initial=0))
+            groups = [
+                self._compared(
+                    ClipOutput(output.features_BTChw[first:last], output.logits_BK[first:last]),
+                    labels[first:last],
+                    {name: rows[first:last] for name, rows in targets.items()},
+                )
+                for first, last in edges
+            ]
+            parts = _weighted(groups, self.groups.weights)
+        if self.losses.dist_intra:  # of all clips at once, whatever groups they are in
+            parts["dist_intra"] = dist_intra(
+                output.logits_BK, targets["logits"], temperature=self.losses.temperature
             )
-            for first, last in edges
-        ]
-        return _weighted(groups, self.groups.weights, output.logits_BK)
+        terms = [getattr(self.losses, name) * part for name, part in parts.items()]
+        return TaskOutput(sum(terms[1:], terms[0]), parts, output.logits_BK)
 
     def _compared(
         self, output: ClipOutput, labels: Tensor, targets: dict[str, Tensor]
-    ) -> TaskOutput:
+    ) -> dict[str, Tensor]:
+        """The terms that are means over clips."""
         features_BTChw, logits_BK = output
         parts: dict[str, Tensor] = {}
         if self.losses.cross_entropy:
             parts["cross_entropy"] = label_loss(
                 logits_BK, labels, self.labels, self.class_weights_K
             )
-        if self.losses.feature_mse:
-            assert self.teacher_grid is not None, "feature_mse needs the teacher's grid"
-            adapted = self.adapter(features_BTChw.flatten(0, 1))
-            parts["feature_mse"] = feature_mse(
-                adapted.unflatten(0, features_BTChw.shape[:2]),
-                decode_features(targets),
-                targets.get("feature_residual"),
-                teacher_grid=self.teacher_grid,
-            )
-        if self.losses.logit_kd:
-            parts["logit_kd"] = softened_kl(
-                logits_BK, targets["logits"], temperature=self.losses.temperature
-            )
+        if self.losses.with_weight(ON_FEATURES):
+            parts |= self._on_features(features_BTChw, targets)
+        if self.losses.with_weight(ON_LOGITS):
+            parts |= self._on_logits(logits_BK, targets["logits"], labels)
         if self.losses.logit_map_kl:
             parts["logit_map_kl"] = self._logit_map_kl(features_BTChw, targets)
-        terms = [getattr(self.losses, name) * part for name, part in parts.items()]
-        return TaskOutput(sum(terms[1:], terms[0]), parts, logits_BK)
+        return parts
+
+    def _on_features(self, features_BTChw: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert self.teacher_grid is not None, "losses on features need the teacher's grid"
+        adapted = self.adapter(features_BTChw.flatten(0, 1)).unflatten(0, features_BTChw.shape[:2])
+        stored, residual_B = decode_features(targets), targets.get("feature_residual")
+        of_maps = {"feature_mse": feature_mse, "feature_mse_normalised": feature_mse_normalised}
+        return {
+            name: of_maps[name](adapted, stored, residual_B, teacher_grid=self.teacher_grid)
+            for name in self.losses.with_weight(ON_FEATURES)
+        }
+
+    def _on_logits(
+        self, student_BK: Tensor, teacher_BK: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        losses = self.losses
+        parts: dict[str, Tensor] = {}
+        if losses.dist_inter:
+            parts["dist_inter"] = dist_inter(student_BK, teacher_BK, temperature=losses.temperature)
+        if losses.standardise_logits:
+            student_BK, teacher_BK = standardised(student_BK), standardised(teacher_BK)
+        if losses.logit_kd:
+            parts["logit_kd"] = softened_kl(student_BK, teacher_BK, temperature=losses.temperature)
+        of_label = {"dkd_target": dkd_target, "dkd_others": dkd_others}
+        for name in losses.with_weight(of_label):
+            parts[name] = of_label[name](
+                student_BK, teacher_BK, labels, temperature=losses.temperature
+            )
+        return parts
 
     def _logit_map_kl(self, features_BTChw: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Against the dense or the top-k map, whichever was stored; the adapter has no part."""
@@ -132,14 +168,11 @@ class Task(nn.Module):
         )
 
 
-def _weighted(
-    groups: Sequence[TaskOutput], weights: Sequence[float], logits_BK: Tensor
-) -> TaskOutput:
-    """The outputs for groups of clips as that for all of them."""
+def _weighted(groups: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The terms of groups of clips as those of all of them."""
 
     def mean(values: Iterable[Tensor]) -> Tensor:
         terms = [weight * value for weight, value in zip(weights, values, strict=True)]
         return sum(terms[1:], terms[0])
 
-    parts = {name: mean(group.parts[name] for group in groups) for name in groups[0].parts}
-    return TaskOutput(mean(group.loss for group in groups), parts, logits_BK)
+    return {name: mean(group[name] for group in groups) for name in groups[0]}

@@ -140,6 +140,18 @@ def test_extends_that_is_no_list_of_names_is_refused(tmp_path: Path, value: obje
         ("targets.features=null", "feature_mse needs targets.features"),
         ("student.losses.feature_mse=.nan", "finite number (got nan)"),
         ("student.losses={cross_entropy: 0, feature_mse: 0}", "nothing to learn from"),
+        ("student.losses={standardise_logits: true}", "standardise_logits changes logit_kd and"),
+        (
+            "student={losses: {dkd_others: 1}, training: {epochs: 1, labels: {kind: any_of}}}",
+            "dkd_others tells the one right class from all others, but",
+        ),
+        (
+            (
+                "student={losses: {dist_intra: 1}, training: {epochs: 1, accumulation: 2, "
+                "sync_batchnorm: true}}"
+            ),
+            "student.training.accumulation has to be 1",
+        ),
     ],
 )
 def test_value_that_is_not_allowed_is_refused_by_its_path(

@@ -1,5 +1,6 @@
 """What makes a run another run, and what does not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,32 @@ def test_order_is_part_of_a_recipe_where_it_is_not_the_usual_one(tiny_experiment
     assert _facts(tiny_experiment, "teacher.training.order=shuffled") == usual
     blocks = _facts(tiny_experiment, "teacher.training.order=blocks")
     assert blocks["teacher"]["training"]["order"] == "blocks"
+
+
+def test_losses_younger_than_runs_count_only_where_they_have_a_weight(
+    tiny_experiment: Path,
+) -> None:
+    before = {
+        *("cross_entropy", "feature_mse", "logit_kd", "temperature"),
+        *("logit_map_kl", "logit_map_temperature"),
+    }
+    experiment = load_experiment(str(tiny_experiment))
+
+    def losses(**changes: Any) -> list[dict[str, Any]]:
+        student = replace(experiment.required_student(), losses=LossSpec(**changes))
+        recipe = Recipe(
+            role="student",
+            experiment=replace(experiment, student=student),
+            model=student.model,
+            size=student.size,
+            training=student.training,
+            losses=student.losses,
+        )
+        facts = recipe_facts(recipe, read_index(experiment.data.index), [0], TargetSource())
+        return [facts["losses"], facts["student"]["losses"]]
+
+    assert [set(found) for found in losses()] == [before, before]
+    used = {"dist_intra": 1.0, "logit_kd": 1.0, "standardise_logits": True}
+    assert [set(found) - before for found in losses(**used)] == [
+        {"dist_intra", "standardise_logits"}
+    ] * 2

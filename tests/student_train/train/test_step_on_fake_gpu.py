@@ -17,7 +17,16 @@ from reskd.student_train.train.task import Task
 from tests.fake_gpu import GPU, fake_gpu, moved
 from tests.student_train.tiny_steps import tiny_task
 
-LOSSES: Final = LossSpec(feature_mse=1.0, logit_kd=1.0)
+LOSSES: Final = LossSpec(
+    feature_mse=1.0,
+    feature_mse_normalised=1.0,
+    logit_kd=1.0,
+    dkd_target=1.0,
+    dkd_others=1.0,
+    dist_inter=1.0,
+    dist_intra=1.0,
+    standardise_logits=True,
+)
 SGD: Final = TrainingSpec(epochs=1, ema_decay=0.5)
 SPECS: Final = {
     "sgd": SGD,
