@@ -26,6 +26,8 @@ TRAINING_VIDEOS = {
     "sthv2": 169_000,
     "k400": 240_436,
 }
+READY = {"ready_swin_b": (16, 1024), "ready_videomae": (8, 768)}
+"""Examples with teachers that others have published: time steps and channels of their maps."""
 DRAWN = 32
 """Videos of the generated index that caches are planned with."""
 
@@ -446,12 +448,24 @@ def test_header_names_source_classes_commands_and_cost(name: str) -> None:
 
 def test_teachers_compute_in_float16_where_a_gpu_stores_no_more() -> None:
     small = ("demo", "folder")  # run on a CPU
-    for name in ("folder_r50", *DISTILLED):
+    for name in ("folder_r50", *READY, *DISTILLED):
         experiment = load_experiment(name)
         plan = plan_targets(experiment, num_classes=10)
         assert {"float16", "int8"} & {array.dtype for array in plan.arrays}, name
         assert experiment.teacher.precision == "float16", name
     assert {load_experiment(name).teacher.precision for name in small} == {"float32"}
+
+
+@pytest.mark.parametrize(("name", "steps"), READY.items())
+def test_ready_teachers_have_the_time_steps_and_channels_of_their_networks(
+    name: str, steps: tuple[int, int]
+) -> None:
+    plan = plan_targets(load_experiment(name), num_classes=400)
+    [features] = [array for array in plan.arrays if array.name == "features"]
+    assert features.row_shape == (*steps, 4, 4)
+    assert plan.teacher_grid == ((7, 7) if name == "ready_swin_b" else (14, 14))
+    for command in ("import-checkpoint", "cache-teacher", "train-student", "evaluate"):
+        assert f"reskd {command} " in header(name)
 
 
 @pytest.mark.parametrize("name", DISTILLED)

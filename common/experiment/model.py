@@ -15,12 +15,14 @@ class ModelSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    recognizer: Literal["tsn", "tsm", "slowonly", "swin3d", "torchvision"] = "tsn"
+    recognizer: Literal["tsn", "tsm", "slowonly", "swin3d", "torchvision", "transformers"] = "tsn"
     """How frames become a clip's class scores. `reskd models list` shows what there is."""
     backbone: str = "resnet50"
-    """Name of a timm model; for swin3d and torchvision of a video model of torchvision."""
+    """Name of a timm model; for swin3d and torchvision of a video model of torchvision, for
+    transformers of a family of that library: videomae, timesformer, vivit or vjepa2."""
     backbone_args: dict[str, Any] = field(default_factory=dict, hash=False)
-    """Further arguments of timm.create_model or of torchvision's model, such as output_stride."""
+    """Further arguments of timm.create_model or of torchvision's model, such as output_stride;
+    for transformers fields of the family's config."""
     pretrained: bool = False
     """Start from the weights timm or torchvision has under that name."""
     start: Path | None = None

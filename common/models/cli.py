@@ -81,6 +81,7 @@ def _as_text(name: str, about: Mapping[str, Any]) -> str:
         f"  logit map    {shapes['logit_map']}   (time steps, height, width, classes)",
         f"  logits       {shapes['logits']}",
         f"  input        mean {_numbers(about['mean'])}; std {_numbers(about['std'])}",
+        f"  licence      {about['licence'] or 'not known here'} (of published weights)",
         f"  cost         {about['gmacs']:.2f} GMACs per clip",
         f"  parameters   {about['parameters']:,}",
         f"  stages       {' '.join(about['stages']) or 'not named'}",

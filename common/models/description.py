@@ -6,7 +6,8 @@ import torch
 
 from reskd.common.experiment import ModelSpec
 from reskd.common.models.recognizer import Recognizer
-from reskd.common.models.registry import complexity, meta_model
+from reskd.common.models.registry import complexity, meta_model, timm_facts
+from reskd.common.models.transformers_families import published_licence
 
 SIZES: Final = (64, 96, 112, 128, 160, 224, 256)
 """Sides of square frames that are tried, in pixels."""
@@ -46,11 +47,20 @@ def describe(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int) -
         "gmacs": round(cost.gmacs, 4),
         "parameters": cost.parameters,
         "stages": list(cost.stage_names),
+        "licence": published_licence(spec.recognizer, spec.backbone) or _timm_licence(spec, model),
         "mean": list(model.colours.mean),
         "std": list(model.colours.std),
         "sizes_taken": [side for side in SIZES if _takes(model, num_frames, side)],
         "frames_taken": [count for count in FRAMES if _takes(model, count, size)],
     }
+
+
+def _timm_licence(spec: ModelSpec, model: Recognizer) -> str | None:
+    """Of the weights that timm has under this name, where it says so."""
+    if spec.recognizer not in ("tsn", "tsm", "slowonly"):
+        return None
+    licence: str | None = timm_facts(model).get("license")
+    return licence
 
 
 def _takes(model: Recognizer, num_frames: int, size: int) -> bool:

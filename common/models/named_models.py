@@ -33,6 +33,11 @@ def _torchvision(backbone: str, size: int) -> NamedModel:
     return NamedModel(spec, num_frames=16, size=size)
 
 
+def _of_transformers(backbone: str, num_frames: int, size: int) -> NamedModel:
+    spec = ModelSpec(recognizer="transformers", backbone=backbone)
+    return NamedModel(spec, num_frames=num_frames, size=size)
+
+
 NAMED_MODELS: Final[dict[str, NamedModel]] = {
     "tsn_r18": _frames_of("tsn", "resnet18"),
     "tsn_r50": _frames_of("tsn", "resnet50"),
@@ -55,6 +60,10 @@ NAMED_MODELS: Final[dict[str, NamedModel]] = {
     "s3d": _torchvision("s3d", 224),
     "mvit_v1_b": _torchvision("mvit_v1_b", 224),
     "mvit_v2_s": _torchvision("mvit_v2_s", 224),
+    "videomae_b": _of_transformers("videomae", 16, 224),
+    "timesformer_b": _of_transformers("timesformer", 8, 224),
+    "vivit_b": _of_transformers("vivit", 32, 224),
+    "vjepa2_l": _of_transformers("vjepa2", 16, 256),
 }
 """Name to recognizer. Any other backbone goes by its pair, such as tsn:resnet34."""
 

@@ -19,6 +19,8 @@ from reskd.common.models.slowonly import SlowOnlyBackbone
 from reskd.common.models.swin3d import Swin3DBackbone
 from reskd.common.models.temporal_shift import TSM
 from reskd.common.models.torchvision_video import TorchvisionBackbone
+from reskd.common.models.transformers_families import FAMILIES
+from reskd.common.models.transformers_video import TransformersRecognizer
 from reskd.common.models.tsn import TSN, OwnHeadTSN
 from reskd.common.video.preprocess import IMAGENET, Colours, colours_of
 
@@ -41,11 +43,29 @@ def _network(spec: ModelSpec, *, num_classes: int) -> Recognizer:
         head = head_of(spec.backbone, frame_args(spec))
         if not head.plain:
             return OwnHeadTSN(_frame_classifier(spec, num_classes=num_classes), head)
+    if spec.recognizer == "transformers":
+        return _of_transformers(spec, num_classes=num_classes)
     recognizer, backbone = _parts(spec)
     model = recognizer(backbone, num_classes=num_classes, dropout=spec.dropout)
     if spec.recognizer == "tsm":
         _require_plain_head(spec)
     return model
+
+
+def _of_transformers(spec: ModelSpec, *, num_classes: int) -> TransformersRecognizer:
+    if spec.pretrained:
+        raise ExperimentError(
+            "recognizer transformers knows no weights by the name of a backbone, so pretrained "
+            "must be false. Make a checkpoint directory with `reskd import-checkpoint` of a folder "
+            "or of a repository on the hub, and name it as teacher.checkpoint or model.start."
+        )
+    return TransformersRecognizer(
+        spec.backbone,
+        num_classes=num_classes,
+        dropout=spec.dropout,
+        drop_path=spec.drop_path,
+        args=dict(spec.backbone_args),
+    )
 
 
 def timm_facts(model: Recognizer) -> Mapping[str, Any]:
@@ -64,6 +84,8 @@ def own_colours(spec: ModelSpec, model: Recognizer | None = None) -> Colours:
     if spec.recognizer == "torchvision":
         presets = kinetics_weights(spec.backbone).transforms()
         return colours_of(presets.mean, presets.std)
+    if spec.recognizer == "transformers":
+        return colours_of(*FAMILIES[spec.backbone].colours)
     about = timm_facts(meta_model(spec, num_classes=1) if model is None else model)
     return colours_of(about.get("mean") or IMAGENET.mean, about.get("std") or IMAGENET.std)
 
@@ -107,6 +129,8 @@ def _parts(spec: ModelSpec) -> tuple[type[LinearRecognizer], nn.Module]:
             return LinearRecognizer, _clip_backbone(Swin3DBackbone, spec)
         case "torchvision":
             return LinearRecognizer, _clip_backbone(TorchvisionBackbone, spec)
+        case "transformers":
+            raise AssertionError("made by _of_transformers")
 
 
 def _frame_backbone(spec: ModelSpec) -> FrameBackbone:

@@ -23,6 +23,7 @@ from reskd.common.models.checkpoint import (
     read_checkpoint_info,
 )
 from reskd.common.models.registry import complexity
+from reskd.common.models.transformers_families import published_licence
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.eval_views import crop_side, one_view, teacher_size
 from reskd.student_train.run.folder import BEST_FOLDER
@@ -217,6 +218,9 @@ def _training(
         model = None if experiment is None else experiment.teacher.model
         network = "" if model is None else f"{model.recognizer} of {model.backbone}, "
         yield "teacher", f"{network}weights `{facts.teacher_sha256}`"
+        licence = model and published_licence(model.recognizer, model.backbone)
+        if licence:
+            yield "teacher's licence", f"{licence}, if its weights are the published ones"
     if facts.cache_fingerprint is not None:
         yield "teacher cache", f"fingerprint `{facts.cache_fingerprint}`"
     training = None if experiment is None else _own_training(info, experiment)

@@ -88,17 +88,19 @@ def import_checkpoint(
     """Make a checkpoint directory DIR of published weights.
 
     FILE is a .pth or .safetensors file of mmaction2, ResKD, Video Swin, TSN, TSM, torchvision or
-    timm, also as training programs wrap it. It is read without running anything in it. Every tensor
-    must have its place in the model, and arrives there unchanged; else all differences are listed
-    and nothing is written.
+    timm, also as training programs wrap it, or a folder or hub repository of a video classifier of
+    transformers (VideoMAE, TimeSformer, ViViT, V-JEPA 2). It is read without running anything in
+    it. Every tensor must have its place in the model, and arrives there unchanged; else all
+    differences are listed and nothing is written.
     """
     if overrides and experiment_name is None:
         raise click.UsageError("-o changes an experiment; name it with --experiment.")
     from reskd.common.console import emit
     from reskd.common.dataset.importing.class_list import read_class_names
     from reskd.common.experiment.load import load_experiment
-    from reskd.common.models.importing.convert import ImportOptions, import_text
     from reskd.common.models.importing.convert import import_checkpoint as convert
+    from reskd.common.models.importing.convert import import_text
+    from reskd.common.models.importing.options import ImportOptions
 
     options = ImportOptions(
         model=model,

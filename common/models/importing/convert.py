@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reskd.common.errors import DataError
-from reskd.common.experiment import Experiment, ModelSpec, Role
+from reskd.common.experiment import ModelSpec, Role
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import CheckpointInfo, save_checkpoint
 from reskd.common.models.importing.fit import fit, inflate
@@ -28,7 +28,12 @@ from reskd.common.models.importing.known_models import (
     short_name,
 )
 from reskd.common.models.importing.names import INDEX_SUFFIX
+from reskd.common.models.importing.options import ImportOptions
 from reskd.common.models.importing.parts import Part, choose_part, usual_role
+from reskd.common.models.importing.transformers_source import (
+    import_transformers,
+    is_transformers_source,
+)
 from reskd.common.models.importing.weights_file import read_weights
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.recognizer import Recognizer
@@ -43,31 +48,6 @@ _DRIFTED = (
     "in training mode beside the student, which moved them. Import the teacher's own file wherever "
     "you have it"
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImportOptions:
-    """What the file cannot say, or what is wanted of it."""
-
-    model: str | None = None
-    """Short name of the model; None tells by the tensors."""
-    weights: str | None = None
-    """`raw` or `ema` where the file holds a moving average too, or the place of the weights."""
-    prefix: str | None = None
-    """What the names of the network begin with; None tells by the names."""
-    role: Role | None = None
-    """Network of an RKD file (None: the student), or role of another file's (None: teacher)."""
-    classes: tuple[str, ...] | None = None
-    """Class names in the order of the scores; None numbers them."""
-    size: int | None = None
-    """Side of its frames in pixels; None: the experiment's, else 112 for an RKD student and what
-    the model is usually given for others."""
-    init_classifier: bool = False
-    """Leave the file's classifier and start a new one, for `classes`."""
-    seed: int = 0
-    """Key of a new classifier's weights."""
-    experiment: Experiment | None = None
-    """The experiment it is part of; None writes an empty one."""
 
 
 def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[str, Any]:
@@ -88,6 +68,8 @@ def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already. Name a new folder, or remove it first.")
+    if is_transformers_source(file):
+        return import_transformers(file, folder, options)
     weights = read_weights(file, weights=options.weights, prefix=options.prefix)
     tensors = weights.tensors
     try:
@@ -332,12 +314,14 @@ def import_text(result: Mapping[str, Any]) -> str:
         f"frames of {result['size']} px"
     )
     mean, std = (", ".join(map(str, result[name])) for name in ("mean", "std"))
+    about = [f"{name}: {result[name]}" for name in ("licence", "experiment") if name in result]
     lines = [
         f"{result['role']} {result['checkpoint']}",
         model,
         f"input: mean {mean}; std {std} (of {result['colours_of']})",
         f"{result['tensors']} tensors from {result['source']} ({result['layout']} layout{left})",
         *_placeholder_lines(result["placeholders"]),
+        *about,
         *(f"warning: {warning}" for warning in result["warnings"]),
     ]
     return "\n".join(lines)

@@ -86,6 +86,8 @@ def short_name(recognizer: str, backbone: str) -> str:
     """The short name of a model: the reverse of `model_spec`."""
     if recognizer in ("swin3d", "torchvision"):
         return backbone
+    if recognizer == "transformers":
+        return f"{recognizer}:{backbone}"
     short = f"r{plain[1]}" if (plain := _PLAIN_RESNET.fullmatch(backbone)) else backbone
     return f"{recognizer}_{short}"
 

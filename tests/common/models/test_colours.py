@@ -20,7 +20,8 @@ from reskd.common.models.checkpoint import (
     save_checkpoint,
     start_from,
 )
-from reskd.common.models.importing.convert import ImportOptions, import_checkpoint, import_text
+from reskd.common.models.importing.convert import import_checkpoint, import_text
+from reskd.common.models.importing.options import ImportOptions
 from reskd.common.models.registry import build_model, meta_model
 from reskd.common.video.preprocess import IMAGENET, Colours
 from reskd.teacher_cache.format.identity import cache_identity, first_difference

@@ -16,7 +16,8 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, EvaluationSpec, ModelSpec
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
-from reskd.common.models.importing.convert import ImportOptions, import_checkpoint
+from reskd.common.models.importing.convert import import_checkpoint
+from reskd.common.models.importing.options import ImportOptions
 from reskd.common.video.eval_views import evaluation_views, num_views, teacher_size
 from reskd.common.video.preprocess import apply, shrink
 from reskd.common.video.video_file import open_video

@@ -13,11 +13,12 @@ from torchvision.models import resnet18
 
 from reskd.common.cli.main import main
 from reskd.common.models.checkpoint import load_checkpoint
-from reskd.common.models.importing.convert import ImportOptions, import_checkpoint
+from reskd.common.models.importing.convert import import_checkpoint
 from reskd.common.models.importing.efficientnet_names import (
     efficientnet_size,
     timm_efficientnet_names,
 )
+from reskd.common.models.importing.options import ImportOptions
 
 State = dict[str, Tensor]
 

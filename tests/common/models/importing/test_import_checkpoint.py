@@ -15,8 +15,9 @@ from reskd.common.cli.main import main
 from reskd.common.errors import DataError
 from reskd.common.experiment import ModelSpec
 from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
-from reskd.common.models.importing.convert import ImportOptions, import_checkpoint, import_text
+from reskd.common.models.importing.convert import import_checkpoint, import_text
 from reskd.common.models.importing.fit import fit, inflate_bias_table, relative_position_index
+from reskd.common.models.importing.options import ImportOptions
 from reskd.common.models.registry import build_model
 from reskd.common.models.slowonly import inflate_kernel
 from reskd.common.storage.atomic_write import atomic_write
