@@ -34,7 +34,7 @@ class VideoFamily:
     time_last: bool = False
     """Whether the tokens of one place in all time steps come one after the other."""
     drop_path: bool = False
-    """Whether it has stochastic depth."""
+    """Whether it has stochastic depth that may be set; TimeSformer's field takes whole numbers."""
     colours: tuple[Three, Three] = _IMAGENET
     """Mean and std of its published weights' input."""
     licence: str
@@ -47,7 +47,6 @@ FAMILIES: Final = {
         library_name="Timesformer",
         class_token=True,
         time_last=True,
-        drop_path=True,
         colours=((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
         licence="CC-BY-NC-4.0 (no commercial use)",
     ),

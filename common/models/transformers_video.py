@@ -73,11 +73,14 @@ class TransformersRecognizer(Recognizer):
     ) -> None:
         super().__init__()
         self._name, self._family = name, family_of(name)
-        config = _config(name, {**args, **_drop_path(name, drop_path)}, num_classes)
+        kind = getattr(library(), f"{self._family.library_name}ForVideoClassification")
+        all_args = {**args, **_drop_path(name, drop_path)}
         try:
-            kind = getattr(library(), f"{self._family.library_name}ForVideoClassification")
+            config = _config(name, all_args, num_classes)
             self.backbone: Any = kind(config)
-        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        except ExperimentError:
+            raise
+        except Exception as error:  # the library has kinds of its own, torch trips over the rest
             raise ExperimentError(
                 f"transformers cannot make {name} with backbone_args: {args}: {error}"
             ) from error
@@ -180,7 +183,7 @@ def _config(name: str, args: dict[str, Any], num_classes: int) -> Any:
 def _drop_path(name: str, rate: float) -> dict[str, float]:
     if rate and not family_of(name).drop_path:
         raise ExperimentError(
-            f"{name} has no stochastic depth, so drop_path must be 0, got {rate}."
+            f"{name} has no stochastic depth to be set, so drop_path must be 0, got {rate}."
         )
     return {"drop_path_rate": rate} if rate else {}
 

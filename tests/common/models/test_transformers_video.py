@@ -109,6 +109,7 @@ def test_vjepa2_takes_more_frames_than_its_own() -> None:
         ("mvit", {}, "has the backbones videomae, timesformer, vivit, vjepa2; got 'mvit'"),
         ("videomae", {"patches": 3}, "config of videomae has no patches; backbone_args may set"),
         ("videomae", {"num_attention_heads": 5}, "cannot make videomae with backbone_args"),
+        ("vivit", {"hidden_size": "many"}, "cannot make vivit with backbone_args"),
         ("timesformer", {"attention_type": "space_only"}, "sees frames one by one"),
     ],
 )
@@ -128,7 +129,7 @@ def test_drop_path_is_refused_where_there_is_none() -> None:
         if given.drop_path:
             build_model(spec, num_classes=5)
             continue
-        with pytest.raises(ExperimentError, match="has no stochastic depth"):
+        with pytest.raises(ExperimentError, match="has no stochastic depth to be set"):
             build_model(spec, num_classes=5)
 
 
