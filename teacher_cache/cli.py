@@ -68,7 +68,8 @@ def cache_teacher(
         return
     if folder is None:
         raise click.UsageError("Name the folder to write: --cache DIR (or ask for --plan alone).")
-    result = run_cache_teacher(resolved, plan, folder.absolute(), options_of(resolved, **run))
+    folder = folder.absolute()
+    result = run_cache_teacher(resolved, plan, folder, options_of(resolved, folder, **run))
     emit(result, as_json=as_json, text=_summary_text(result))
 
 
@@ -192,7 +193,7 @@ def extend(
     if views is None and not names and not videos:
         raise click.UsageError("Name what to add: --videos, --views N, --targets NAMES.")
     resolved = experiment_of(folder, experiment, overrides)
-    options = options_of(resolved, **run)
+    options = options_of(resolved, folder.absolute(), **run)
     result = extend_cache(
         resolved, folder.absolute(), videos=videos, views=views, targets=names, options=options
     )
@@ -307,7 +308,7 @@ def repair(
     facts, report = repair_cache(
         resolved,
         folder.absolute(),
-        options_of(resolved, **run),
+        options_of(resolved, folder.absolute(), **run),
         level=cast("Level", level),
         draw=draw_of(rows=rows, confidence=confidence, defect_rate=defect_rate, seed=seed),
     )

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from reskd.common.cli.options import combined, device_option, max_bad_option
+from reskd.common.cli.options import (
+    combined,
+    device_option,
+    max_bad_option,
+    trust_code_option,
+)
 from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.format.layout import MEMORY_GB
 
@@ -38,9 +43,12 @@ threads_option = click.option(
     help="Threads that decode.",
 )
 force_option = click.option("--force", is_flag=True, help="Start even if the disk looks too small.")
-experiment_option = click.option(
-    "--experiment",
-    help="Experiment of the cache; default: the one recorded beside it.",
+experiment_option = combined(
+    click.option(
+        "--experiment",
+        help="Experiment of the cache; default: the one recorded beside it.",
+    ),
+    trust_code_option,
 )
 level_option = click.option(
     "--level",
@@ -105,7 +113,19 @@ devices_option = click.option(
     help="Instead of --device: a worker on each of several, cuda:0,cuda:1; `cuda` is all of this "
     "machine, cpu:2 two workers on the CPU. Threads are divided among them.",
 )
-run_options = combined(max_bad_option, threads_option, device_option, devices_option, force_option)
+accept_source_option = click.option(
+    "--accept-source",
+    is_flag=True,
+    help="Where the source of your own teacher has changed: compare 32 rows with it, and go on.",
+)
+run_options = combined(
+    max_bad_option,
+    threads_option,
+    device_option,
+    devices_option,
+    force_option,
+    accept_source_option,
+)
 """The options of every command that runs the teacher to write."""
 
 
@@ -165,7 +185,9 @@ def draw_of(*, rows: int | None, confidence: float, defect_rate: float, seed: in
 
 def options_of(
     experiment: "Experiment",
+    folder: Path,
     *,
+    accept_source: bool,
     max_bad: float | None,
     threads: int,
     device: str,
@@ -174,14 +196,14 @@ def options_of(
     preprocess: Literal["cpu", "device"] = "cpu",
     part: "Slice | None" = None,
 ) -> "RunOptions":
-    """How stage one runs."""
+    """How stage one runs; where it is asked for, a changed source is accepted before."""
     from reskd.common.devices import choose_device, choose_devices
     from reskd.teacher_cache.fill.job import RunOptions
 
     if devices is not None and device != "auto":
         raise click.UsageError("--device and --devices: name one of the two.")
     workers = () if devices is None else choose_devices(devices)
-    return RunOptions(
+    options = RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
         threads=threads,
         device=workers[0] if workers else choose_device(device),
@@ -190,3 +212,8 @@ def options_of(
         preprocess=preprocess,
         part=part,
     )
+    if accept_source:
+        from reskd.teacher_cache.verify.accept_source import accept_source as accept
+
+        accept(experiment, folder, options)
+    return options

@@ -19,31 +19,40 @@ if TYPE_CHECKING:
     from reskd.common.dataset.index import read_index
     from reskd.common.experiment.load import load_experiment
     from reskd.common.models.checkpoint import load_checkpoint
+    from reskd.common.models.own_teacher import save_teacher
+    from reskd.common.own_code import trust_code
     from reskd.student_train.api import evaluate, train_student
+    from reskd.student_train.data.cached_clips import CachedClips
     from reskd.student_train.deploy.predictor import load_predictor
     from reskd.teacher_cache.api import cache_teacher
     from reskd.teacher_cache.read.reader import CacheReader
 
 __all__ = [
     "CacheReader",
+    "CachedClips",
     "cache_teacher",
     "evaluate",
     "load_checkpoint",
     "load_experiment",
     "load_predictor",
     "read_index",
+    "save_teacher",
     "train_student",
+    "trust_code",
 ]
 
 _HOMES = {
     "CacheReader": "reskd.teacher_cache.read.reader",
+    "CachedClips": "reskd.student_train.data.cached_clips",
     "cache_teacher": "reskd.teacher_cache.api",
     "evaluate": "reskd.student_train.api",
     "load_checkpoint": "reskd.common.models.checkpoint",
     "load_experiment": "reskd.common.experiment.load",
     "load_predictor": "reskd.student_train.deploy.predictor",
     "read_index": "reskd.common.dataset.index",
+    "save_teacher": "reskd.common.models.own_teacher",
     "train_student": "reskd.student_train.api",
+    "trust_code": "reskd.common.own_code",
 }
 
 

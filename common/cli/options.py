@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from reskd.common.launch import read_launch
+from reskd.common.own_code import ANY_NAME, trust_code
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -85,6 +86,20 @@ max_bad_option = click.option(
 )
 
 
+def _trust_all_code(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        context.call_on_close(trust_code(ANY_NAME))
+
+
+trust_code_option = click.option(
+    "--trust-code",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust_all_code,
+    help="Run Python code that a run or a cache names: networks, losses, readers of your own.",
+)
+
+
 def command_line(context: click.Context) -> list[str]:
     """What was typed, with absolute paths, so that it works from anywhere.
 
@@ -99,6 +114,9 @@ def command_line(context: click.Context) -> list[str]:
     for parameter in context.command.params:
         name = str(parameter.name)
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if name not in context.params:  # a flag that has done its work already
+            options.append(parameter.opts[0])
             continue
         value = context.params[name]
         texts = [_absolute(name, one) for one in (value if isinstance(value, tuple) else [value])]

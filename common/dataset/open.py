@@ -1,5 +1,6 @@
 """Opening videos: who reads them, and which are never tried.
 
+data.reader names the user's code  it opens the video, wherever that lies
 data.frames names a frame store    the frames kept in it are the video; its file is not touched
 the video is a folder              its numbered images are the video
 else                               a decoder opens the file
@@ -31,10 +32,15 @@ def open_entry(
         StoppedShortError: If the system cannot read it (common/video/attempts.py).
         DataError: If the decoder asked for is not installed, or there is no such frame store, or
             it was made without this video.
+        ExperimentError: If the user's code is not there, or not trusted.
     """
     path = index.path_of(entry)
     if (reason := index.quarantine.get(entry.id)) is not None:
         raise UnreadableVideoError(path, "quarantine", reason)
+    if data.reader is not None:
+        from reskd.common.dataset.own_reader import open_shelved
+
+        return open_shelved(data.reader, index.root, entry.path)
     if data.frames is not None:
         # Imported here: whoever opens no images needs neither h5py nor torch.
         from reskd.common.dataset.frames.store import open_kept

@@ -28,8 +28,20 @@ class DataSpec:
     frames: Path | None = None
     """Frame store that is read instead of the videos, made by `reskd dataset extract-frames`. Clips
     are then cut from the kept frames as if they were the video. null opens the videos."""
+    reader: str | None = None
+    """Code of yours that finds and opens the videos, `package.module:name` or an entry point
+    (common/dataset/own_reader.py), as they were imported; null opens files."""
     max_bad: Fraction = 0.005
     """Share of videos that may be unreadable before a command stops with exit code 5."""
+
+    def __post_init__(self) -> None:
+        if self.reader is not None and self.frames is not None:
+            raise ValueError("reader and frames both say where frames come from; keep one")
+
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """Names of the user's code in it."""
+        return () if self.reader is None else (self.reader,)
 
     @property
     def measured_split(self) -> str:

@@ -98,6 +98,12 @@ class Experiment:
         if self.student is not None:
             _check_student(self.student, self.views, self.targets)
 
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """Names of the user's code in it (common/own_code.py)."""
+        student = () if self.student is None else self.student.model.code_names
+        return (*self.data.code_names, *self.teacher.model.code_names, *student)
+
     def required_student(self) -> StudentSpec:
         """The student.
 

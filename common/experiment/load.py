@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment
+from reskd.common.own_code import trust_code
 
 Tree = dict[str, Any]
 
@@ -35,6 +36,7 @@ def load_experiment(
 
     Returns:
         The resolved experiment, frozen: everything it extends merged, every default filled in.
+        Code of the user's that it names may be run from now on (common/own_code.py).
 
     Raises:
         ExperimentError: If the file is missing or not YAML, if `extends` runs in a circle, or if
@@ -44,7 +46,9 @@ def load_experiment(
     tree = _absolute_paths(_load_layers(path, ()), base)
     for text in overrides:
         tree = _merge(tree, parse_override(text))
-    return parse_experiment(tree, source=str(path), overrides=overrides)
+    experiment = parse_experiment(tree, source=str(path), overrides=overrides)
+    trust_code(*experiment.code_names)
+    return experiment
 
 
 def parse_experiment(

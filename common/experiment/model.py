@@ -15,14 +15,17 @@ class ModelSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    recognizer: Literal["tsn", "tsm", "slowonly", "swin3d", "torchvision", "transformers"] = "tsn"
+    recognizer: Literal[
+        "tsn", "tsm", "slowonly", "swin3d", "torchvision", "transformers", "python"
+    ] = "tsn"
     """How frames become a clip's class scores. `reskd models list` shows what there is."""
     backbone: str = "resnet50"
     """Name of a timm model; for swin3d and torchvision of a video model of torchvision, for
-    transformers of a family of that library: videomae, timesformer, vivit or vjepa2."""
+    transformers of a family of that library: videomae, timesformer, vivit or vjepa2. For python
+    `package.module:build` of your own, or an entry point (common/models/own_network.py)."""
     backbone_args: dict[str, Any] = field(default_factory=dict, hash=False)
     """Further arguments of timm.create_model or of torchvision's model, such as output_stride;
-    for transformers fields of the family's config."""
+    for transformers fields of the family's config, for python those of your `build`."""
     pretrained: bool = False
     """Start from the weights timm or torchvision has under that name."""
     start: Path | None = None
@@ -42,9 +45,21 @@ class ModelSpec:
     @property
     def network(self) -> tuple[str, str, dict[str, Any]]:
         """Recognizer, backbone without the tag of its weights, and arguments: the same network."""
-        return self.recognizer, self.backbone.partition(".")[0], self.backbone_args
+        tagged = self.recognizer != "python"
+        backbone = self.backbone.partition(".")[0] if tagged else self.backbone
+        return self.recognizer, backbone, self.backbone_args
+
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """Names of the user's code in it."""
+        return (self.backbone,) if self.recognizer == "python" else ()
 
     def __post_init__(self) -> None:
+        if self.recognizer == "python" and (self.pretrained or self.drop_path):
+            raise ValueError(
+                "recognizer python has neither pretrained weights nor drop_path: your function "
+                "makes the network; give it backbone_args, and name weights with start"
+            )
         if self.start is not None and self.pretrained:
             raise ValueError("pretrained and start both name weights to start from; keep one")
         for name in ("drop_path_rate", "stochastic_depth_prob"):

@@ -64,7 +64,8 @@ def _timm_licence(spec: ModelSpec, model: Recognizer) -> str | None:
 
 
 def _takes(model: Recognizer, num_frames: int, size: int) -> bool:
-    with torch.device("meta"), torch.no_grad():
+    device = next((value.device for value in model.state_dict().values()), "meta")
+    with torch.device(device), torch.no_grad():
         try:
             model(torch.empty(1, num_frames, 3, size, size))
         except Exception:  # noqa: BLE001 - every family of backbones refuses in its own way

@@ -6,6 +6,7 @@ from typing import Final, get_args, get_type_hints
 
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import ModelSpec
+from reskd.common.own_code import trust_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ RECOGNIZERS: Final[tuple[str, ...]] = get_args(get_type_hints(ModelSpec)["recogn
 def named_model(name: str) -> NamedModel:
     """A model of the table, or of a pair recognizer:backbone with the recognizer's usual clips.
 
+    The name is the user's own: code of theirs that it names (python:package.module:build) is
+    trusted.
+
     Raises:
         ExperimentError: If the name is neither. Whether the backbone exists shows when it is built.
     """
@@ -94,4 +98,6 @@ def named_model(name: str) -> NamedModel:
     for named in NAMED_MODELS.values():
         if (named.spec.recognizer, named.spec.backbone) == (recognizer, backbone):
             return named
+    if recognizer == "python":
+        trust_code(backbone)
     return _swin(backbone) if recognizer == "swin3d" else _frames_of(recognizer, backbone)

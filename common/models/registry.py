@@ -14,6 +14,7 @@ from reskd.common.experiment import ModelSpec
 from reskd.common.models.frame_backbone import FrameBackbone, head_of
 from reskd.common.models.kinetics_weights import kinetics_weights
 from reskd.common.models.linear_recognizer import LinearRecognizer
+from reskd.common.models.own_network import OwnRecognizer, own_network
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.slowonly import SlowOnlyBackbone
 from reskd.common.models.swin3d import Swin3DBackbone
@@ -39,6 +40,8 @@ def build_model(spec: ModelSpec, *, num_classes: int) -> Recognizer:
 
 
 def _network(spec: ModelSpec, *, num_classes: int) -> Recognizer:
+    if spec.recognizer == "python":
+        return own_network(spec, num_classes=num_classes)
     if spec.recognizer == "tsn":
         head = head_of(spec.backbone, frame_args(spec))
         if not head.plain:
@@ -77,6 +80,8 @@ def timm_facts(model: Recognizer) -> Mapping[str, Any]:
 def own_colours(spec: ModelSpec, model: Recognizer | None = None) -> Colours:
     """Mean and std with which the weights that timm or torchvision has were trained.
 
+    A network of the user's says them itself.
+
     Args:
         spec: The model.
         model: The network, where it is at hand.
@@ -86,6 +91,8 @@ def own_colours(spec: ModelSpec, model: Recognizer | None = None) -> Colours:
         return colours_of(presets.mean, presets.std)
     if spec.recognizer == "transformers":
         return colours_of(*FAMILIES[spec.backbone].colours)
+    if isinstance(model, OwnRecognizer):
+        return model.colours
     about = timm_facts(meta_model(spec, num_classes=1) if model is None else model)
     return colours_of(about.get("mean") or IMAGENET.mean, about.get("std") or IMAGENET.std)
 
@@ -131,6 +138,8 @@ def _parts(spec: ModelSpec) -> tuple[type[LinearRecognizer], nn.Module]:
             return LinearRecognizer, _clip_backbone(TorchvisionBackbone, spec)
         case "transformers":
             raise AssertionError("made by _of_transformers")
+        case "python":
+            raise AssertionError("a network of the user's is no backbone")
 
 
 def _frame_backbone(spec: ModelSpec) -> FrameBackbone:
@@ -168,8 +177,21 @@ class Complexity:
 
 
 def meta_model(spec: ModelSpec, *, num_classes: int) -> Recognizer:
-    """The recognizer in eval mode on the meta device: shapes, no weights."""
-    with torch.device("meta"):
+    """The recognizer in eval mode on the meta device: shapes, no weights.
+
+    One of the user's whose code asks for numbers is on the CPU.
+    """
+    try:
+        return _shape_model(spec, num_classes=num_classes, device="meta")
+    except ExperimentError:
+        if spec.recognizer != "python":
+            raise
+        return _shape_model(spec, num_classes=num_classes, device="cpu")
+
+
+def _shape_model(spec: ModelSpec, *, num_classes: int, device: str) -> Recognizer:
+    """The recognizer to be asked for shapes; building it draws no number of anybody else's."""
+    with torch.device(device), torch.random.fork_rng(devices=[]):
         return build_model(replace(spec, pretrained=False), num_classes=num_classes).eval()
 
 
@@ -193,12 +215,26 @@ def complexity(spec: ModelSpec, *, num_classes: int, num_frames: int, size: int)
 
 @lru_cache(maxsize=256)
 def _counted(spec: ModelSpec, num_classes: int, num_frames: int, size: int) -> Complexity:
-    model = meta_model(spec, num_classes=num_classes)
+    if spec.recognizer == "python":
+        try:
+            return _counted_on("meta", spec, num_classes, num_frames, size)
+        except ExperimentError:  # a user's code may ask for numbers: one clip of zeros has some
+            return _counted_on("cpu", spec, num_classes, num_frames, size)
+    return _counted_on("meta", spec, num_classes, num_frames, size)
+
+
+def _counted_on(
+    device: str, spec: ModelSpec, num_classes: int, num_frames: int, size: int
+) -> Complexity:
+    model = _shape_model(spec, num_classes=num_classes, device=device)
     counter = FlopCounterMode(display=False)
-    with torch.device("meta"), torch.no_grad():
+    with torch.device(device), torch.no_grad():
         try:
             with counter:
-                output = model(torch.empty(1, num_frames, 3, size, size))
+                output = model(torch.zeros(1, num_frames, 3, size, size))
+            gives_map = model.gives_logit_map and output.features_BTChw.shape[2] > 0
+            if isinstance(model, OwnRecognizer) and gives_map:
+                model.logit_map(output.features_BTChw)  # refuses what has another shape
         except ExperimentError:  # the backbone knows what it takes and has said so
             raise
         except Exception as error:  # every family of backbones refuses sizes in its own way
@@ -209,7 +245,7 @@ def _counted(spec: ModelSpec, num_classes: int, num_frames: int, size: int) -> C
     _, frames, channels, height, width = output.features_BTChw.shape
     return Complexity(
         feature_shape=(frames, channels, height, width),
-        gives_logit_map=model.gives_logit_map,
+        gives_logit_map=gives_map,
         gmacs=counter.get_total_flops() / 2 / 1e9,  # the counter takes two operations per MAC
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         stage_names=model.stage_names,
@@ -217,6 +253,8 @@ def _counted(spec: ModelSpec, num_classes: int, num_frames: int, size: int) -> C
 
 
 def _remedy(spec: ModelSpec, size: int) -> str:
+    if spec.recognizer == "python":
+        return "It is yours: make it take such clips, or give it others."
     if spec.recognizer in ("swin3d", "torchvision"):
         return "Give it more frames or larger ones."
     return (

@@ -5,7 +5,13 @@ from typing import Literal
 
 import click
 
-from reskd.common.cli.options import device_option, file_path, json_option, run_path
+from reskd.common.cli.options import (
+    device_option,
+    file_path,
+    json_option,
+    run_path,
+    trust_code_option,
+)
 
 seconds = click.FloatRange(0, min_open=True)
 
@@ -34,6 +40,7 @@ seconds = click.FloatRange(0, min_open=True)
     show_default=True,
     help="Clips per forward pass.",
 )
+@trust_code_option
 @device_option
 @json_option
 def extract_features(
@@ -96,6 +103,7 @@ def extract_features(
 @click.option(
     "--step", type=seconds, metavar="SECONDS", help="From window to window; default: they touch."
 )
+@trust_code_option
 @device_option
 @json_option
 def predict(
@@ -110,6 +118,8 @@ def predict(
 ) -> None:
     """Name the most probable classes of each VIDEO, as the network in RUN sees it.
 
+    VIDEO is a file, a folder of videos, a list of them (.txt, one per line), or a folder of
+    numbered images, which is one video.
     Videos are read as `evaluate` reads them: frames at segment centres, centre crop. With --window
     a long video is predicted stretch by stretch, decoded once and never as a whole in memory, with
     times; the prediction for the video is the mean. Videos that cannot be read are listed at the
@@ -134,8 +144,8 @@ def predict(
     emit(result, as_json=as_json, text=prediction_text(result))
     if result["failed"]:
         raise StoppedShortError(
-            f"{result['failed']} of {len(videos)} videos could not be read to their end, for the "
-            "reasons above. Fix or remove them; the others are predicted."
+            f"{result['failed']} of {result['named']} videos could not be read to their end, for "
+            "the reasons above. Fix or remove them; the others are predicted."
         )
 
 
@@ -151,6 +161,7 @@ def predict(
 @click.option(
     "--check/--no-check", default=True, show_default=True, help="Compare the numbers first."
 )
+@trust_code_option
 @json_option
 def export(
     run: Path, out: Path, kind: Literal["pt2", "onnx"] | None, check: bool, as_json: bool
@@ -211,6 +222,7 @@ def export(
     show_default=True,
     help="Videos of INDEX that are read, the first ones.",
 )
+@trust_code_option
 @device_option
 @json_option
 def benchmark(

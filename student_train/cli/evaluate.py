@@ -14,6 +14,7 @@ from reskd.common.cli.options import (
     json_option,
     override_option,
     run_path,
+    trust_code_option,
 )
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.student_train.cli.options import clip_keeping, clips_options
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     "--cache", type=folder_path, help="Where the cache of a run has moved, for the report."
 )
 @clips_options
+@trust_code_option
 @device_option
 @json_option
 def evaluate(

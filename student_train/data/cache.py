@@ -20,6 +20,7 @@ from reskd.common.experiment import Experiment, LossSpec
 from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, read_checkpoint_info
 from reskd.teacher_cache.format.identity import first_difference, identity_like
 from reskd.teacher_cache.format.match import MatchedVideos
+from reskd.teacher_cache.format.sources import check_sources
 from reskd.teacher_cache.read.contents import matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
 
@@ -95,6 +96,8 @@ def open_cache(
             f"{folder} is not the cache of this experiment. First difference: {difference}. Use "
             "the experiment it was written with, or write a cache with `reskd cache-teacher`."
         )
+    if targets:
+        check_sources(folder, manifest, experiment)
     _check_holds(reader, experiment, needed)
     if not allow_incomplete:
         reader.require_complete()

@@ -15,6 +15,7 @@ from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment import Experiment
+from reskd.common.own_code import trust_code
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError
@@ -96,6 +97,7 @@ class DecodedFrames:
             multiprocessing_context="forkserver" if workers else None,
             persistent_workers=workers > 0,
             pin_memory=pinned,
+            worker_init_fn=partial(_trust, experiment.code_names) if workers else None,
             # Else it draws from the generator that dropout uses, and only when workers are started.
             generator=torch.Generator(),
         )
@@ -110,6 +112,11 @@ class DecodedFrames:
                 raise stopped
             self.unreadable.note(failures)
             yield loaded
+
+
+def _trust(names: Sequence[str], _worker: int) -> None:
+    """A worker may run the code that its training process may."""
+    trust_code(*names)
 
 
 def _start_server_of_workers() -> None:

@@ -23,11 +23,11 @@ from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import Colours, renormalize
 from reskd.common.video.reader import VideoReader
 from reskd.common.video.video_file import open_video
+from reskd.student_train.deploy.named_videos import LIST_SUFFIXES, read_list
 from reskd.student_train.evaluate.clip_reader import Reading, decode_threads, reading_of
 from reskd.student_train.evaluate.inference import forward
 
 _INDEX_SUFFIXES = (".jsonl", ".json")
-_LIST_SUFFIXES = (".txt", ".list", ".lst")
 
 _ListedVideo = tuple[Path, Callable[[], VideoReader]]
 """Its path, and what opens it or raises UnreadableVideoError."""
@@ -128,13 +128,8 @@ def _list_videos(source: Path, data: DataSpec) -> list[_ListedVideo]:
 
 
 def _list_files(source: Path) -> list[Path]:
-    if source.suffix in _LIST_SUFFIXES:
-        try:
-            text = source.read_bytes().decode("utf-8-sig", "surrogateescape")
-        except OSError as error:
-            raise DataError(f"the list {source} cannot be read: {error.strerror}") from error
-        lines = [line.removesuffix("\r") for line in text.split("\n")]
-        return [source.parent / line for line in lines if line.strip()]
+    if source.suffix in LIST_SUFFIXES:
+        return read_list(source)
     if not source.is_file():
         raise DataError(
             f"there is no file {source}. Give a video, a list of videos (.txt), a video index "

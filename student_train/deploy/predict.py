@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from reskd.common.console import say
-from reskd.common.dataset.importing.video_tree import is_image, is_video
-from reskd.common.errors import DataError
 from reskd.common.video.reader import UnreadableVideoError
+from reskd.student_train.deploy.named_videos import named_videos
 from reskd.student_train.deploy.predictor import Predictor, Ranked, WindowPrediction, load_predictor
 
 
@@ -27,7 +26,8 @@ def predict(
 
     Args:
         folder: Checkpoint directory.
-        videos: Files, or folders of numbered images.
+        videos: Files, folders of them, lists (.txt, one per line), or folders of numbered images,
+            which are one video each.
         k: Classes per prediction; all of them where there are fewer.
         clips: Clips per video, spread over it; of windows: per window.
         window_seconds: Predict every window of this length, and take their mean for the video.
@@ -36,15 +36,14 @@ def predict(
         device: Where to run, see `load_predictor`.
 
     Returns:
-        For JSON: `videos` with `video`, `top` and, with windows, `windows`; `failures` by video. A
-        video that breaks off is in both, with the windows before.
+        For JSON: how many videos were `named`; `videos` with `video`, `top` and, with windows,
+        `windows`; `failures` by video. A video that breaks off is in both, with the windows before.
 
     Raises:
-        DataError, ExperimentError: As `load_predictor`, or if a folder holds videos and no images,
-            or a probability is not a number.
+        DataError, ExperimentError: As `load_predictor`, or if a list cannot be read, or a
+            probability is not a number.
     """
-    for video in videos:
-        _refuse_folder_of_videos(video)
+    videos = named_videos(videos)
     predictor = load_predictor(folder, device=device, clips=clips)
     predictions: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
@@ -68,25 +67,11 @@ def predict(
         "run": str(folder.absolute()),
         "classes": len(predictor.info.classes),
         "probabilities": predictor.score_activation,
+        "named": len(videos),
         "videos": predictions,
         "failed": len(failures),
         "failures": failures,
     }
-
-
-def _refuse_folder_of_videos(path: Path) -> None:
-    """A folder is one video, of numbered images; one of videos is a misunderstanding."""
-    if not path.is_dir():
-        return
-    inside = sorted(path.rglob("*"))
-    files = [file for file in inside if is_video(file.name)]
-    if not files or any(is_image(file.name) for file in inside):
-        return
-    names = " ".join(sorted({str(file.parent / f"*{file.suffix}") for file in files})[:3])
-    raise DataError(
-        f"{path} holds {len(files)} videos, such as {files[0].name}, and a folder is taken for one "
-        f"video of numbered images. Name the files themselves: {names}"
-    )
 
 
 def _add_windows(

@@ -22,6 +22,7 @@ from reskd.common.dataset.open import open_path
 from reskd.common.devices import choose_device
 from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
+from reskd.common.video.frames_in_memory import FramesInMemory
 from reskd.common.video.reader import Decoder, VideoReader
 from reskd.student_train.deploy.windows import read_windows
 from reskd.student_train.evaluate.clip_reader import Reading, reading_of
@@ -31,6 +32,9 @@ from reskd.student_train.evaluate.inference import (
     probabilities,
     score_activation_of,
 )
+
+Watchable = str | os.PathLike[str] | NDArray[np.uint8]
+"""A video file, a folder of numbered images, or frames (N, H, W, 3)."""
 
 
 class Ranked(NamedTuple):
@@ -69,19 +73,20 @@ class Predictor:
     decoder: Decoder
     """What decodes video files."""
 
-    def probabilities(self, video: str | os.PathLike[str]) -> NDArray[np.float32]:
+    def probabilities(self, video: Watchable) -> NDArray[np.float32]:
         """Class probabilities of a whole video, float32 (K,), averaged over its clips.
 
         Args:
-            video: A file, or a folder of numbered images.
+            video: A file, a folder of numbered images, or all its frames: RGB, uint8 of shape
+                (N, H, W, 3).
 
         Raises:
             UnreadableVideoError: If it cannot be decoded.
-            DataError: If a probability is not a number.
+            DataError: If a probability is not a number, or an array has another shape or type.
         """
         return self.predict(self.clips(video))
 
-    def top(self, video: str | os.PathLike[str], *, k: int = 5) -> list[Ranked]:
+    def top(self, video: Watchable, *, k: int = 5) -> list[Ranked]:
         """The k most probable classes of a whole video, best first; raises as `probabilities`."""
         return self.rank(self.probabilities(video), k=k)
 
@@ -110,7 +115,7 @@ class Predictor:
                 probabilities_K=self.predict(window.clips),
             )
 
-    def clips(self, video: str | os.PathLike[str]) -> Tensor:
+    def clips(self, video: Watchable) -> Tensor:
         """The clips of a video as evaluation cuts them, (V, T, 3, size, size) uint8.
 
         `model.normalize` makes of them what the model takes.
@@ -121,8 +126,10 @@ class Predictor:
         with self.open(video) as reader:
             return self.reading.clips(reader)
 
-    def open(self, video: str | os.PathLike[str]) -> VideoReader:
-        """Open a file, or a folder of numbered images; usable in a `with` statement."""
+    def open(self, video: Watchable) -> VideoReader:
+        """Open a file, a folder of numbered images or an array; usable in a `with` statement."""
+        if isinstance(video, np.ndarray):
+            return FramesInMemory(video, fps=0.0)
         return open_path(Path(video), self.decoder)
 
     def predict(self, clips_VT3HW: Tensor) -> NDArray[np.float32]:

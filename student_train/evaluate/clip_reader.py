@@ -27,6 +27,7 @@ USUAL_CLIPS: Final = {
     "swin3d": ClipSpec(num_clips=1, clip_len=32, frame_interval=2),
     "torchvision": ClipSpec(num_clips=1, clip_len=16, frame_interval=2),
     "transformers": ClipSpec(num_clips=1, clip_len=16, frame_interval=4),
+    "python": ClipSpec(num_clips=8),
 }
 """Frames of a clip where no experiment says: those of the reference's recipes."""
 _USUAL_VIEWS = ViewSpec(count=1, short_side=256, size=224)

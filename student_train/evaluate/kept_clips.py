@@ -43,7 +43,9 @@ def clip_source(
         PreemptedError, KeyboardInterrupt: In all processes, if one was asked to stop meanwhile;
             finished units are kept.
     """
-    if keeping is None or num_views(videos.reading.evaluation) != 1:
+    # Whether a video of the user's own reader has changed cannot be looked at.
+    once = videos.data.reader is not None
+    if keeping is None or once or num_views(videos.reading.evaluation) != 1:
         yield videos.cut
         return
     store = store_of(videos, keeping)

@@ -27,6 +27,7 @@ from reskd.teacher_cache.format.commits import missing_units
 from reskd.teacher_cache.format.identity import videos_to_cache
 from reskd.teacher_cache.format.manifest import Generation, Manifest, read_manifest
 from reskd.teacher_cache.format.match import MatchedVideos
+from reskd.teacher_cache.format.sources import check_sources
 from reskd.teacher_cache.format.videos import CachedVideo, write_videos
 from reskd.teacher_cache.read.contents import matched_videos
 
@@ -89,6 +90,7 @@ def extend_cache(
     with sole_writer(folder), preemptible():
         # Read once no other process can write it any more.
         job, manifest, model = job_on_cache(experiment, folder, options)
+        check_sources(folder, manifest, experiment)
         if missing_units(folder, manifest, manifest.generations[0]):
             raise StoppedShortError(
                 f"{folder} is incomplete; run `reskd cache-teacher` again to finish it first."

@@ -14,6 +14,7 @@ from reskd.teacher_cache.format.commits import missing_units
 from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Manifest, read_manifest
 from reskd.teacher_cache.format.plan import CachePlan
+from reskd.teacher_cache.format.sources import check_sources, sources_of
 from reskd.teacher_cache.read.contents import matched_videos
 
 
@@ -60,6 +61,7 @@ def new_cache(
             codec=plan.codec,
             videos=videos,
             classes=index.classes,
+            sources=sources_of(experiment, num_classes=len(index.classes)),
         )
     except OSError as error:
         if error.errno not in (ENOTEMPTY, EEXIST) or is_new(folder):
@@ -97,6 +99,7 @@ def cache_of(
             "another folder."
         )
     check_same_teacher(experiment, index, folder, manifest, checkpoint)
+    check_sources(folder, manifest, experiment)
     difference = manifest.fits(plan.targets.arrays)
     if manifest.layout.num_views < plan.layout.num_views:
         difference = (

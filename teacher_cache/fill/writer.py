@@ -46,6 +46,7 @@ def create_cache(
     codec: Codec = "none",
     videos: Sequence[CachedVideo] = (),
     classes: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
 ) -> None:
     """Make an empty cache: the Zarr group, its arrays and cache.json, all at once.
 
@@ -59,6 +60,7 @@ def create_cache(
         codec: Of every row.
         videos: What the rows are of; without them the cache has the first format.
         classes: Names of the classes of the teacher's scores, in their order.
+        sources: Digests of the user's code that it will be made with, by name.
 
     Raises:
         OSError: If there is something in this place (ENOTEMPTY), for one another one's cache.
@@ -74,6 +76,7 @@ def create_cache(
             zarr_sha256={},
             videos=(write_videos(partial, 1, 0, videos),) if videos else (),
             classes=tuple(classes),
+            sources={name: (digest,) for name, digest in (sources or {}).items()},
         )
         write_metadata(partial, manifest)
 

@@ -154,6 +154,8 @@ def pixels_identity(data: DataSpec, index: VideoIndex, split: str) -> dict[str, 
 
 def _pixels_identity(data: DataSpec) -> dict[str, str]:
     """The same without the frames themselves, which are known video by video."""
+    if data.reader is not None:
+        return {"reader": data.reader}
     if data.frames is not None:
         from reskd.common.dataset.frames.store import images_identity
 

@@ -4,7 +4,7 @@ Free of torch, so that a store can be checked where torch is not installed.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,8 @@ class Manifest:
     """Which videos are here; none in the first format."""
     classes: tuple[str, ...] = ()
     """Names of the classes when the cache was made, in the order of the teacher's class scores."""
+    sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of code of the user's by name: hexadecimal sha256 of the sources that say what is here."""
 
     @property
     def fingerprint(self) -> str:
@@ -185,6 +187,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write cache.json, whole."""
     contents = asdict(manifest)
     identity = contents.pop("identity")
+    if not manifest.sources:
+        del contents["sources"]
     if not manifest.videos:
         _as_first_format(contents)
     write_record(

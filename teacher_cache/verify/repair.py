@@ -18,6 +18,7 @@ from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format.commits import Computed, read_commit
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest, read_manifest
+from reskd.teacher_cache.format.sources import check_sources
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.report import Level, Report
 from reskd.teacher_cache.verify.verify import verify_cache
@@ -66,6 +67,7 @@ def repair_cache(
     with sole_writer(folder), preemptible():
         # Read once no other process can write it any more.
         job, manifest, model = job_on_cache(experiment, folder, options)
+        check_sources(folder, manifest, experiment)
         before = verify()
         if any(finding.path in manifest.zarr_sha256 for finding in before.findings):
             manifest = write_metadata(folder, manifest)

@@ -89,6 +89,50 @@ def folder(
     )
 
 
+@import_.command("reader")
+@click.argument("reader", metavar="NAME")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@out_option
+@overwrite_option
+@click.option(
+    "--allow-unreadable",
+    is_flag=True,
+    help="Keep unreadable videos in the index, as failed ones, instead of stopping.",
+)
+@jobs_option
+@json_option
+def reader(
+    reader: str,
+    directory: Path,
+    out: Path,
+    overwrite: bool,
+    allow_unreadable: bool,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """Index the videos that code of yours finds in DIR: in tars, lmdb, arrays.
+
+    NAME is package.module:name, or an entry point of the group reskd.readers. Set data.reader of
+    the experiment to the same NAME. common/dataset/own_reader.py says what it has to do.
+    """
+    from reskd.common.console import emit
+    from reskd.common.dataset.importing.report import summary, text_of
+    from reskd.common.dataset.importing.shelf import import_shelf
+    from reskd.common.own_code import trust_code
+
+    trust_code(reader)
+    index, problems = import_shelf(
+        reader,
+        directory,
+        out,
+        allow_unreadable=allow_unreadable,
+        overwrite=overwrite,
+        jobs=jobs,
+    )
+    notes = [f"kept as unreadable: {key}: {why}" for key, why in problems.items()]
+    emit(summary(out, index), as_json=as_json, text=text_of(out, index, notes))
+
+
 @import_.command("csv")
 @list_options
 def plain_csv(options: ListOptions, sources: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from reskd.common.errors import ReskdError
 from reskd.common.models.checkpoint import load_checkpoint
+from reskd.common.own_code import trust_code
 from reskd.teacher_cache.fill.job import Job, teacher_for
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.format.commits import Computed
@@ -79,6 +80,7 @@ def _fill(line: Line, order: WorkOrder) -> None:
     if order.torch_threads is not None:
         torch.set_num_threads(order.torch_threads)
     job, total = order.job, FillMeters()
+    trust_code(*job.experiment.code_names)  # as the driver does
     model, _ = load_checkpoint(job.experiment.teacher.checkpoint)
     teacher = teacher_for(job.experiment, model, order.manifest, job.options.device)
 

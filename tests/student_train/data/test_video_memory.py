@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reskd.common.video.frames_in_memory import FramesInMemory
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.common.video.video_file import open_video
-from reskd.student_train.data.video_memory import RememberedVideo, VideoMemory
+from reskd.student_train.data.video_memory import VideoMemory
 from tests.video_files import numbered_frames, write_video
 
 VIDEO_BYTES = 8 * 80 * 96 * 3
@@ -32,7 +33,7 @@ def test_remembered_video_gives_the_file_s_frames_without_the_file(video: Path) 
 
 def test_video_over_the_budget_is_read_from_its_file_each_time(video: Path) -> None:
     memory = VideoMemory(VIDEO_BYTES - 1)
-    assert not isinstance(memory.open(video, lambda: open_video(video, "pyav")), RememberedVideo)
+    assert not isinstance(memory.open(video, lambda: open_video(video, "pyav")), FramesInMemory)
     video.unlink()
     with pytest.raises(UnreadableVideoError):
         memory.open(video, lambda: open_video(video, "pyav"))
@@ -41,5 +42,5 @@ def test_video_over_the_budget_is_read_from_its_file_each_time(video: Path) -> N
 def test_budget_counts_every_kept_video(video: Path, tmp_path: Path) -> None:
     other = write_video(tmp_path / "b.mp4", numbered_frames(8))
     memory = VideoMemory(2 * VIDEO_BYTES - 1)
-    assert isinstance(memory.open(video, lambda: open_video(video, "pyav")), RememberedVideo)
-    assert not isinstance(memory.open(other, lambda: open_video(other, "pyav")), RememberedVideo)
+    assert isinstance(memory.open(video, lambda: open_video(video, "pyav")), FramesInMemory)
+    assert not isinstance(memory.open(other, lambda: open_video(other, "pyav")), FramesInMemory)

@@ -17,9 +17,9 @@ from reskd.common.dataset.frames.plan import FrameOptions
 from reskd.common.errors import DataError
 from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
 from reskd.common.models.registry import build_model
+from reskd.common.video.frames_in_memory import FramesInMemory
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.video_file import open_video
-from reskd.student_train.data.video_memory import RememberedVideo
 from reskd.student_train.deploy import windows
 from reskd.student_train.deploy.extract_features import extract_features
 from reskd.student_train.deploy.predictor import Predictor, load_predictor
@@ -83,7 +83,7 @@ def test_clips_of_a_window_are_those_of_a_video_that_is_no_longer(
     planned = plan_windows(len(frames), length=FPS, step=round(step * FPS))
     assert len(found) == len(planned)
     for window, stretch in zip(found, planned, strict=True):
-        expected = reading.clips(RememberedVideo(frames[stretch.start : stretch.stop], FPS))
+        expected = reading.clips(FramesInMemory(frames[stretch.start : stretch.stop], FPS))
         assert torch.equal(window.clips, expected)
         assert window.start_seconds == pytest.approx(stretch.start / FPS)
         assert window.end_seconds == pytest.approx(stretch.stop / FPS)
@@ -192,14 +192,34 @@ def test_videos_that_cannot_be_read_are_told_after_the_others_are_predicted(
     assert "2 of 4 videos could not be read" in captured.err
 
 
-def test_folder_of_videos_is_not_taken_for_one_video(
-    run: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_and_a_list_are_their_videos(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = a_video(run).parent
-    assert main(["predict", str(run), str(folder)]) == 3
-    said = capsys.readouterr().err
-    assert f"{folder} holds {len(list(folder.glob('*.mp4')))} videos" in said
-    assert f"Name the files themselves: {folder}/*.mp4" in said
+    files = sorted(folder.glob("*.mp4"))
+    (folder / "notes.md").write_text("no video")
+    listed = tmp_path / "videos.txt"
+    listed.write_text(f"{files[1]}\n\n{files[0]}\r\n")
+    told = []
+    for named in ([folder], [listed], files):
+        assert main(["predict", str(run), *map(str, named), "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out)["videos"])
+    assert [one["video"] for one in told[0]] == [str(file) for file in files]
+    assert told[1] == [told[0][1], told[0][0]]
+    assert told[2] == told[0]
+    assert main(["predict", str(run), str(tmp_path / "no.txt")]) == 3
+    assert "no.txt cannot be read" in capsys.readouterr().err
+
+
+def test_frames_in_memory_are_predicted_as_their_file(run: Path) -> None:
+    predictor = load_predictor(run, clips=2)
+    with open_video(a_video(run), "auto") as opened:
+        frames = opened.frames(range(opened.num_frames))
+    assert predictor.top(frames) == predictor.top(a_video(run))
+    with pytest.raises(DataError, match=r"uint8 of shape \(N, H, W, 3\), got float32"):
+        predictor.top(frames.astype(np.float32))
+    with pytest.raises(DataError, match=r"got uint8 of shape \(3, 48, 64\)"):
+        predictor.top(frames[:3, ..., 0])
 
 
 def test_command_prints_windows_with_their_times(
