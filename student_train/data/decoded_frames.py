@@ -1,10 +1,8 @@
 """Frames decoded from video, where the cache does not hold them or the teacher runs in the step."""
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +18,7 @@ from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.common.video.views import ViewParams, draw_view
+from reskd.common.worker_processes import start_server_of_workers
 from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.order import stored_view
 from reskd.student_train.data.unreadable import Unreadable
@@ -87,7 +86,7 @@ class DecodedFrames:
         self.videos: Sequence[int] = list(entries) if replay is None else replay.videos
         self.unreadable = Unreadable(entries, max_bad=max_bad)
         if workers:
-            _start_server_of_workers()
+            start_server_of_workers()
         self._sampler = _BatchKeys()
         self._loader: DataLoader[Any] = DataLoader(
             self._clips,
@@ -117,22 +116,6 @@ class DecodedFrames:
 def _trust(names: Sequence[str], _worker: int) -> None:
     """A worker may run the code that its training process may."""
     trust_code(*names)
-
-
-def _start_server_of_workers() -> None:
-    """Start the process that worker processes are forked from, with signals blocked as in these.
-
-    Ctrl-C, a scheduler and torchrun signal all processes of a group. The training process finishes
-    its step, for which it may need the workers still, and ends them itself.
-    """
-    stopping = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
-    try:
-        resource_tracker.ensure_running()  # else the server starts it, and it lifts the blocks
-        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Cut(NamedTuple):

@@ -41,6 +41,7 @@ from reskd.common.video.preprocess import Resize, resize_bilinear, shrink
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams, draw_view
 from reskd.teacher_cache.estimate.probe import CannotMeasureError, Probe
+from reskd.teacher_cache.fill.cut import MOST_THREADS
 from reskd.teacher_cache.fill.pipeline.lanes import Lanes, Slot
 from reskd.teacher_cache.fill.writer import UnitBuffers, write_unit
 from reskd.teacher_cache.format.layout import commit_key
@@ -178,12 +179,18 @@ def _workers(probe: Probe, sample: Sequence[_Sampled], clock: "_Clock") -> Itera
         clips = cut_union(video.union, video.views, size=experiment.views.size, resize=resize)
         return shrink(clips, student_size) if keeps_frames else clips
 
-    clips = len(sample) * probe.planned_views
-    with pool_of_single_threads(job.options.threads) as pool:
-        yield clock.part("decode", lambda: list(pool.map(decode, sample)), clips)
-        if job.options.preprocess == "cpu":
-            yield clock.part("preprocess", lambda: list(pool.map(preprocess, sample)), clips)
-            return
+    clips, workers = len(sample) * probe.planned_views, job.options.threads
+    # Processes do not hinder each other: as fast as one of them, times their number.
+    alone = workers if workers > MOST_THREADS else 1
+    with pool_of_single_threads(workers // alone) as pool:
+        work: Sequence[Callable[[_Sampled], object]] = (
+            (decode, preprocess) if job.options.preprocess == "cpu" else (decode,)
+        )
+        for one in work:
+            part = clock.part(one.__name__, lambda: list(pool.map(one, sample)), clips)  # noqa: B023
+            yield replace(part, seconds_per_clip=part.seconds_per_clip / alone)
+    if job.options.preprocess == "cpu":
+        return
     there = [replace(video, union=video.union.to(device)) for video in sample]
     yield clock.part(
         "preprocess",

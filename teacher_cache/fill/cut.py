@@ -6,6 +6,7 @@ The one way in which the room makes clips: for the accuracy check, the fill and 
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -16,15 +17,19 @@ from torch import Tensor
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.experiment import Experiment
+from reskd.common.own_code import trust_code
 from reskd.common.prefetch import ordered_map
 from reskd.common.torch_threads import pool_of_single_threads
 from reskd.common.video.clips import UnionFrames, cut_clips, read_union, union_bytes
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError, VideoReader
 from reskd.common.video.views import ViewParams, draw_view
+from reskd.common.worker_processes import ordered_map_in_processes, shared_memory_holds
 from reskd.teacher_cache.format.layout import DECODED_BYTES
 from reskd.teacher_cache.format.plan import clip_bytes
 
+MOST_THREADS: Final = 8
+"""More workers are processes: so many threads wait for Python's lock, and the teacher with them."""
 LOOK_AHEAD_PER_THREAD: Final = 4
 """Videos begun and not yet handed on. That is done in order, so a slow video holds up those behind
 it; with four per thread the threads go on meanwhile."""
@@ -44,6 +49,10 @@ class ClipSource:
     """That decode."""
     decoded_bytes: int = DECODED_BYTES
     """Bound of the clips that are decoded ahead."""
+
+    def without_videos(self) -> "ClipSource":
+        """The same to be sent elsewhere: tasks bring their own entries."""
+        return replace(self, index=replace(self.index, videos=()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,13 @@ class CutVideo:
     seconds: float = 0.0
     """Time that decoding and cutting took."""
 
+    def pin_memory(self) -> "CutVideo":
+        """The same in memory from which a GPU copies without a wait."""
+        if self.union is not None:
+            frames_NHW3 = self.union.frames_NHW3.pin_memory()
+            return replace(self, union=self.union._replace(frames_NHW3=frames_NHW3))
+        return replace(self, clips_VT3HW=self.clips_VT3HW.pin_memory())
+
     def only(self, views: Iterable[int]) -> "CutVideo":
         """The same with some of the views that were cut, in their order."""
         kept = {view: self.params[view] for view in views}
@@ -113,6 +129,9 @@ def cut_videos(
 ) -> Generator[CutVideo, None, None]:
     """Decode and cut ahead, in threads; results come in the order of the tasks.
 
+    More than MOST_THREADS are processes where the memory holds what these share. One that is
+    killed ends this with the error of `worker_has_died`, anywhere in the main thread.
+
     Args:
         source: Where the videos are.
         tasks: Asked for as there is room for them.
@@ -128,12 +147,26 @@ def cut_videos(
     if cut_there:
         share = source.decoded_bytes // (LOOK_AHEAD_PER_THREAD * source.threads + 1)
         video_bytes = frame_bytes = max(video_bytes, share)
-    way = _Way(frame_bytes=frame_bytes, pinned=device.type == "cuda")
+    ahead, pinned = (
+        look_ahead(source.threads, video_bytes, source.decoded_bytes),
+        device.type == "cuda",
+    )
+    if source.threads > MOST_THREADS and shared_memory_holds(2 * ahead * video_bytes):
+        # What pins memory is the process that the GPU belongs to.
+        way = _Way(frame_bytes=frame_bytes, pinned=False)
+        return ordered_map_in_processes(
+            partial(_cut_in_a_process, source.without_videos(), student_size, way),
+            tasks,
+            processes=source.threads,
+            ahead=ahead,
+            pinned=pinned,
+        )
+    way = _Way(frame_bytes=frame_bytes, pinned=pinned)
     return ordered_map(
-        lambda task: _cut_video(source, task, student_size, way),
+        partial(_cut_video, source, student_size, way),
         tasks,
         threads=source.threads,
-        ahead=look_ahead(source.threads, video_bytes, source.decoded_bytes),
+        ahead=ahead,
         pool=pool_of_single_threads,
     )
 
@@ -161,7 +194,14 @@ def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
     return max(2, min(LOOK_AHEAD_PER_THREAD * threads, most_bytes // video_bytes - 1))
 
 
-def _cut_video(source: ClipSource, task: CutTask, student_size: int, way: _Way) -> CutVideo:
+def _cut_in_a_process(
+    source: ClipSource, student_size: int, way: _Way, task: CutTask
+) -> CutVideo:
+    trust_code(*source.experiment.code_names)  # as this process's main one does
+    return _cut_video(source, student_size, way, task)
+
+
+def _cut_video(source: ClipSource, student_size: int, way: _Way, task: CutTask) -> CutVideo:
     start, experiment = time.perf_counter(), source.experiment
     if task.known_failure is not None:
         return CutVideo(task=task, failure=task.known_failure)

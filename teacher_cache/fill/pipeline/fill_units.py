@@ -23,6 +23,8 @@ from reskd.common.distill.targets import FROM_VIDEO_ALONE
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import StoppedShortError
 from reskd.common.prefetch import Follower
+from reskd.common.worker_processes import worker_has_died
+from reskd.teacher_cache.fill import cut
 from reskd.teacher_cache.fill.batches import ClipBatch
 from reskd.teacher_cache.fill.compute import begin_batch
 from reskd.teacher_cache.fill.computed import default_batch
@@ -107,17 +109,45 @@ def fill_units(
 def _fill_all(
     planner: UnitPlanner, units: Iterator[int], keeper: UnitKeeper, meters: FillMeters
 ) -> None:
-    """Fill units; where the device's memory ends, once more with half the batch from there on."""
+    """Fill units; where the device's memory ends, once more with half the batch from there on.
+
+    Where a process that decodes has died, once more from the unit that it was at.
+    """
     options = planner.job.options
     batch_clips = options.batch_clips or default_batch(options.device)
+    died_after = -1
     while True:
         stream = _Stream(planner, units, batch_clips, keeper, meters)
-        too_large = stream.run()
-        if too_large is None:
-            return
-        batch_clips = _smaller(too_large, options.device)
+        try:
+            too_large = stream.run()
+        except RuntimeError as error:
+            if not worker_has_died(error):
+                raise
+            _require_another_try(error, again=len(keeper.handed_over) > died_after)
+            died_after = len(keeper.handed_over)
+        else:
+            if too_large is None:
+                return
+            batch_clips = _smaller(too_large, options.device)
         keeper.forget()
         units = chain(stream.left_over, units)
+
+
+def _require_another_try(error: RuntimeError, *, again: bool) -> None:
+    """Say that a process has died and that its videos are decoded once more.
+
+    Raises:
+        StoppedShortError: If no unit was finished since the last one died.
+    """
+    what = str(error).splitlines()[0]
+    if not again:
+        raise StoppedShortError(
+            f"A process that decodes was killed, and another one at the same videos ({what}). If "
+            "the memory has ended, run the same command with fewer --threads: up to "
+            f"{cut.MOST_THREADS} decode in this process; finished units are kept. A video that "
+            "kills its decoder is found by `reskd dataset check`."
+        ) from None
+    say(f"a process that decodes was killed ({what}); its videos are decoded once more")
 
 
 def _smaller(work: UnitWork, device: torch.device) -> int:

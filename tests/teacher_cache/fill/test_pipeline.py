@@ -354,8 +354,8 @@ def test_decoding_runs_ahead_over_the_borders_of_units_as_far_as_its_bounds(
     decoded: list[str] = []
     cut_video, begin = cut._cut_video, compute.begin_batch
 
-    def noting(source: cut.ClipSource, task: cut.CutTask, *rest: Any) -> cut.CutVideo:
-        video = cut_video(source, task, *rest)
+    def noting(source: cut.ClipSource, size: int, way: Any, task: cut.CutTask) -> cut.CutVideo:
+        video = cut_video(source, size, way, task)
         decoded.append(task.entry.id)
         return video
 
