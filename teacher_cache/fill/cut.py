@@ -194,9 +194,7 @@ def look_ahead(threads: int, video_bytes: int, most_bytes: int) -> int:
     return max(2, min(LOOK_AHEAD_PER_THREAD * threads, most_bytes // video_bytes - 1))
 
 
-def _cut_in_a_process(
-    source: ClipSource, student_size: int, way: _Way, task: CutTask
-) -> CutVideo:
+def _cut_in_a_process(source: ClipSource, student_size: int, way: _Way, task: CutTask) -> CutVideo:
     trust_code(*source.experiment.code_names)  # as this process's main one does
     return _cut_video(source, student_size, way, task)
 

@@ -47,7 +47,7 @@ def suffix_of(name: str) -> str:
     return name[dot:].lower() if dot > name.rfind("/") + 1 else ""
 
 
-class Place(NamedTuple):
+class FoundFile(NamedTuple):
     """Where a video is, or should be."""
 
     path: str
@@ -98,7 +98,7 @@ class VideoTree:
         self._listings: dict[str, _Listing] = {}
         self._anywhere: dict[str, list[str]] | None = None
 
-    def find(self, row: Row) -> Place:
+    def find(self, row: Row) -> FoundFile:
         """Look a video up by each of its names in turn."""
         # Lists made on Windows have paths with backslashes; elsewhere a name may hold one.
         turned = [name.replace("\\", "/") for name in row.files if "\\" in name]
@@ -106,20 +106,20 @@ class VideoTree:
             place = self._find_anywhere(name) if row.anywhere else self._find_at(name)
             if place is not None:
                 return place
-        return Place(row.files[0], f"no such file below {self.folder}")
+        return FoundFile(row.files[0], f"no such file below {self.folder}")
 
-    def _find_at(self, name: str) -> Place | None:
+    def _find_at(self, name: str) -> FoundFile | None:
         relative = self._relative(name)
         if relative is None:
-            return Place(name, f"its path leads out of {self.folder}")
+            return FoundFile(name, f"its path leads out of {self.folder}")
         parent, _, last = relative.rpartition("/")
         listing = self._listing(parent)
         if last in listing.names:
-            return Place(relative, None)
+            return FoundFile(relative, None)
         found = listing.by_stem.get(_key(video_stem(last)), [])
         return self._only(relative, [f"{parent}/{one}" if parent else one for one in found])
 
-    def _find_anywhere(self, name: str) -> Place | None:
+    def _find_anywhere(self, name: str) -> FoundFile | None:
         if self._anywhere is None:
             self._anywhere = defaultdict(list)
             for path in self._walk("", set()):
@@ -127,10 +127,10 @@ class VideoTree:
                 self._anywhere[_key(stem)].append(path)
         return self._only(name, self._anywhere.get(_key(name), []))
 
-    def _only(self, name: str, found: list[str]) -> Place | None:
+    def _only(self, name: str, found: list[str]) -> FoundFile | None:
         if len(found) > 1:
-            return Place(name, f"{len(found)} files could be it: {', '.join(sorted(found))}")
-        return Place(found[0], None) if found else None
+            return FoundFile(name, f"{len(found)} files could be it: {', '.join(sorted(found))}")
+        return FoundFile(found[0], None) if found else None
 
     def _relative(self, name: str) -> str | None:
         """A listed path from this folder; None if it leads out of it."""
