@@ -18,6 +18,7 @@ def train_student(
     run: str | os.PathLike[str],
     *,
     cache: str | os.PathLike[str] | None = None,
+    more_caches: Sequence[str | os.PathLike[str]] = (),
     teacher: Literal["cached", "live"] = "cached",
     distill: bool = True,
     max_bad: float | None = None,
@@ -39,6 +40,7 @@ def train_student(
         experiment: What `load_experiment` gives.
         run: Folder of the run.
         cache: Teacher cache to learn from; None only without distillation or with a live teacher.
+        more_caches: Further teachers' caches of the same views, for student.more_losses.
         teacher: `live` runs the teacher in every step instead of reading its targets.
         distill: False trains from labels alone, all else equal.
         max_bad: Share of unreadable videos at which to stop, 0 to 1; None takes data.max_bad.
@@ -71,6 +73,7 @@ def train_student(
             experiment,
             Path(run).absolute(),
             cache=None if cache is None else Path(cache),
+            more_caches=[*map(Path, more_caches)],
             teacher=teacher,
             distill=distill,
             processes=processes,

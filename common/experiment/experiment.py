@@ -66,6 +66,9 @@ class StudentSpec:
     """How it is trained, from the cache or from labels alone."""
     losses: LossSpec = field(default_factory=LossSpec)
     """What it learns from; `--no-distill` keeps the cross entropy alone."""
+    more_losses: tuple[LossSpec, ...] = ()
+    """What it learns from further teachers of the same views, one for each --cache after the first;
+    without cross_entropy, for the labels count once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,9 +142,16 @@ def _check_student(student: StudentSpec, views: ViewSpec, targets: TargetsSpec) 
                 f"student.losses.{asked[0]} needs targets.{target}, which is null: store the "
                 f"{target} or set the weight to 0"
             )
-    _check_several_labels(losses, student.training)
+    for spec in (losses, *student.more_losses):
+        _check_several_labels(spec, student.training)
+    if any(spec.cross_entropy for spec in student.more_losses):
+        raise ValueError(
+            "student.more_losses are of further teachers: set cross_entropy to 0 in each, the "
+            "labels are compared with in student.losses"
+        )
     training = student.training
-    if losses.dist_intra and training.sync_batchnorm and training.accumulation > 1:
+    intra = any(spec.dist_intra for spec in (losses, *student.more_losses))
+    if intra and training.sync_batchnorm and training.accumulation > 1:
         raise ValueError(
             "student.losses.dist_intra computes the parts of a step twice, in each process by "
             "itself, training.sync_batchnorm in all processes at once: with both of them "

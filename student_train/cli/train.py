@@ -116,7 +116,14 @@ def train_teacher(
 @click.command("train-student")
 @experiment_argument
 @override_option
-@click.option("--cache", type=folder_path, help="Teacher cache to learn from.")
+@click.option(
+    "--cache",
+    "caches",
+    type=folder_path,
+    multiple=True,
+    help="Teacher cache to learn from; again for further teachers of the same views, whose losses "
+    "are student.more_losses.",
+)
 @click.option("--run", type=folder_path, help="Folder of the run to write.")
 @click.option(
     "--teacher",
@@ -138,7 +145,7 @@ def train_teacher(
 def train_student(
     experiment: str,
     overrides: tuple[str, ...],
-    cache: Path | None,
+    caches: tuple[Path, ...],
     run: Path | None,
     teacher: Literal["cached", "live"],
     no_distill: bool,
@@ -166,6 +173,7 @@ def train_student(
     from reskd.student_train.train.run_training import summary_text
 
     resolved = _resolved(experiment, overrides, "student", options)
+    cache = caches[0] if caches else None
     if options["plan_only"]:
         planned = plan.plan_training(resolved, "student", teacher=teacher)
         if on_missing == "compute":
@@ -182,6 +190,7 @@ def train_student(
             resolved,
             run.absolute(),
             cache=cache,
+            more_caches=caches[1:],
             teacher=teacher,
             distill=not no_distill,
             processes=processes,

@@ -16,7 +16,6 @@ from typing import Final, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from reskd.common.distill.class_order import in_class_order
 from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.decoded_frames import LoadedBatch
 from reskd.student_train.data.labels import Labels
@@ -192,7 +191,7 @@ class Batches:
         if cache is not None and names:
             sizes = (len(part.videos) for part in self._parts(source.videos))
             self._ring = SlotRing(
-                cache.reader,
+                cache.rows,
                 names,
                 max_rows=max(sizes, default=0),
                 slots=SLOTS,
@@ -255,11 +254,13 @@ class Batches:
     def _targets(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The teacher's, with classes in the order of the index."""
         targets = {name: rows for name, rows in stored.items() if name != "frames"}
-        if self._cache is None or self._cache.columns is None:
+        if self._cache is None:
             return targets
-        columns = self._cache.columns
-        ordered = {name: in_class_order(name, rows, columns) for name, rows in targets.items()}
-        return {name: self._ready_to_copy(rows) for name, rows in ordered.items()}
+        ordered = {name: self._cache.in_index_order(name, rows) for name, rows in targets.items()}
+        return {
+            name: rows if rows is targets[name] else self._ready_to_copy(rows)
+            for name, rows in ordered.items()
+        }
 
     def _ready_to_copy(self, tensor: Tensor) -> Tensor:
         """In memory that a GPU copies from while the CPU goes on."""
@@ -282,7 +283,7 @@ class Batches:
             return
         videos = [part.videos for part in parts]
         ahead = first_uses(videos, self._source.videos, batch_size=self._batch_size)
-        view, reader = stored_view(epoch, self._num_views), self._cache.reader
+        view, reader = stored_view(epoch, self._num_views), self._cache.rows
         with ThreadPoolExecutor(1, thread_name_prefix="expect") as pool:
             for batch, run in zip(batches, ahead, strict=True):
                 pool.submit(reader.expect, self._names, view, run)

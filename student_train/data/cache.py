@@ -10,14 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.distill.arrays import ArraySpec
-from reskd.common.distill.class_order import CLASS_NUMBERS, CLASS_SCORES
+from reskd.common.distill.class_order import CLASS_NUMBERS, CLASS_SCORES, in_class_order
 from reskd.common.distill.targets import ARRAYS_OF_TARGET, arrays_needed, plan_targets
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, LossSpec
 from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, read_checkpoint_info
+from reskd.student_train.data.joined_readers import JoinedReaders, MoreCache, own_name
 from reskd.teacher_cache.format.identity import first_difference, identity_like
 from reskd.teacher_cache.format.match import MatchedVideos
 from reskd.teacher_cache.format.sources import check_sources
@@ -36,11 +39,25 @@ class TrainingCache:
     """For each class of the index its place in the stored scores; None where that is the same."""
     frames: bool = False
     """Whether the network's input is read from the cache, so that no video is opened."""
+    more: tuple[MoreCache, ...] = ()
+    """Further teachers' caches of the same views."""
 
     @cached_property
     def videos(self) -> list[int]:
-        """Those that have rows and are in the index."""
-        return [video for video in self.reader.usable_videos if video in self.entries]
+        """Those that have rows in all caches and are in the index."""
+        usable = [video for video in self.reader.usable_videos if video in self.entries]
+        return [video for video in usable if all(video in cache.rows for cache in self.more)]
+
+    @cached_property
+    def rows(self) -> CacheReader | JoinedReaders:
+        """Reads the rows of all caches."""
+        return JoinedReaders(self.reader, self.more) if self.more else self.reader
+
+    def in_index_order(self, name: str, rows: Tensor) -> Tensor:
+        """Targets with their classes in the order of the index; themselves where they are."""
+        number, own = own_name(name)
+        columns = self.columns if number == 1 else self.more[number - 2].columns
+        return rows if columns is None else in_class_order(own, rows, columns)
 
 
 def open_cache(
@@ -107,7 +124,7 @@ def open_cache(
     _check_videos(folder, matched, allow_incomplete=allow_incomplete)
     columns = None
     if {array.name for array in targets} & (CLASS_SCORES | CLASS_NUMBERS):
-        columns = _columns(reader, index, matched)
+        columns = class_columns_of(reader, index, matched)
     return TrainingCache(reader, matched.entries, columns, frames)
 
 
@@ -193,10 +210,14 @@ def _check_videos(folder: Path, matched: MatchedVideos, *, allow_incomplete: boo
     say(f"{matched.lack(folder)} They are left out.")
 
 
-def _columns(
+def class_columns_of(
     reader: CacheReader, index: VideoIndex, matched: MatchedVideos
 ) -> tuple[int, ...] | None:
-    """Where the stored scores have the classes of the index; None where they are in its order."""
+    """Where the stored scores have the classes of the index; None where they are in its order.
+
+    Raises:
+        CacheError: If the classes of the two do not belong together one to one.
+    """
     cached, columns = reader.manifest.class_names, matched.columns
     if columns is None:
         raise CacheError(

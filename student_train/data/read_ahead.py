@@ -10,17 +10,30 @@ asked for, and on a GPU when the copies to it are done as well.
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from reskd.teacher_cache.read.reader import CacheReader
 
 KEPT: Final = 1
 """Batches before the one in use that are kept."""
 SLOTS: Final = KEPT + 3
 """Beside those kept one batch in use, one that is ready, one that is being read."""
+
+
+class ReadsRows(Protocol):
+    """A cache, or several as one."""
+
+    def empty(self, name: str, count: int) -> NDArray[Any]:
+        """Memory for so many rows of an array."""
+        ...
+
+    def gather(
+        self, name: str, views: Sequence[int], videos: Sequence[int], out: NDArray[Any], /
+    ) -> NDArray[Any]:
+        """Read rows into it."""
+        ...
 
 
 class NamesVideos(Protocol):
@@ -50,7 +63,7 @@ class SlotRing:
 
     def __init__(
         self,
-        reader: CacheReader,
+        reader: ReadsRows,
         names: Sequence[str],
         *,
         max_rows: int,
@@ -105,7 +118,7 @@ class _Slot:
     """Memory of one batch."""
 
     def __init__(
-        self, reader: CacheReader, names: Sequence[str], max_rows: int, device: torch.device
+        self, reader: ReadsRows, names: Sequence[str], max_rows: int, device: torch.device
     ) -> None:
         self._reader, self._device = reader, device
         self._copied: torch.cuda.Event | None = None

@@ -31,6 +31,8 @@ class RunStart:
     """Absolute path of the store that was read, were it for its frames or its views alone."""
     fingerprint: str | None
     """Of that store."""
+    more_caches: tuple[str, ...] = ()
+    """Absolute paths of further teachers' stores."""
     teacher_sha256: str | None
     """Of the teacher it learned from."""
     device: str
@@ -74,6 +76,7 @@ class RunStart:
             learned_from=learned_from,
             cache=None if targets.reader is None else str(targets.reader.folder.absolute()),
             fingerprint=None if manifest is None else manifest.fingerprint,
+            more_caches=tuple(str(more.reader.folder.absolute()) for more in targets.more),
             teacher_sha256=teacher_sha256,
             device=_device_text(processes.device),
             processes=processes.world,

@@ -19,6 +19,7 @@ from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import read_checkpoint_info
 from reskd.common.storage.records import digest
 from reskd.student_train.data.cache import TrainingCache
+from reskd.student_train.data.joined_readers import MoreCache
 from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
 from reskd.teacher_cache.read.reader import CacheReader
@@ -50,6 +51,8 @@ class Recipe:
     """How it is trained."""
     losses: LossSpec
     """What it learns from; not the experiment's where options say otherwise."""
+    more_losses: tuple[LossSpec, ...] = ()
+    """What it learns from further teachers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,16 @@ class TargetSource:
         return tuple(array for array in self.reader.manifest.arrays if array.name in names)
 
     @property
+    def more(self) -> tuple[MoreCache, ...]:
+        """Caches of further teachers."""
+        return () if self.cache is None else self.cache.more
+
+    def target_names(self, losses: LossSpec) -> list[str]:
+        """Arrays of all caches that the losses need."""
+        names = [array.name for array in self.stored_arrays(losses)]
+        return names + [name for cache in self.more for name in cache.names]
+
+    @property
     def teacher_grid(self) -> Grid | None:
         """Grid of the teacher's own feature map."""
         if self.live is not None:
@@ -119,6 +132,7 @@ def recipe_facts(
     if recipe.model.start is not None:  # what it holds counts, not where it lies
         start = read_checkpoint_info(recipe.model.start)
         kept[recipe.role]["model"]["start"] = start.weights_sha256
+    kept[recipe.role].pop("more_losses", None)
     if "losses" in kept[recipe.role]:
         kept[recipe.role]["losses"] = _used_losses(kept[recipe.role]["losses"])
     kept["views"].pop("count")  # what counts is the number of views that are trained on
@@ -131,6 +145,7 @@ def recipe_facts(
         "num_views": targets.num_views(recipe),
         "arrays": [asdict(array) for array in targets.arrays(recipe.losses)],
         "answers": _teacher_identity(recipe, index, targets),
+        **_more_teachers(recipe, targets),
     }
 
 
@@ -142,6 +157,22 @@ def _leave_out_unused(training: dict[str, Any]) -> None:
         training.pop("freeze")
     if training["optimizer"]["head_lr_factor"] == OptimizerSpec().head_lr_factor:
         training["optimizer"].pop("head_lr_factor")
+
+
+def _more_teachers(recipe: Recipe, targets: TargetSource) -> dict[str, Any]:
+    """Nothing where there are none, as in recipes from before there could be."""
+    if not targets.more:
+        return {}
+    return {
+        "more_teachers": [
+            {
+                "losses": asdict(losses),
+                "arrays": [asdict(array) for array in cache.arrays],
+                "fingerprint": cache.reader.manifest.fingerprint,
+            }
+            for losses, cache in zip(recipe.more_losses, targets.more, strict=True)
+        ]
+    }
 
 
 def _used_losses(losses: Mapping[str, Any]) -> dict[str, Any]:

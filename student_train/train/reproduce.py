@@ -16,6 +16,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +39,7 @@ from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, RunPositi
 from reskd.student_train.train.freeze import freeze
 from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.stepper import Stepper, described
-from reskd.student_train.train.task import Task
+from reskd.student_train.train.task import MoreTeacher, Task
 
 STEP_FILE: Final = "step.json"
 TENSORS_FILE: Final = "tensors.safetensors"
@@ -73,6 +74,11 @@ def save_failure(
         whole["class_weights"] = stepper.task.class_weights_K.cpu()
     step = {"problem": problem, "epoch": place.epoch, "step": place.step, **facts}
     step["teacher_grid"] = stepper.task.teacher_grid
+    step["more_teachers"] = [
+        {"losses": asdict(terms.losses), "grid": terms.teacher_grid}
+        for start, terms in stepper.task.teachers.items()
+        if start
+    ]
     step["videos"] = batch.videos
     step["groups"], step["weights"] = batch.groups, batch.weights
     step["colours"] = stepper.task.model.colours._asdict()
@@ -129,6 +135,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
         class_weights_K=tensors.get("class_weights"),
         teacher_channels=targets["features"].shape[2] if "features" in targets else None,
         teacher_grid=None if grid is None else (grid[0], grid[1]),
+        more=[*_more_teachers(step, targets)],
     )
     task.load_state_dict(_with_prefix(tensors, _WEIGHTS))
     if step.get("batchnorm_group") is not None:
@@ -159,6 +166,14 @@ def reproduce(folder: Path) -> dict[str, Any]:
         "buffers_not_finite": strange_buffers,
         "notes": [*_notes(step, strange_buffers)],
     }
+
+
+def _more_teachers(step: Mapping[str, Any], targets: Mapping[str, Tensor]) -> Iterator[MoreTeacher]:
+    for number, teacher in enumerate(step.get("more_teachers", ()), 2):
+        features, grid = targets.get(f"{number}/features"), teacher["grid"]
+        channels = None if features is None else features.shape[2]
+        size = None if grid is None else (grid[0], grid[1])
+        yield MoreTeacher(LossSpec(**teacher["losses"]), channels, size)
 
 
 def _notes(step: Mapping[str, Any], strange_buffers: Sequence[str]) -> Iterator[str]:

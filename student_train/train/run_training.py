@@ -11,6 +11,7 @@ from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.devices import failures_told
+from reskd.common.distill.arrays import ArraySpec
 from reskd.common.distill.losses import class_weights
 from reskd.common.errors import DataError, ExperimentError
 from reskd.common.experiment.load import experiment_tree
@@ -33,7 +34,7 @@ from reskd.student_train.train.loop import Training, train
 from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_facts
 from reskd.student_train.train.reproduce import save_failure
 from reskd.student_train.train.stepper import Stepper
-from reskd.student_train.train.task import Task
+from reskd.student_train.train.task import MoreTeacher, Task
 from reskd.student_train.train.validation import Validation
 
 LESS_MEMORY: Final = (
@@ -212,7 +213,7 @@ def batches_of(recipe: Recipe, data: TrainingData, processes: ProcessGroup) -> B
     return Batches(
         data.source,
         labels,
-        targets=[array.name for array in data.targets.stored_arrays(recipe.losses)],
+        targets=data.targets.target_names(recipe.losses),
         cache=data.targets.cache,
         num_views=data.targets.num_views(recipe),
         batch_size=training.batch_size,
@@ -234,21 +235,29 @@ def build_task(recipe: Recipe, data: TrainingData) -> Task:
     model = build_model(recipe.model, num_classes=num_classes)
     start_from(model, recipe.model)
     freeze(model, recipe.training.freeze)
-    if not recipe.losses.with_weight(ON_FEATURES):
-        return Task(model, recipe.losses, labels=labels, class_weights_K=weights)
-    arrays = {array.name: array for array in data.targets.arrays(recipe.losses)}
+    on_features = bool(recipe.losses.with_weight(ON_FEATURES))
     return Task(
         model,
         recipe.losses,
         labels=labels,
         class_weights_K=weights,
-        teacher_channels=arrays["features"].row_shape[1],
-        teacher_grid=data.targets.teacher_grid,
+        teacher_channels=_channels(data.targets.arrays(recipe.losses)),
+        teacher_grid=data.targets.teacher_grid if on_features else None,
+        more=[
+            MoreTeacher(losses, _channels(cache.arrays), cache.teacher_grid)
+            for losses, cache in zip(recipe.more_losses, data.targets.more, strict=True)
+        ],
     )
 
 
+def _channels(arrays: Sequence[ArraySpec]) -> int | None:
+    """C of stored feature maps; None without any."""
+    return next((array.row_shape[1] for array in arrays if array.name == "features"), None)
+
+
 def _check_one_label(recipe: Recipe, entries: Sequence[VideoEntry]) -> None:
-    asked = recipe.losses.with_weight(ON_LABEL_AND_LOGITS)
+    all_losses = (recipe.losses, *recipe.more_losses)
+    asked = [name for losses in all_losses for name in losses.with_weight(ON_LABEL_AND_LOGITS)]
     several = next((entry for entry in entries if len(entry.labels) > 1), None)
     if asked and several is not None:
         raise ExperimentError(

@@ -12,6 +12,7 @@ from reskd.common.experiment import Experiment, LossSpec
 from reskd.student_train.data.batches import FrameSource, StoredFrames
 from reskd.student_train.data.cache import open_cache
 from reskd.student_train.data.decoded_frames import DecodedFrames
+from reskd.student_train.data.more_caches import open_more
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.train.fill_cache import check_fillable, fill_cache
@@ -87,6 +88,7 @@ def train_student(
     run: Path,
     *,
     cache: Path | None,
+    more_caches: Sequence[Path] = (),
     teacher: Literal["cached", "live"],
     distill: bool,
     processes: ProcessGroup,
@@ -107,6 +109,7 @@ def train_student(
         cache: Store to learn from. Without distillation it only provides the frames, or, when it is
             None, fresh views are decoded in every epoch. With a live teacher it only provides the
             views, which otherwise are drawn as a cache of views.count views would hold them.
+        more_caches: Further teachers' stores of the same views, for student.more_losses.
         teacher: `live` computes the teacher's targets in every step instead of reading them.
         distill: False keeps the cross entropy alone.
         processes: This process and those started with it.
@@ -135,6 +138,8 @@ def train_student(
     if not distill:
         losses = _without_teacher(losses, cross_entropy=losses.cross_entropy or 1.0)
     _check_teacher_is_of_use(losses, cache, teacher)
+    more_losses = student.more_losses if distill else ()
+    _check_more(more_caches, teacher=teacher, distill=distill, on_missing=on_missing)
     if on_missing == "compute":
         filled = check_fillable(cache, teacher=teacher, allow_incomplete=allow_incomplete)
         fill_cache(experiment, filled, processes, max_bad=max_bad)
@@ -145,6 +150,7 @@ def train_student(
         size=student.size,
         training=student.training,
         losses=losses,
+        more_losses=more_losses,
     )
     index = read_index(experiment.data.index)
     live = None
@@ -160,6 +166,16 @@ def train_student(
             views_only=live is not None,
             allow_incomplete=allow_incomplete,
         )
+    if opened is not None and live is None:
+        more = open_more(
+            experiment,
+            index,
+            opened,
+            more_caches,
+            more_losses,
+            allow_incomplete=allow_incomplete,
+        )
+        opened = dataclasses.replace(opened, more=more)
     targets = TargetSource(opened, live)
     source: FrameSource
     if opened is not None and opened.frames:
@@ -200,6 +216,25 @@ def _check_teacher_is_of_use(
         raise ExperimentError(
             "--teacher live would run the teacher for nothing: no loss compares with it. Give one "
             f"of student.losses.{', '.join(ARRAYS_OF_LOSS)} a weight, or leave the option out."
+        )
+
+
+def _check_more(
+    more_caches: Sequence[Path],
+    *,
+    teacher: Literal["cached", "live"],
+    distill: bool,
+    on_missing: Literal["refuse", "compute"],
+) -> None:
+    options = {
+        "--teacher live": teacher == "live",
+        "--no-distill": not distill,
+        "--on-missing compute": on_missing == "compute",
+    }
+    if more_caches and (given := [name for name, value in options.items() if value]):
+        raise ExperimentError(
+            f"{given[0]} is for one cache, but {len(more_caches) + 1} are named. Name the first "
+            "alone, or leave the option out."
         )
 
 

@@ -88,7 +88,7 @@ class Stepper:
         self._nothing = torch.zeros((), device=processes.device)
         self._has_gradient = False
         # A loss of all clips of a step together.
-        self._kept = KeptParts() if task.losses.dist_intra and spec.accumulation > 1 else None
+        self._kept = KeptParts() if task.of_whole_step and spec.accumulation > 1 else None
         self._spec, self._processes, self._live = spec, processes, live
         self._shared: DistributedDataParallel | None = None
         if processes.world > 1:
