@@ -1,4 +1,4 @@
-"""A student of several teachers: their caches, losses and figures, and what does not go together."""
+"""A student of several teachers: caches, losses and figures of each, and what is refused."""
 
 import shutil
 from dataclasses import replace
