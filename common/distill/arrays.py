@@ -3,13 +3,16 @@
 Free of torch, so that a store can be checked where torch is not installed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+AVERAGED_STEPS: Final = "averaged_steps"
+"""Attribute of feature arrays; absent where every step is stored."""
 Grid = tuple[int, int]
 Row = NDArray[np.generic]
 
@@ -32,6 +35,11 @@ class ArraySpec:
     def row_bytes(self) -> int:
         """Bytes of one view's row."""
         return prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+
+def averaged_steps(arrays: Iterable[ArraySpec]) -> int:
+    """Time steps of the teacher's feature map of which each stored one is the mean."""
+    return max((int(array.attributes.get(AVERAGED_STEPS, 1)) for array in arrays), default=1)
 
 
 def array_in_words(array: ArraySpec | None) -> str:

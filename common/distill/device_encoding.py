@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from reskd.common.distill.arrays import ArraySpec, TargetPlan
-from reskd.common.distill.grid_projection import project
+from reskd.common.distill.arrays import ArraySpec, TargetPlan, averaged_steps
+from reskd.common.distill.grid_projection import mean_of_steps, project
 from reskd.common.distill.teacher import TeacherOutput
 
 _STEPS: Final = 127  # of int8 to either side; -128 is not used, so that the code is symmetric
@@ -95,6 +95,7 @@ def largest_of(values: Tensor) -> Tensor:
 def _encode_features(
     made: _Made, plan: TargetPlan, planned: Mapping[str, ArraySpec], features_BTChw: Tensor
 ) -> None:
+    features_BTChw = mean_of_steps(features_BTChw, averaged_steps(plan.arrays))
     maps_BTChw, residual_B = project(features_BTChw, plan.feature_grid)
     made.arrays["feature_residual"] = residual_B
     if "features" in planned and planned["features"].dtype == "float16":

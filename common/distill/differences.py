@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reskd.common.distill.arrays import Row, TargetPlan
-from reskd.common.distill.grid_projection import project
+from reskd.common.distill.arrays import Row, TargetPlan, averaged_steps
+from reskd.common.distill.grid_projection import mean_of_steps, project
 from reskd.common.distill.teacher import Teacher, TeacherOutput
 
 Numbers = NDArray[np.float64]
@@ -64,7 +64,10 @@ def live_numbers(
     if "logits" in names:
         numbers["logits"] = output.logits_BK[0]
     if "features" in names:
-        maps_BTChw, residual_B = project(output.features_BTChw, plan.feature_grid)
+        steps = averaged_steps(plan.arrays)
+        maps_BTChw, residual_B = project(
+            mean_of_steps(output.features_BTChw, steps), plan.feature_grid
+        )
         numbers["features"] = maps_BTChw[0]
         numbers["feature_residual"] = residual_B[0]
         numbers["feature_scale"] = maps_BTChw[0].abs().amax(dim=(0, 2, 3)) / _LARGEST_STEP

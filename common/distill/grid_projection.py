@@ -95,6 +95,14 @@ def _on(
         return make(source, target).to(device, dtype)
 
 
+def mean_of_steps(features_BTChw: Tensor, steps: int) -> Tensor:
+    """The mean of every so many neighbouring time steps, (B, T / steps, C, h, w)."""
+    if steps == 1:
+        return features_BTChw
+    mean: Tensor = features_BTChw.unflatten(1, (-1, steps)).mean(2)
+    return mean
+
+
 def project(features_BTChw: Tensor, student_grid: Grid) -> tuple[Tensor, Tensor]:
     """Least-squares pre-image of teacher maps on the student's grid.
 

@@ -18,7 +18,7 @@ encoding.py fills them and says how far each may be from what the teacher comput
 
 from typing import Any, Final
 
-from reskd.common.distill.arrays import ArraySpec, Grid, TargetPlan
+from reskd.common.distill.arrays import AVERAGED_STEPS, ArraySpec, Grid, TargetPlan
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment, FeaturesTarget, LogitMapTarget, LossSpec
 from reskd.common.experiment.training import ON_FEATURES, ON_LOGITS
@@ -77,7 +77,8 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     _check_maps(experiment, *costs)
     teacher, student = (cost.feature_shape for cost in costs)
     steps, channels, *_ = teacher
-    _check_time_steps(experiment, steps, student[0])
+    stored_steps = _stored_steps(experiment, steps)
+    _check_time_steps(experiment, steps, stored_steps, student[0])
     teacher_grid = (teacher[2], teacher[3])
     targets, student_size = experiment.targets, small.size
     on_student_grid = targets.features is not None and targets.features.grid == "student"
@@ -93,7 +94,8 @@ def plan_targets(experiment: Experiment, *, num_classes: int) -> TargetPlan:
     if targets.logits:
         arrays.append(_array("logits", (num_classes,), targets.logits.dtype))
     if targets.features:
-        arrays += _feature_arrays(targets.features, (steps, channels, *grid), teacher_grid)
+        shape_TChw = (stored_steps, channels, *grid)
+        arrays += _feature_arrays(targets.features, shape_TChw, teacher_grid)
     if targets.logit_map:
         arrays += _logit_map_arrays(targets.logit_map, (steps, *teacher_grid), num_classes)
     if targets.frames:
@@ -138,12 +140,37 @@ def _check_maps(experiment: Experiment, teacher: Complexity, student: Complexity
             )
 
 
-def _check_time_steps(experiment: Experiment, teacher_steps: int, student_steps: int) -> None:
+def _stored_steps(experiment: Experiment, teacher_steps: int) -> int:
+    """Time steps of the feature map that is stored."""
+    features = experiment.targets.features
+    average = 1 if features is None else features.average_steps
+    if teacher_steps % average:
+        raise ExperimentError(
+            f"targets.features.average_steps is {average}, which does not divide the "
+            f"{teacher_steps} time steps of the teacher's feature map. Take a divisor of "
+            f"{teacher_steps}."
+        )
+    return teacher_steps // average
+
+
+def _check_time_steps(
+    experiment: Experiment, teacher_steps: int, stored_steps: int, student_steps: int
+) -> None:
     """Maps are compared time step by time step; nothing interpolates between frames."""
     student = experiment.required_student()
-    comparing = student.losses.with_weight(MAP_LOSSES)
-    if not comparing or teacher_steps == student_steps:
+    comparing = [
+        loss
+        for loss in student.losses.with_weight(MAP_LOSSES)
+        if student_steps != (stored_steps if loss in ON_FEATURES else teacher_steps)
+    ]
+    if not comparing:
         return
+    factor, rest = divmod(teacher_steps, student_steps)
+    averaged = (
+        f", store the mean of every {factor} of them (targets.features.average_steps: {factor})"
+        if not rest and factor > 1 and set(comparing) <= set(ON_FEATURES)
+        else ""
+    )
     teacher_model, student_model = experiment.teacher.model, student.model
     raise ExperimentError(
         f"Of a clip of {experiment.clip.num_frames} frames the teacher "
@@ -151,7 +178,7 @@ def _check_time_steps(experiment: Experiment, teacher_steps: int, student_steps:
         f"{teacher_steps} time steps and the student ({student_model.recognizer}, "
         f"{student_model.backbone}) one with {student_steps}, so student.losses."
         f"{' and '.join(comparing)} cannot compare them. Take networks with equally many "
-        "(`reskd models show` tells), or set the weight to 0 and distil with "
+        f"(`reskd models show` tells){averaged}, or set the weight to 0 and distil with "
         "student.losses.logit_kd."
     )
 
@@ -160,11 +187,13 @@ def _feature_arrays(
     target: FeaturesTarget, shape_TChw: tuple[int, int, int, int], teacher_grid: Grid
 ) -> list[ArraySpec]:
     grids = {"grid": list(shape_TChw[2:]), "teacher_grid": list(teacher_grid)}
-    arrays = [_array("features", shape_TChw, target.dtype, **grids, align_corners=False)]
+    # Said of each, for a plan may be cut down to any of them; not said by caches from before.
+    mean = {} if target.average_steps == 1 else {AVERAGED_STEPS: target.average_steps}
+    arrays = [_array("features", shape_TChw, target.dtype, **grids, align_corners=False, **mean)]
     if target.dtype == "int8":
-        arrays.append(_array("feature_scale", (shape_TChw[1],), "float16"))
+        arrays.append(_array("feature_scale", (shape_TChw[1],), "float16", **mean))
     if target.grid == "student":
-        arrays.append(_array("feature_residual", (), "float32"))
+        arrays.append(_array("feature_residual", (), "float32", **mean))
     return arrays
 
 

@@ -29,6 +29,9 @@ class FeaturesTarget:
     the loss; `teacher` stores the map as it is, for students of several sizes."""
     dtype: Literal["float16", "int8"] = "float16"
     """Number type on disk; `int8` has a scale per channel and clip and takes half the bytes."""
+    average_steps: Positive = 1
+    """Neighbouring time steps of the teacher's map that become one, their mean, before it is
+    stored, for students whose maps have as many fewer. The loss is one with the mean then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
