@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reskd.common.console import counted
+from reskd.common.models.transformers_families import published_licence
 
 
 def info_text(facts: Mapping[str, Any]) -> str:
@@ -41,6 +42,9 @@ def _identity(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     arguments = "".join(f", {key} {value}" for key, value in model.get("backbone_args", {}).items())
     network = f"{model.get('recognizer', '?')} of {model.get('backbone', '?')}{arguments}"
     yield "teacher", f"{network}, weights {_short(teacher.get('weights_sha256'))}"
+    licence = published_licence(model.get("recognizer", ""), model.get("backbone", ""))
+    if licence is not None:
+        yield "", f"licence of its published weights: {licence}"
     mode = teacher.get("mode", "?")
     groups = f" in groups of {teacher.get('group_clips')} clips" if mode == "batch" else ""
     yield "", f"mode {mode}{groups}, {teacher.get('precision', 'float32')}{_apart(facts)}"

@@ -49,9 +49,8 @@ def tiny_spec(family: str, **changes: Any) -> ModelSpec:
 def library_model(family: str, *, num_labels: int = 5, **changes: Any) -> Any:
     """The library's own, of random weights that are large enough to tell inputs apart."""
     transformers, name = library(), FAMILIES[family].library_name
-    config = getattr(transformers, f"{name}Config")(
-        **ARGS[family], num_labels=num_labels, **changes
-    )
+    args = {**ARGS[family], **changes}
+    config = getattr(transformers, f"{name}Config")(**args, num_labels=num_labels)
     torch.manual_seed(0)
     model = getattr(transformers, f"{name}ForVideoClassification")(config)
     for parameter in model.parameters():
