@@ -64,7 +64,7 @@ class RunStart:
         manifest = None if targets.reader is None else targets.reader.manifest
         learned_from: Literal["labels", "cache", "live"] = "labels"
         teacher_sha256 = None
-        if arrays_needed(recipe.losses):
+        if arrays_needed(recipe.losses) or recipe.more_losses:
             if targets.live is not None:
                 learned_from, teacher_sha256 = "live", targets.live.checkpoint.weights_sha256
             elif manifest is not None:

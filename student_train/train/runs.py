@@ -139,7 +139,9 @@ def train_student(
         losses = _without_teacher(losses, cross_entropy=losses.cross_entropy or 1.0)
     _check_teacher_is_of_use(losses, cache, teacher)
     more_losses = student.more_losses if distill else ()
-    _check_more(more_caches, teacher=teacher, distill=distill, on_missing=on_missing)
+    _check_more(
+        more_caches, more_losses, cache, teacher=teacher, distill=distill, on_missing=on_missing
+    )
     if on_missing == "compute":
         filled = check_fillable(cache, teacher=teacher, allow_incomplete=allow_incomplete)
         fill_cache(experiment, filled, processes, max_bad=max_bad)
@@ -221,6 +223,8 @@ def _check_teacher_is_of_use(
 
 def _check_more(
     more_caches: Sequence[Path],
+    more_losses: Sequence[LossSpec],
+    cache: Path | None,
     *,
     teacher: Literal["cached", "live"],
     distill: bool,
@@ -235,6 +239,11 @@ def _check_more(
         raise ExperimentError(
             f"{given[0]} is for one cache, but {len(more_caches) + 1} are named. Name the first "
             "alone, or leave the option out."
+        )
+    if more_losses and (teacher == "live" or cache is None):
+        raise ExperimentError(
+            "student.more_losses asks for further teachers, each from a --cache of its own after "
+            "the first one's. Name them, or set student.more_losses: []."
         )
 
 

@@ -176,8 +176,11 @@ def test_what_does_not_go_together_is_refused(
 def test_losses_of_a_teacher_without_a_cache_are_refused(
     tiny_cache: TinyCache, tmp_path: Path
 ) -> None:
+    more = f"student.more_losses=[{ON_SCORES}]"
     with pytest.raises(ExperimentError, match="There are 1 caches and losses for 2 teachers"):
-        _train(tiny_cache, tmp_path / "run", [], f"student.more_losses=[{ON_SCORES}]")
+        _train(tiny_cache, tmp_path / "run", [], more)
+    with pytest.raises(ExperimentError, match="each from a --cache of its own"):
+        _train(tiny_cache, tmp_path / "run", [], more, teacher="live")
 
 
 def test_map_of_other_places_than_the_student_has_is_refused(
