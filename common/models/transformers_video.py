@@ -163,8 +163,8 @@ class TransformersRecognizer(Recognizer):
 def _config(name: str, args: dict[str, Any], num_classes: int) -> Any:
     family = family_of(name)
     kind = getattr(library(), f"{family.library_name}Config")
-    known = kind().to_dict()
-    if unknown := sorted(args.keys() - known.keys()):
+    known = vars(kind)["__annotations__"].keys() - {"model_type", "attribute_map"}
+    if unknown := sorted(args.keys() - known):
         raise ExperimentError(
             f"transformers' config of {name} has no {', '.join(unknown)}; backbone_args may set "
             f"{', '.join(sorted(known))}."

@@ -14,15 +14,22 @@ from reskd.common.distill.teacher import TeacherOutput
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment.load import load_experiment
 from tests.common.models.tiny_transformers import ARGS
+from tests.tiny_experiment import MODEL
 
 STUDENT = {**ARGS["videomae"], "image_size": 24}
 """Maps of 2 time steps and 3x3 places for 4 frames, of which a TSN makes 4 steps."""
-FOUR_FRAMES = (
-    "clip.num_clips=4",
-    "student.model.recognizer=transformers",
-    "student.model.backbone=videomae",
-    f"student.model.backbone_args={STUDENT}",
-)
+FOUR_FRAMES = "clip.num_clips=4"
+
+
+@pytest.fixture
+def experiment(tiny_experiment: Path) -> Path:
+    """The tiny one with that student."""
+    text = tiny_experiment.read_text(encoding="utf-8")
+    teacher, student = text.split("student:")
+    model = f"{{recognizer: transformers, backbone: videomae, backbone_args: {STUDENT}}}"
+    assert MODEL in student
+    tiny_experiment.write_text(f"{teacher}student:{student.replace(MODEL, model)}")
+    return tiny_experiment
 
 
 def _plan(dtype: str, steps: int, **attributes: Any) -> TargetPlan:
@@ -64,14 +71,12 @@ def test_mean_of_steps_is_stored_within_the_bounds_of_its_encoding(dtype: str) -
         assert error <= encode_error("features", own) + 1e-3
 
 
-def test_plan_has_as_many_steps_as_the_student(tiny_experiment: Path) -> None:
-    wanted = load_experiment(
-        str(tiny_experiment), [*FOUR_FRAMES, "targets.features.average_steps=2"]
-    )
+def test_plan_has_as_many_steps_as_the_student(experiment: Path) -> None:
+    wanted = load_experiment(str(experiment), [FOUR_FRAMES, "targets.features.average_steps=2"])
     arrays = {array.name: array for array in plan_targets(wanted, num_classes=3).arrays}
     assert arrays["features"].row_shape == (2, 96, 3, 3)
     assert arrays["features"].attributes[AVERAGED_STEPS] == 2
-    usual = plan_targets(load_experiment(str(tiny_experiment)), num_classes=3)
+    usual = plan_targets(load_experiment("demo"), num_classes=3)
     assert not any(AVERAGED_STEPS in array.attributes for array in usual.arrays)
 
 
@@ -84,26 +89,23 @@ def test_plan_has_as_many_steps_as_the_student(tiny_experiment: Path) -> None:
     ],
 )
 def test_steps_that_do_not_come_to_the_students_are_refused(
-    tiny_experiment: Path, average: str, expected: str
+    experiment: Path, average: str, expected: str
 ) -> None:
-    wanted = load_experiment(
-        str(tiny_experiment), [*FOUR_FRAMES, f"targets.features.average_steps={average}"]
-    )
+    steps = f"targets.features.average_steps={average}"
+    wanted = load_experiment(str(experiment), [FOUR_FRAMES, steps])
     with pytest.raises(ExperimentError, match=expected):
         plan_targets(wanted, num_classes=3)
 
 
 def test_student_of_fewer_steps_learns_from_a_cache_that_semantic_proof_passes(
-    tiny_experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(tiny_experiment), "--cache", str(tmp_path / "cache")]
-    options = [*FOUR_FRAMES, "targets.features={dtype: int8, average_steps: 2}"]
+    given = [str(experiment), "--cache", str(tmp_path / "cache")]
+    options = [FOUR_FRAMES, "targets.features={dtype: int8, average_steps: 2}"]
     options += ["student.training.epochs=1"]
     changes = [word for option in options for word in ("-o", option)]
     assert main(["cache-teacher", *given, *changes]) == 0, capsys.readouterr().err
     train = ["train-student", *given, "--run", str(tmp_path / "run"), "--no-validate", *changes]
     assert main(train) == 0, capsys.readouterr().err
     proof = ["cache", "verify", str(tmp_path / "cache"), "--level", "semantic"]
-    assert main([*proof, "--experiment", str(tiny_experiment), *changes]) == 0, (
-        capsys.readouterr().err
-    )
+    assert main([*proof, "--experiment", str(experiment), *changes]) == 0, capsys.readouterr().err
