@@ -8,11 +8,10 @@ import pytest
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
 from reskd.student_train.run.log import read_events
-from tests.common.models.tiny_transformers import ARGS, library_model
+from tests.common.models.tiny_transformers import library_model
 from tests.tiny_experiment import MODEL
 
 SIZE, FRAMES = 48, 4
-OWN = {**ARGS["videomae"], "image_size": SIZE, "patch_size": 16}
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def test_random_videomae_teaches_a_tsn_by_its_scores(
     assert main(["import-checkpoint", str(source), str(teacher), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert (made["size"], made["frames"]) == (SIZE, FRAMES)
-    network = f"{{recognizer: transformers, backbone: videomae, backbone_args: {OWN}}}"
+    network = json.dumps(made["network"])
     text = tiny_experiment.read_text(encoding="utf-8")
     tiny_experiment.write_text(text.replace(MODEL, network, 1), encoding="utf-8")
     options = [

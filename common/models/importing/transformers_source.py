@@ -60,7 +60,8 @@ def import_transformers(source: Path, folder: Path, options: ImportOptions) -> d
 
     Returns:
         What was written and from what, for JSON: as of `import_checkpoint`, and `licence` as the
-        card states it, `frames` of a clip, `experiment`: its lines of an experiment.
+        card states it, `frames` of a clip, `network`: teacher.model of an experiment, and `experiment`: both
+        in words.
 
     Raises:
         DataError: If it cannot be fetched or read, is no video classifier of a known family, or
@@ -124,6 +125,7 @@ def import_transformers(source: Path, folder: Path, options: ImportOptions) -> d
         "weights_sha256": info.weights_sha256,
         "warnings": [],
         "licence": licence or f"not stated there; that of the published weights: {family.licence}",
+        "network": network,
         "experiment": f"views.size {size}, clips of {frames} frames, teacher.model "
         f"{json.dumps(network)}",
     }
