@@ -60,8 +60,8 @@ def import_transformers(source: Path, folder: Path, options: ImportOptions) -> d
 
     Returns:
         What was written and from what, for JSON: as of `import_checkpoint`, and `licence` as the
-        card states it, `frames` of a clip, `network`: teacher.model of an experiment, and `experiment`: both
-        in words.
+        card states it, `frames` of a clip, `network`: teacher.model of an experiment, and
+        `experiment`: both in words.
 
     Raises:
         DataError: If it cannot be fetched or read, is no video classifier of a known family, or
