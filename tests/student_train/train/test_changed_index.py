@@ -145,7 +145,7 @@ def test_scores_are_read_in_the_order_of_classes_that_the_index_has(
         seen.append(target.clone())
         return logits.sum() * 0
 
-    monkeypatch.setattr("reskd.student_train.train.task.softened_kl", noted)
+    monkeypatch.setattr("reskd.student_train.train.teacher_terms.softened_kl", noted)
     train(tiny_cache, tiny_cache.cache.with_name("before"), *ON_SCORES)
     before = torch.cat(seen)
     seen.clear()

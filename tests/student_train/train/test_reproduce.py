@@ -14,7 +14,7 @@ from reskd.common.distill import encoding
 from reskd.common.errors import DataError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
-from reskd.student_train.train import meters, runs, task
+from reskd.student_train.train import meters, runs, teacher_terms
 from reskd.student_train.train.reproduce import recovery_hint, reproduce
 from tests.tiny_experiment import ALONE, TinyCache
 
@@ -54,7 +54,7 @@ def _diverge(
         return encoding.decode_features(targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(task, "decode_features", spoiled)
+        patch.setattr(teacher_terms, "decode_features", spoiled)
         with pytest.raises(StoppedShortError, match=r"epoch \d, step \d, videos") as stop:
             _train(cache, run, *overrides, validate=validate)
     return str(stop.value)
