@@ -123,6 +123,10 @@ class TrainingSpec:
     compile: bool = False
     """Let torch.compile make the network faster; changes roundings. At most two graphs are made,
     for the commonest sizes of batches; others, such as those that lack videos, go without."""
+    cuda_graphs: bool = False
+    """Record the network's forward and backward pass once and let the GPU repeat them, which is
+    faster where a step asks for many small kernels; the same ones, so results stay. For one process
+    with a GPU; without effect on a CPU."""
     channels_last: bool = False
     """Keep the 3D layers of slowonly, swin3d and torchvision in the memory order that GPUs' tensor
     cores work in, which may be faster; changes roundings. 2D networks are always in that order."""
@@ -154,6 +158,8 @@ class TrainingSpec:
                 "batchnorm_group takes BatchNorm's statistics from few clips of one process, "
                 "sync_batchnorm from the clips of all processes; leave one of them out"
             )
+        if self.cuda_graphs and self.compile:
+            raise ValueError("cuda_graphs and compile both record the network; leave one out")
 
 
 ON_FEATURES: Final = ("feature_mse", "feature_mse_normalised")

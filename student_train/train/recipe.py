@@ -24,7 +24,7 @@ from reskd.student_train.train.live_teacher import LiveTeacher
 from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
 from reskd.teacher_cache.read.reader import CacheReader
 
-MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "channels_last")
+MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "cuda_graphs", "channels_last")
 """Fields of a training that may change while a run is stopped: they decide at most roundings."""
 _YOUNGER_LOSSES: Final = frozenset(
     {

@@ -20,6 +20,7 @@ from reskd.student_train.data.batches import Batch
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.folder import Stateful
 from reskd.student_train.train.average import WeightAverage
+from reskd.student_train.train.cuda_graphs import GraphedNetwork
 from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.guard import Guard
 from reskd.student_train.train.live_teacher import LiveTeacher
@@ -76,6 +77,12 @@ class Stepper:
             task = with_batchnorm_of_all(task)
         if spec.batchnorm_group is not None:
             convert_ghost_batchnorm(task, task.groups)
+        if spec.cuda_graphs and processes.device.type == "cuda":
+            if processes.world > 1:
+                raise ExperimentError(
+                    "training.cuda_graphs is for one process: set it to false for several."
+                )
+            task.graphed = GraphedNetwork(task.model, task.groups)
         if spec.compile:
             task.compile(dynamic=False)  # one graph for each of the common sizes of batches
         self.task, self.optimizer = task, build_optimizer(task, spec.optimizer)

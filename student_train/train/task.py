@@ -10,6 +10,7 @@ from reskd.common.distill.arrays import Grid
 from reskd.common.distill.losses import label_loss
 from reskd.common.experiment import LabelSpec, LossSpec
 from reskd.common.models.recognizer import ClipOutput, Recognizer
+from reskd.student_train.train.cuda_graphs import GraphedNetwork
 from reskd.student_train.train.freeze import frozen_batchnorms
 from reskd.student_train.train.ghost_batchnorm import ClipGroups
 from reskd.student_train.train.pieces import in_pieces
@@ -76,6 +77,7 @@ class Task(TeacherTerms):
         self.class_weights_K: Tensor | None
         self.register_buffer("class_weights_K", class_weights_K, persistent=False)
         self.groups = ClipGroups()
+        self.graphed: GraphedNetwork | None = None
         self.more = nn.ModuleList(
             TeacherTerms(
                 teacher.losses,
@@ -107,7 +109,10 @@ class Task(TeacherTerms):
     def forward(
         self, clips_BT3HW: Tensor, labels: Tensor, targets: dict[str, Tensor]
     ) -> TaskOutput:
-        output = in_pieces(self.model, clips_BT3HW, self.groups)
+        if self.graphed is None or self.groups.pieces:  # a piece is computed twice
+            output = in_pieces(self.model, clips_BT3HW, self.groups)
+        else:
+            output = self.graphed(clips_BT3HW)
         if self.groups.weights is None:
             parts = self._compared(output, labels, targets)
         else:

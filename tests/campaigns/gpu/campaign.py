@@ -16,6 +16,8 @@ def all_rows() -> list[Row]:
         *(_forward(network, half) for network in NETWORKS),
         *(_caching(network, half) for network in NETWORKS),
         Row(name="student step", run=stage_two.student_step, seconds=90),
+        Row(name="graphed step", run=stage_two.graphed_step, card_only=True, seconds=90),
+        Row(name="graphed student step", run=stage_two.graphed_student, card_only=True, seconds=90),
         Row(name="waits per step", run=stage_two.waits_in_steps, card_only=True),
         Row(name="cached over live", run=stage_two.live_step),
         Row(name="cache of the device verified on the CPU", run=_verified("R50", half), seconds=90),

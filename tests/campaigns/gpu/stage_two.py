@@ -184,6 +184,48 @@ def ghost_step(bench: Bench) -> Figures:
     }
 
 
+def graphed_step(bench: Bench) -> Figures:
+    """CUDA graphs against eager, with plain BatchNorm and with groups of 8 clips.
+
+    `difference` is that of the weights after some steps, over their size.
+    """
+    group = min(8, bench.scale.step_clips // 2)
+    figures: Figures = {}
+    for name, size in (("plain", None), ("ghost", group)):
+        seconds, weights = {}, {}
+        for graphed in (False, True):
+            student = _student(bench, batchnorm_group=size, cuda_graphs=graphed)
+            step = student.first_step(bench.device)
+            stepper = student.stepper()
+            take = taking_steps(stepper, step)
+            for _ in range(4):
+                take()
+            states = stepper.task.state_dict().values()
+            weights[graphed] = torch.cat([state.flatten().double() for state in states])
+            seconds[graphed] = StepClock(bench.device, bench.scale.seconds).seconds(take)
+        difference = (weights[True] - weights[False]).norm() / weights[False].norm()
+        figures |= {
+            f"{name}_eager_ms": 1e3 * seconds[False],
+            f"{name}_graphed_ms": 1e3 * seconds[True],
+            f"{name}_speedup": seconds[False] / seconds[True],
+            f"{name}_difference": difference.item(),
+        }
+    ratio = figures["ghost_graphed_ms"] / figures["plain_graphed_ms"]
+    return {**figures, "graphed_ghost_ratio": ratio}
+
+
+def graphed_student(bench: Bench) -> Figures:
+    """`reskd benchmark stage-two` with CUDA graphs."""
+    experiment, cache_folder = _cached("R152", bench.scale, bench.folder)
+    return measure_stage_two(
+        _with(experiment, cuda_graphs=True),
+        cache_folder,
+        device=bench.device,
+        steps=bench.scale.steps,
+        seconds=bench.scale.seconds,
+    ).as_dict()
+
+
 def compiled_step(bench: Bench) -> Figures:
     """torch.compile against eager, for a small student."""
     experiment, cache_folder = _cached("R152", bench.scale, bench.folder)
