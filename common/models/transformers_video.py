@@ -1,6 +1,6 @@
 """VideoMAE, TimeSformer, ViViT and V-JEPA 2 of the library `transformers`, as recognizers."""
 
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from reskd.common.errors import ExperimentError
 from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.common.models.transformers_families import FAMILIES, VideoFamily
 
-UNUSED = "vjepa2.predictor."
+UNUSED: Final = "vjepa2.predictor."
 """Beginning of the names of weights that have no part in classifying."""
 
 
