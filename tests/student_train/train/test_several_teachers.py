@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
-from reskd.common.errors import CacheError, ExperimentError, ReskdError
+from reskd.common.distill.encoding import decode_features
+from reskd.common.errors import CacheError, ExperimentError, ReskdError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import WEIGHTS_FILE
 from reskd.student_train.data.joined_readers import JoinedReaders, MoreCache
 from reskd.student_train.run.log import read_events
-from reskd.student_train.train import runs
+from reskd.student_train.train import runs, teacher_terms
+from reskd.student_train.train.reproduce import reproduce
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.format.plan import plan_cache
@@ -97,6 +99,28 @@ def test_second_teacher_alone_teaches_what_it_would_as_the_first(
     found, expected = (load_file(tmp_path / run / WEIGHTS_FILE) for run in ("two", "one"))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_step_of_several_teachers_that_failed_is_computed_again(
+    tiny_cache: TinyCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _cached(tiny_cache.experiment, tmp_path / "other", *OTHER_TEACHER)
+    more = "student.more_losses=[{cross_entropy: 0, feature_mse: 5, logit_kd: 2}]"
+    calls: list[int] = []
+
+    def spoiled(targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:  # of the second teacher, in the second step
+            targets["features"].fill_(float("inf"))
+        return decode_features(targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher_terms, "decode_features", spoiled)
+        with pytest.raises(StoppedShortError, match="2/feature_mse nan"):
+            _train(tiny_cache, tmp_path / "run", [other], more)
+    found = reproduce(tmp_path / "run" / "failure")
+    assert found["not_finite"] == ["targets.2/features"]
+    assert "2/feature_mse nan, 2/logit_kd " in found["loss"]
 
 
 def test_rows_of_the_second_cache_are_those_of_the_same_videos(tiny_cache: TinyCache) -> None:
