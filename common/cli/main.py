@@ -20,6 +20,7 @@ from reskd.common.errors import PreemptedError, ReskdError
 
 COMMANDS = {
     "demo": "reskd.student_train.cli.demo:demo",
+    "doctor": "reskd.common.cli.doctor:doctor",
     "config": "reskd.common.cli.config:config",
     "models": "reskd.common.models.cli:models",
     "dataset": "reskd.common.dataset.cli:dataset",
