@@ -166,7 +166,7 @@ def plan(
 @cache.command("extend")
 @cache_argument
 @click.option("--videos", is_flag=True, help="Add the videos of the index that have no rows yet.")
-@click.option("--views", type=click.IntRange(1), help="Views that every video shall have.")
+@click.option("--views", type=click.IntRange(1, 10000), help="Views that every video shall have.")
 @click.option("--targets", help="Targets to add: logits, features, logit_map, frames; with commas.")
 @experiment_option
 @override_option

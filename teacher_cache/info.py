@@ -32,12 +32,14 @@ As JSON the card has these keys; a null always has its reason in a text beside i
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from reskd.common.console import progress
 from reskd.common.dataset.index import VideoIndex, read_index
@@ -45,7 +47,7 @@ from reskd.common.errors import CacheError, ReskdError
 from reskd.common.metrics import correct_predictions, top_k_hits
 from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
-from reskd.teacher_cache.format.videos import read_videos
+from reskd.teacher_cache.format.videos import CachedVideo, read_videos
 from reskd.teacher_cache.read.contents import cached_videos, matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.run_log import log_path, read_runs, recorded_experiment
@@ -54,6 +56,20 @@ TOP = 5
 """Of the best classes, how many may hold a right one in top5."""
 NUMBERS_AT_ONCE = 1 << 20
 """Class scores that are looked at together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedCheck:
+    """How far a teacher was from float32, as the log of runs has it."""
+
+    precision: str
+    device: str
+    clips: int
+    differences: dict[str, float]
+    """Largest of a clip, by array."""
+
+
+_LOGGED_CHECK: Final = TypeAdapter(LoggedCheck)
 
 
 def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any]:
@@ -75,8 +91,9 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
     }
     commits = [commit for units in written.values() for commit in units.values()]
     reader = CacheReader(folder)
-    labels, facts = _labels_of(folder, manifest, index_path)
-    ids = {row: video.id for row, video in read_videos(folder, manifest.videos).items()}
+    cached = read_videos(folder, manifest.videos)
+    labels, facts = _labels_of(folder, manifest, index_path, cached)
+    ids = {row: cached[row].id for row in failures(commits) if row in cached}
     counted = bytes_by_array(commits)
     by_array = {array.name: counted[array.name] for array in manifest.arrays}
     return {
@@ -201,7 +218,7 @@ def _targets(
 
 
 def _labels_of(
-    folder: Path, manifest: Manifest, named: Path | None
+    folder: Path, manifest: Manifest, named: Path | None, cached: Mapping[int, CachedVideo]
 ) -> tuple[dict[int, list[int]] | None, dict[str, str | None]]:
     """Places of every video's classes in the stored scores, by row, or why they are not known.
 
@@ -211,7 +228,7 @@ def _labels_of(
     try:
         if path is None:
             path = recorded_experiment(folder.absolute()).data.index
-        labels = _labels_by_index(folder, manifest, read_index(path))
+        labels = _labels_by_index(folder, manifest, read_index(path), cached)
     except ReskdError as error:
         if named is not None and not isinstance(error, CacheError):
             raise
@@ -219,10 +236,12 @@ def _labels_of(
     return labels, {"index": None if path is None else str(path.absolute()), "problem": problem}
 
 
-def _labels_by_index(folder: Path, manifest: Manifest, index: VideoIndex) -> dict[int, list[int]]:
+def _labels_by_index(
+    folder: Path, manifest: Manifest, index: VideoIndex, cached: Mapping[int, CachedVideo]
+) -> dict[int, list[int]]:
     if manifest.split not in index.split_names():
         raise CacheError(f"the index has no split {manifest.split}")
-    cached = cached_videos(folder, manifest, index)
+    cached = cached or cached_videos(folder, manifest, index)
     matched = matched_videos(folder, manifest, index, cached=cached)
     columns = matched.columns
     if columns is None:
@@ -244,19 +263,25 @@ def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:
 
 def _precision_check(folder: Path) -> dict[str, Any] | None:
     """What `check_precision` found before the cache was filled, if it is logged."""
-    logged = (run.get("precision_check") for run in reversed(read_runs(folder.absolute())))
-    return next((check for check in logged if isinstance(check, dict)), None)
+    for run in reversed(read_runs(folder.absolute())):
+        with suppress(ValidationError):  # of a line without one, or a damaged one
+            return asdict(_LOGGED_CHECK.validate_python(run.get("precision_check")))
+    return None
 
 
 def _cost(folder: Path) -> dict[str, Any] | None:
     """What the logged runs took together; None if nothing was logged."""
-    runs = [run for run in read_runs(folder.absolute()) if "seconds" in run and "bytes" in run]
-    seconds = sum(float(run["seconds"]) for run in runs)
+    runs = [
+        run
+        for run in read_runs(folder.absolute())
+        if all(type(run.get(name)) in (int, float) for name in ("seconds", "bytes"))
+    ]
+    seconds = sum(run["seconds"] for run in runs)
     if not seconds:
         return None
     return {
         "hours": seconds / 3600,
-        "bytes_per_second": sum(int(run["bytes"]) for run in runs) / seconds,
+        "bytes_per_second": sum(run["bytes"] for run in runs) / seconds,
         "logged_runs": len(runs),
         "log": str(log_path(folder.absolute())),
     }

@@ -93,7 +93,7 @@ def less_what_is_there(
     checkpoint = None
     if (experiment.teacher.checkpoint / CONFIG_FILE).exists():
         checkpoint = read_checkpoint_info(experiment.teacher.checkpoint)
-    manifest = cache_of(experiment, index, folder, plan, checkpoint)
+    manifest, _ = cache_of(experiment, index, folder, plan, checkpoint)
     missing = [missing_units(folder, manifest, one) for one in manifest.generations]
     return still_missing(plan, manifest, missing)
 

@@ -13,6 +13,7 @@ from typing import Any
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import experiment_tree, parse_experiment
+from reskd.common.parsing.json_text import parse_json
 
 SUFFIX = ".runs.jsonl"
 
@@ -38,7 +39,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     runs = []
     for line in text.splitlines():
         try:
-            runs.append(json.loads(line))
+            runs.append(parse_json(line))
         except ValueError:
             continue
     return [run for run in runs if isinstance(run, dict)]

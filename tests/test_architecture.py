@@ -138,6 +138,13 @@ def test_no_file_of_the_product_is_longer_than_one_idea() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
+def test_json_and_yaml_are_read_within_bounds() -> None:
+    """Python's and PyYAML's own parsers have none: who calls them stands in common/parsing."""
+    unbounded = re.compile(r"\bjson\.loads?\(|\byaml\.\w*load\w*\(|\bvalidate_json\(")
+    found = {name for name, path in modules().items() if unbounded.search(path.read_text("utf-8"))}
+    assert found == {"reskd.common.parsing.rows", "reskd.common.parsing.yaml_text"}
+
+
 def command_files() -> list[Path]:
     """Files that are loaded before a command's work is known."""
     loaded = "import sys; import reskd.common.cli.main as m\n" + "\n".join(

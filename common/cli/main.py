@@ -17,6 +17,7 @@ import click
 
 from reskd.common.cli.lazy_group import LazyGroup
 from reskd.common.errors import PreemptedError, ReskdError
+from reskd.common.parsing.shown import shortened
 
 COMMANDS = {
     "demo": "reskd.student_train.cli.demo:demo",
@@ -92,7 +93,7 @@ def _interrupted() -> int:
 def _report(message: str, exit_code: int, args: Sequence[str]) -> int:
     if "--debug" in args or (exit_code == 1 and os.environ.get("RESKD_DEBUG")):
         traceback.print_exc()
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {shortened(message)}", err=True)
     return exit_code
 
 

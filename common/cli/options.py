@@ -139,15 +139,14 @@ def _absolute(name: str, value: Any) -> str:
 
 
 def _absolute_override(text: str) -> str:
-    import yaml
-
     from reskd.common.experiment.load import parse_override
+    from reskd.common.parsing.yaml_text import parse_yaml
 
     key, _, written = text.partition("=")
     value: Any = parse_override(text)
     for part in key.split("."):
         value = value[part]
-    if value == yaml.safe_load(written):
+    if value == parse_yaml(written):
         return text
     if isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value):
         return f"{key}={value}"

@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
+
+from reskd.common.dataset.fields import ROW, Bytes, Count, Text
 
 EDGE_BYTES: Final = 1 << 20
 """Of the beginning and of the end of a file, looked at. A file that is copied, moved or renamed
@@ -17,14 +21,16 @@ whole would cost an import of Kinetics-400 hours."""
 class ContentFacts:
     """Taken when a video is imported; equal facts, number of frames and rate: one video."""
 
-    bytes: int
+    __pydantic_config__: ClassVar[ConfigDict] = ROW
+
+    bytes: Bytes
     """Length of the file; of a folder of images of all of them."""
-    sha256: str
+    sha256: Text
     """Hexadecimal digest of the file's first and last EDGE_BYTES, or of a file that is no longer
     than both of the whole; of a folder of images that of its first and its last file."""
-    width: int
+    width: Count
     """In pixels."""
-    height: int
+    height: Count
     """In pixels."""
 
 

@@ -13,50 +13,58 @@ The header proves the rest, so an edited index is noticed before it is mistaken 
 was made from.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import sha256
+from itertools import chain, pairwise
+from operator import attrgetter
 from os.path import normpath, relpath
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Final
+
+from pydantic import ConfigDict, ValidationError
 
 from reskd.common.dataset.content import ContentFacts
+from reskd.common.dataset.fields import ROW, Count, Labels, Name, Rate, Text
 from reskd.common.dataset.quarantine import quarantine_file, read_quarantine
 from reskd.common.errors import DataError
+from reskd.common.parsing.json_text import bounded_lines, parse_json
+from reskd.common.parsing.problems import first_problem, problem_text
+from reskd.common.parsing.rows import RowReader, collector_paused
+from reskd.common.parsing.shown import shortened, shown
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.kinds import open_file
 from reskd.common.storage.records import canonical_json, digest
 
 FORMAT = "reskd-index/1"
-FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "id": str,
-    "path": str,
-    "labels": list,
-    "split": str,
-    "num_frames": int,
-    "fps": (int, float),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoEntry:
     """One video."""
 
-    id: str
+    __pydantic_config__: ClassVar[ConfigDict] = ROW
+
+    id: Text
     """Name in every record, and key of every random draw about this video."""
-    path: str
+    path: Text
     """File, relative to the index's root, with forward slashes."""
-    labels: tuple[int, ...]
+    labels: Labels
     """Positions in the class list; at least one."""
-    split: str
+    split: Name
     """Name of the split it belongs to."""
-    num_frames: int
+    num_frames: Count
     """Frames that can be asked for; 0 marks a video that could not be read when imported."""
-    fps: float
+    fps: Rate
     """Frames per second, averaged; 0.0 where the file does not say."""
     content: ContentFacts | None = None
     """Tells it from other videos whatever it is called; None in indexes written before there were
     such facts, and of a video that could not be read."""
+
+
+_READ_ENTRY: Final = RowReader(VideoEntry)
+_FIELDS: Final = {item.name for item in fields(VideoEntry)} - {"content"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,17 +121,20 @@ def write_index(path: Path, index: VideoIndex) -> None:
         DataError: If two videos share an id, or a label lies outside the class list.
         OSError: As the system reports it.
     """
-    videos = sorted(index.videos, key=lambda video: (video.split, video.id))
-    rows = [_row(video) for video in videos]
+    videos = _in_order(path, index.videos)
     _check_videos(path, videos, index.classes)
+    lines = [canonical_json(_row(video)) for video in videos]
+    seal = _Seal(index.classes)
+    for line in lines:
+        seal.add(line)
     header = {
         "format": FORMAT,
         "classes": list(index.classes),
         # Relative, so that a folder holding both may be moved or mounted elsewhere.
         "root": Path(relpath(index.root.absolute(), path.absolute().parent)).as_posix(),
-        "sha256": _seal(index.classes, rows),
+        "sha256": seal.hexdigest(),
     }
-    atomic_write(path, (canonical_json(line) + b"\n" for line in [header, *rows]))
+    atomic_write(path, (line + b"\n" for line in chain([canonical_json(header)], lines)))
 
 
 def _row(video: VideoEntry) -> dict[str, Any]:
@@ -147,28 +158,9 @@ def read_index(path: str | os.PathLike[str]) -> VideoIndex:
         DataError: If it is missing, not an index, wrong in some line, or edited.
     """
     path = Path(path)
-    header, *rows = _read_lines(path)
-    classes = _check_header(path, header)
-    videos = [_entry(path, line, row) for line, row in enumerate(rows, start=2)]
-    _check_videos(path, videos, classes)
-    if _seal(classes, rows) != header["sha256"]:
-        raise DataError(
-            f"{path} was changed after it was written: its rows do not have the sha256 that its "
-            "first line names. Import the videos again; rows cannot be edited by hand, because "
-            "caches name the index by its content"
-        )
-    return VideoIndex(
-        classes=classes,
-        # By name, as write_index made it: the system would follow links before each "..".
-        root=Path(normpath(path.absolute().parent / header["root"])),
-        videos=tuple(sorted(videos, key=lambda video: (video.split, video.id))),
-        quarantine={bad.id: bad.reason for bad in read_quarantine(quarantine_file(path))},
-    )
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        with open_file(path) as file, collector_paused():
+            return _read(path, bounded_lines(file))
     except FileNotFoundError as error:
         raise DataError(
             f"there is no video index {path}; make one with "
@@ -176,87 +168,127 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         ) from error
     except OSError as error:
         raise DataError(f"the video index {path} cannot be read: {error.strerror}") from error
-    # Not splitlines(): that also splits at characters which JSON strings may hold.
-    lines = text.removesuffix("\n").split("\n")
-    return [_object(path, number, line) for number, line in enumerate(lines, start=1)]
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
     except ValueError as error:
-        raise _wrong(path, number, f"is not JSON ({error})") from error
+        raise DataError(f"{path} is no video index: {error}. Import the videos again") from error
+
+
+def _read(path: Path, lines: Iterator[tuple[int, bytes]]) -> VideoIndex:
+    header = _header(path, next(lines, (1, b""))[1])
+    seal = _Seal(header["classes"])
+    videos = []
+    for number, line in lines:
+        videos.append(_entry(path, number, line))
+        seal.add(line)
+    _check_videos(path, videos, header["classes"])
+    ordered = _in_order(path, videos)
+    # Lines are compared as they stand: this program writes a value in one way only.
+    if seal.hexdigest() != header["sha256"]:
+        raise DataError(
+            f"{path} was changed after it was written: its rows do not have the sha256 that its "
+            "first line names. Import the videos again; rows cannot be edited by hand, because "
+            "caches name the index by its content"
+        )
+    return VideoIndex(
+        classes=tuple(header["classes"]),
+        # By name, as write_index made it: the system would follow links before each "..".
+        root=Path(normpath(path.absolute().parent / header["root"])),
+        videos=tuple(ordered),
+        quarantine={bad.id: bad.reason for bad in read_quarantine(quarantine_file(path))},
+    )
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = parse_json(line)
+    except ValueError as error:
+        raise _wrong(path, number, f"is not JSON ({problem_text(error)})") from error
     if not isinstance(value, dict):
         raise _wrong(path, number, f"is not a JSON object but {type(value).__name__}")
     return value
 
 
-def _check_header(path: Path, header: Mapping[str, Any]) -> tuple[str, ...]:
+def _header(path: Path, line: bytes) -> dict[str, Any]:
+    header = _object(path, 1, line)
     if header.get("format") != FORMAT:
         raise DataError(
             f"{path} is not a video index of this program: its first line has format "
-            f"{header.get('format')!r} instead of {FORMAT!r}. Import the videos again"
+            f"{shown(header.get('format'))} instead of {FORMAT!r}. Import the videos again"
         )
     classes = header.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise _wrong(path, 1, "has no list of class names in field 'classes'")
     for key in ("root", "sha256"):
-        if not isinstance(header.get(key), str):
+        if not isinstance(header.get(key), str) or "\0" in header[key]:
             raise _wrong(path, 1, f"has no text in field {key!r}")
-    return tuple(classes)
+    return header
 
 
-def _entry(path: Path, number: int, row: Mapping[str, Any]) -> VideoEntry:
-    if difference := FIELD_TYPES.keys() ^ (row.keys() - {"content"}):
-        names = ", ".join(sorted(difference))
-        raise _wrong(path, number, f"has fields missing or unknown: {names}")
-    for key, allowed in FIELD_TYPES.items():
-        # JSON's true is an int to Python.
-        if not isinstance(row[key], allowed) or isinstance(row[key], bool):
-            raise _wrong(path, number, f"has {row[key]!r} in field {key!r}")
-    labels = row["labels"]
-    if not all(type(label) is int for label in labels):
-        raise _wrong(path, number, f"has {labels!r} in field 'labels', not a list of numbers")
-    content = _content(path, number, row["content"]) if "content" in row else None
-    return VideoEntry(
-        **{**row, "labels": tuple(labels), "fps": float(row["fps"]), "content": content}
-    )
-
-
-def _content(path: Path, number: int, facts: Any) -> ContentFacts:
-    types = ContentFacts.__annotations__
-    if not isinstance(facts, dict) or {key: type(facts[key]) for key in facts} != types:
-        raise _wrong(path, number, f"has {facts!r} in field 'content'")
-    return ContentFacts(**facts)
+def _entry(path: Path, number: int, line: bytes) -> VideoEntry:
+    try:
+        video = _READ_ENTRY(line)
+    except ValidationError as error:
+        row = _object(path, number, line)
+        if difference := _FIELDS ^ (row.keys() - {"content"}):
+            names = shortened(", ".join(sorted(difference)), 200)
+            raise _wrong(path, number, f"has fields missing or unknown: {names}") from error
+        field = first_problem(error)["loc"][0]
+        raise _wrong(path, number, f"has {shown(row[field])} in field {field!r}") from error
+    except ValueError as error:
+        raise _wrong(path, number, f"is not JSON ({problem_text(error)})") from error
+    if b"\\u0000" in line and "\0" in f"{video.id}{video.path}":
+        raise _wrong(path, number, "has a NUL in field 'id' or 'path', which no name of a file has")
+    return video
 
 
 def _check_videos(path: Path, videos: Iterable[VideoEntry], classes: Sequence[str]) -> None:
-    """What a row must be among the others: known labels, an id of its own."""
-    seen: dict[str, VideoEntry] = {}
     for number, video in enumerate(videos, start=2):
-        if not video.labels or not all(0 <= label < len(classes) for label in video.labels):
+        labels = video.labels
+        if not labels or min(labels) < 0 or max(labels) >= len(classes):
             raise _wrong(
                 path,
                 number,
-                f"has labels {list(video.labels)} in field 'labels'; at least one is needed, each "
+                f"has labels {shown(list(labels))} in field 'labels'; at least one is needed, each "
                 f"in [0, {len(classes)})",
             )
         if video.num_frames < 0 or video.fps < 0:
             raise _wrong(path, number, "has a negative number in field 'num_frames' or 'fps'")
-        if (earlier := seen.setdefault(video.id, video)) is video:
+
+
+def _in_order(path: Path, videos: Sequence[VideoEntry]) -> list[VideoEntry]:
+    """Videos by split and id, each id once."""
+    ordered = sorted(videos, key=attrgetter("id"))
+    for earlier, later in pairwise(ordered):
+        if earlier.id != later.id:
             continue
-        if earlier.split == video.split:
-            raise _wrong(path, number, f"repeats the id {video.id!r} in field 'id'")
+        number = next(place for place, one in enumerate(videos, start=2) if one is later)
+        if earlier.split == later.split:
+            raise _wrong(path, number, f"repeats the id {shown(later.id)} in field 'id'")
         raise _wrong(
             path,
             number,
-            f"puts video {video.id!r} into split {video.split!r}; it is already in "
-            f"{earlier.split!r}",
+            f"puts video {shown(later.id)} into split {shown(later.split)}; it is already in "
+            f"{shown(earlier.split)}",
         )
+    ordered.sort(key=attrgetter("split"))
+    return ordered
 
 
-def _seal(classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    return digest({"classes": list(classes), "videos": list(rows)})
+class _Seal:
+    """The sha256 of an index: of its classes and rows as one canonical JSON value, row by row."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._hash = sha256(b'{"classes":' + canonical_json(list(classes)) + b',"videos":[')
+        self._between = b""
+
+    def add(self, line: bytes) -> None:
+        """The next row, in canonical form."""
+        self._hash.update(self._between + line)
+        self._between = b","
+
+    def hexdigest(self) -> str:
+        """Of what was added; no more can be."""
+        self._hash.update(b"]}")
+        return self._hash.hexdigest()
 
 
 def _wrong(path: Path, number: int, problem: str) -> DataError:

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from reskd.common.errors import DataError
+from reskd.common.parsing.json_text import MOST_DATA_BYTES, MOST_DATA_VALUES, read_json
+from reskd.common.parsing.problems import problem_text
 from reskd.common.storage.atomic_write import atomic_write
 
 FORMAT: Final = "reskd-quarantine/1"
@@ -52,20 +54,20 @@ def read_quarantine(path: Path) -> tuple[BadVideo, ...]:
     Raises:
         DataError: If the file is not such a list.
     """
+    remedy = "Remove it and run `reskd dataset check` again"
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        tree = read_json(path, most_bytes=MOST_DATA_BYTES, most_values=MOST_DATA_VALUES)
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            raise DataError(f"{path} is not a quarantine list of format {FORMAT!r}. {remedy}")
+        return TypeAdapter(tuple[BadVideo, ...]).validate_python(tree.get("videos"))
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise DataError(f"the quarantine list {path} cannot be read: {error.strerror}") from error
-    remedy = "Remove it and run `reskd dataset check` again"
-    try:
-        tree = json.loads(text)
-        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-            raise DataError(f"{path} is not a quarantine list of format {FORMAT!r}. {remedy}")
-        return TypeAdapter(tuple[BadVideo, ...]).validate_python(tree.get("videos"))
-    except (ValueError, ValidationError) as error:
-        raise DataError(f"{path} is not a quarantine list: {error}. {remedy}") from error
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not a quarantine list: {problem_text(error)}. {remedy}"
+        ) from error
 
 
 def write_quarantine(path: Path, videos: Sequence[BadVideo]) -> None:

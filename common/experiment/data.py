@@ -6,7 +6,15 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from reskd.common.experiment.values import STRICT, Fraction, NotNegative, Positive, Share
+from reskd.common.experiment.values import (
+    STRICT,
+    Fraction,
+    PerVideo,
+    Pixels,
+    Positive,
+    Seed,
+    Share,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +63,9 @@ class ClipSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    num_clips: Positive
+    num_clips: PerVideo
     """Pieces (TSN: segments), spread over the whole video."""
-    clip_len: Positive = 1
+    clip_len: PerVideo = 1
     """Frames per piece."""
     frame_interval: Positive = 1
     """Step between neighbouring frames of a piece, in source frames."""
@@ -74,17 +82,17 @@ class ViewSpec:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    count: Positive
+    count: PerVideo
     """V, stored views per video. A quarter to a third of the student's epochs is a good number."""
-    seed: NotNegative = 0
+    seed: Seed = 0
     """Key of every draw, together with the video's id and the view's number."""
-    short_side: Positive = 256
+    short_side: Pixels = 256
     """Shorter side of the frame that crops are taken from, in pixels."""
     crop: Literal["multi_scale", "random_resized"] = "multi_scale"
     """Rule of the training crop; evaluation takes the centre."""
     scales: tuple[Share, ...] = (1.0, 0.875, 0.75, 0.66)
     """multi_scale: crop sides over the short side, largest first."""
-    size: Positive = 224
+    size: Pixels = 224
     """Side of the square frames the teacher sees, in pixels."""
     flip_probability: Fraction = 0.5
     """Chance of a horizontal flip. 0 where direction carries the label."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from reskd.common.experiment.values import STRICT, Positive, Share
+from reskd.common.experiment.values import STRICT, PerVideo, Pixels, Positive, Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,7 @@ class EvaluationSpec:
     stated below at its end."""
     batch_size: Positive = 16
     """Clips per forward pass; a video with more of them is computed in parts."""
-    clips: Positive = 1
+    clips: PerVideo = 1
     """Clips per video, spread over it; each has the frames that `clip` says."""
     twice: bool = False
     """Also as many clips that begin where the segments do, beside those in their middle."""
@@ -32,8 +32,8 @@ class EvaluationSpec:
     """1: the centre; 3: both ends of the longer side and the centre."""
     crop_fraction: Share = 0.875
     """Side of a crop over the short side; 0.875 is 224 of 256."""
-    short_side: Positive | None = None
+    short_side: Pixels | None = None
     """Shorter side of the frame that crops are taken from, in pixels; null: views.short_side."""
-    size: Positive | None = None
+    size: Pixels | None = None
     """Side of the teacher's frames, in pixels; null: views.size. The student's change with it in
     proportion."""

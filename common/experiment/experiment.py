@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
@@ -18,12 +18,14 @@ from reskd.common.experiment.training import (
     LossSpec,
     TrainingSpec,
 )
-from reskd.common.experiment.values import STRICT, Fraction, Positive
+from reskd.common.experiment.values import STRICT, Fraction, Pixels, Positive
 
 Role = Literal["teacher", "student"]
 """Which network of an experiment."""
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 """In which numbers a teacher computes (common/distill/teacher.py)."""
+MOST_FRAMES: Final = 10_000
+"""Of a view."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,7 @@ class StudentSpec:
 
     model: ModelSpec = field(default_factory=ModelSpec)
     """Recognizer and backbone."""
-    size: Positive = 112
+    size: Pixels = 112
     """Side of its square frames, in pixels."""
     training: TrainingSpec
     """How it is trained, from the cache or from labels alone."""
@@ -98,6 +100,11 @@ class Experiment:
     """How accuracy is measured."""
 
     def __post_init__(self) -> None:
+        if self.clip.num_frames > MOST_FRAMES:
+            raise ValueError(
+                f"clip.num_clips {self.clip.num_clips} of clip.clip_len {self.clip.clip_len} make "
+                f"views of {self.clip.num_frames} frames; at most {MOST_FRAMES} are taken"
+            )
         if self.student is not None:
             _check_student(self.student, self.views, self.targets)
 

@@ -16,6 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment
 from reskd.common.own_code import trust_code
+from reskd.common.parsing.json_text import parse_json, read_bounded
+from reskd.common.parsing.problems import problem_text
+from reskd.common.parsing.shown import shortened, shown
+from reskd.common.parsing.yaml_text import MOST_CHARACTERS, parse_yaml
 
 Tree = dict[str, Any]
 
@@ -76,7 +80,7 @@ def parse_experiment(
 
 def experiment_tree(experiment: Experiment) -> Tree:
     """The resolved experiment as plain JSON values (paths as text)."""
-    tree: Tree = json.loads(json.dumps(asdict(experiment), default=str))
+    tree: Tree = parse_json(json.dumps(asdict(experiment), default=str))
     return tree
 
 
@@ -130,7 +134,7 @@ def _load_layers(path: Path, chain: tuple[Path, ...]) -> Tree:
     parents = tree.pop("extends", [])
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise ExperimentError(
-            f"{path}: extends must be a list of file names, got {parents!r}. "
+            f"{path}: extends must be a list of file names, got {shown(parents)}. "
             "Write `extends: [../_base_/tsn.yaml]`."
         )
     merged: Tree = {}
@@ -142,31 +146,20 @@ def _load_layers(path: Path, chain: tuple[Path, ...]) -> Tree:
 def _read_yaml(path: Path, chain: tuple[Path, ...]) -> Tree:
     named_by = f" (named in extends of {chain[-1]})" if chain else ""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)
+        tree = parse_yaml(read_bounded(path, 4 * MOST_CHARACTERS).decode("utf-8-sig"))
     except OSError as error:
         raise ExperimentError(f"Cannot read {path}{named_by}: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bad UTF-8, or 2026-13-45 as a date
-        raise ExperimentError(f"{path}{named_by} is not YAML: {error}") from error
+    except ValueError as error:
+        raise ExperimentError(
+            f"{path}{named_by} is not YAML that an experiment can be read from: "
+            f"{problem_text(error, 1000)}"
+        ) from error
     if not isinstance(tree, dict):
         raise ExperimentError(
             f"{path}{named_by} holds {type(tree).__name__}, not a mapping of sections such as "
             "data, clip, views, teacher and student."
         )
     return tree
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key said twice in one mapping; YAML's own loader silently keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
@@ -189,13 +182,15 @@ def parse_override(text: str) -> Tree:
     key, separator, value = text.partition("=")
     if not separator or not all(key.split(".")):
         raise ExperimentError(
-            f"Override {text!r} is not of the form key.path=value, for example "
+            f"Override {shortened(text, 200)!r} is not of the form key.path=value, for example "
             "-o student.training.epochs=50."
         )
     try:
-        node: Any = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ExperimentError(f"The value of override {text!r} is not YAML: {error}") from error
+        node: Any = parse_yaml(value)
+    except ValueError as error:
+        raise ExperimentError(
+            f"The value of override {shortened(text, 200)!r} is not YAML: {problem_text(error)}"
+        ) from error
     for part in reversed(key.split(".")):
         node = {part: node}
     return _absolute_paths(node, Path.cwd())
@@ -208,8 +203,23 @@ def _absolute_paths(tree: Tree, base: Path) -> Tree:
         for part in parents:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict) and isinstance(node.get(leaf), str):
-            node[leaf] = str((base / Path(node[leaf]).expanduser()).absolute())
+            node[leaf] = str((base / _home_found(node[leaf])).absolute())
     return tree
+
+
+def _home_found(text: str) -> Path:
+    """A path whose `~` or `~name` is that person's folder.
+
+    Raises:
+        ExperimentError: If there is nobody of that name.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ExperimentError(
+            f"The path {shown(text)} begins with a person's home that is not known here. Write "
+            "the folder in full, or ./~ for a file of that name."
+        ) from error
 
 
 def _path_keys(spec: type) -> Iterator[tuple[str, ...]]:
@@ -252,11 +262,10 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{path}: required key is missing."
     if problem["type"] == "dataclass_type":
         keys = ", ".join(_known_keys(location))
-        return f"{path}: must be a mapping of {keys}; got {problem['input']!r}."
-    got = repr(problem["input"])
-    shown = f" (got {got})" if len(got) < 60 else ""
+        return f"{path}: must be a mapping of {keys}; got {shown(problem['input'])}."
+    got = shown(problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path or 'experiment'}: {message}{shown}"
+    return f"{path or 'experiment'}: {message}{f' (got {got})' if len(got) < 60 else ''}"
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

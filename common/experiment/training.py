@@ -10,9 +10,10 @@ from reskd.common.experiment.values import (
     STRICT,
     Above0,
     Fraction,
-    NotNegative,
     Positive,
+    Processes,
     ProperFraction,
+    Seed,
     Share,
     Weight,
 )
@@ -134,9 +135,9 @@ class TrainingSpec:
     """Order of the videos of an epoch. `blocks` reads runs of 64 rows of a cache one after the
     other, mixed in a window of 64 of them, for caches that do not fit into memory and lie on a disk
     that is slow at random (student_train/data/order.py)."""
-    seed: NotNegative = 0
+    seed: Seed = 0
     """Key of initialisation, order of videos, drawn labels and dropout."""
-    workers: NotNegative = 0
+    workers: Processes = 0
     """Processes that decode videos; 0 decodes in the training process. Never changes a result."""
     memory_gb: Weight = 0.0
     """Decoded videos that each of these processes keeps, in GB. Never changes a result."""

@@ -35,6 +35,8 @@ from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import parse_experiment
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, own_colours
+from reskd.common.parsing.json_text import MOST_BYTES, parse_json, read_json
+from reskd.common.parsing.problems import problem_text
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import IMAGENET, colours_of
 
@@ -55,8 +57,6 @@ _OTHER_HEAD: Final = (
     "classified that. The model's own head, which it has now, needs the file it was imported from "
     "(`reskd import-checkpoint`) or new training."
 )
-_LONGEST_HEADER: Final = 100_000_000
-"""Bytes; safetensors takes no longer ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +168,7 @@ def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
         info = TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
     except ValidationError as error:
         raise DataError(
-            f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {error}"
+            f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {problem_text(error)}"
         ) from error
     return info if info.model.mean and info.model.std else _with_former_colours(info)
 
@@ -197,10 +197,10 @@ def _unfinished_text(run: Path) -> str:
 def _own_record(weights: BinaryIO) -> dict[str, Any]:
     """What a file of weights says itself; nothing where it was not written here, or is damaged."""
     length = int.from_bytes(weights.read(8), "little")
-    if length > _LONGEST_HEADER:
+    if length > MOST_BYTES:
         return {}
     try:
-        record = json.loads(json.loads(weights.read(length))["__metadata__"][_RECORD])
+        record = parse_json(parse_json(weights.read(length))["__metadata__"][_RECORD])
         if record.pop("format") == FORMAT and {"weights_sha256", "classes"} <= record.keys():
             return dict(record)
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -284,7 +284,7 @@ def start_from(model: Recognizer, spec: ModelSpec) -> None:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    return read_json(path)
 
 
 def _json_bytes(value: object) -> bytes:

@@ -43,10 +43,10 @@ def list_models(as_json: bool) -> None:
 
 @models.command("show")
 @click.argument("name", metavar="NAME")
-@click.option("--size", type=click.IntRange(min=1), help="Side of its square frames, in pixels.")
-@click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip.")
+@click.option("--size", type=click.IntRange(1, 8192), help="Side of its square frames, in pixels.")
+@click.option("--frames", type=click.IntRange(1, 10000), help="Frames of a clip.")
 @click.option(
-    "--classes", type=click.IntRange(min=1), default=400, show_default=True, help="Classes."
+    "--classes", type=click.IntRange(1, 1000000), default=400, show_default=True, help="Classes."
 )
 @json_option
 def show(name: str, size: int | None, frames: int | None, classes: int, as_json: bool) -> None:

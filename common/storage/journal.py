@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import TypeAdapter
 
+from reskd.common.parsing.json_text import parse_json
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -91,7 +93,7 @@ class Journal(Generic[Entry]):
     def _parsed(self, line: bytes) -> tuple[str, tuple[FileState | None, Entry | None]]:
         """Video and finding of a line; one that is not ours is about no video."""
         try:
-            value = json.loads(line)
+            value = parse_json(line)
             video, state = value.pop("video"), FileState(value.pop("size"), value.pop("mtime_ns"))
             return str(video), (state, self._entry.validate_python(value))
         except (ValueError, AttributeError, KeyError, TypeError):

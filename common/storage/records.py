@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from reskd.common.errors import CacheError
+from reskd.common.parsing.json_text import MOST_BYTES, parse_json, read_bounded
+from reskd.common.parsing.problems import problem_text
 from reskd.common.storage.atomic_write import atomic_write
 
 HASH_FIELD = "sha256"
@@ -39,6 +41,14 @@ def digest(value: Any) -> str:
     return sha256(canonical_json(value)).hexdigest()
 
 
+def content_sha256(file: BinaryIO) -> str:
+    """Hexadecimal sha256 of an open file from where it stands, which may be long."""
+    found = sha256()
+    while block := file.read(1 << 20):
+        found.update(block)
+    return found.hexdigest()
+
+
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write a JSON object together with the sha256 of its own canonical body, atomically."""
     if HASH_FIELD in body:
@@ -57,15 +67,15 @@ def read_record(path: Path) -> dict[str, Any]:
         CacheError: If it is not a JSON object or its hash does not fit its body.
     """
     try:
-        content = path.read_bytes()
-        sealed = json.loads(content.decode("utf-8", "surrogateescape"))
+        content = read_bounded(path, MOST_BYTES)
+        sealed = parse_json(content)
         is_object = isinstance(sealed, dict)
         body = {key: sealed[key] for key in sealed if key != HASH_FIELD} if is_object else {}
-        found = digest(body)  # refuses NaN, which json.loads lets through
+        found = digest(body)
     except ValueError as error:
         raise CacheError(
-            f"{path} is not readable as JSON ({error}). It was written whole by this program, so "
-            "it was damaged or edited since; restore it or write the cache again."
+            f"{path} is not readable as JSON ({problem_text(error)}). It was written whole by this "
+            "program, so it was damaged or edited since; restore it or write the cache again."
         ) from error
     if not is_object or HASH_FIELD not in sealed:
         raise CacheError(f"{path} is not one of our records: it has no field {HASH_FIELD!r}.")

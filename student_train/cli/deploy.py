@@ -22,13 +22,13 @@ seconds = click.FloatRange(0, min_open=True)
 @click.argument("out", metavar="OUT.npz", type=file_path)
 @click.option(
     "--size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 8192),
     help="Side of its frames in pixels; default: the checkpoint's.",
 )
 @click.option(
     "--frames",
     "num_frames",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10000),
     help="Frames per clip; default: those of its experiment, else 8 for tsn, tsm and slowonly, 32 "
     "for swin3d, 16 for torchvision.",
 )
@@ -94,7 +94,7 @@ def extract_features(
 )
 @click.option(
     "--clips",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10000),
     default=1,
     show_default=True,
     help="Clips per video or window, spread over it; their probabilities are averaged.",
@@ -188,10 +188,13 @@ def export(
 @click.command("model")
 @click.argument("source", metavar="RUN|NAME")
 @click.option(
-    "--size", type=click.IntRange(1), help="Side of its frames in pixels; default: its own."
+    "--size", type=click.IntRange(1, 8192), help="Side of its frames in pixels; default: its own."
 )
 @click.option(
-    "--frames", "num_frames", type=click.IntRange(1), help="Frames per clip; default: its own."
+    "--frames",
+    "num_frames",
+    type=click.IntRange(1, 10000),
+    help="Frames per clip; default: its own.",
 )
 @click.option(
     "--batch",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "their own.",
 )
 @override_option
-@click.option("--clips", type=click.IntRange(1), help="Clips per video, spread over it.")
+@click.option("--clips", type=click.IntRange(1, 10000), help="Clips per video, spread over it.")
 @click.option("--twice/--once", default=None, help="Also clips from segments' beginnings.")
 @click.option("--crops", type=click.Choice(["1", "3"]), help="The centre, or both ends as well.")
 @click.option(
@@ -48,8 +48,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1, min_open=True),
     help="Side of a crop over the short side.",
 )
-@click.option("--short-side", type=click.IntRange(1), help="Pixels; crops are taken from there.")
-@click.option("--size", type=click.IntRange(1), help="Side of the teacher's frames in pixels.")
+@click.option(
+    "--short-side", type=click.IntRange(1, 8192), help="Pixels; crops are taken from there."
+)
+@click.option(
+    "--size", type=click.IntRange(1, 8192), help="Side of the teacher's frames in pixels."
+)
 @click.option("--batch", "batch_size", type=click.IntRange(1), help="Clips per forward pass.")
 @click.option("--teacher", type=run_path, help="Measured too, before RUN: for agreement.")
 @click.option(

@@ -118,7 +118,13 @@ def open_cache(
     _check_holds(reader, experiment, needed)
     if not allow_incomplete:
         reader.require_complete()
-    matched = matched_videos(folder, manifest, index, frames_of=None if frames else experiment)
+    matched = matched_videos(
+        folder,
+        manifest,
+        index,
+        failed=reader.failed,
+        frames_of=None if frames else experiment,
+    )
     for line in matched.said():
         say(f"{folder}: {line}")
     _check_videos(folder, matched, allow_incomplete=allow_incomplete)

@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 
 from reskd.common.cli.main import reskd
 from reskd.common.console import aligned, progress, say
+from reskd.common.parsing.json_text import parse_json, read_json
+from reskd.common.parsing.yaml_text import parse_yaml
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.student_train.demo.videos import DEMO_CLASSES, DEMO_CLIPS_PER_CLASS, write_demo_videos
 from reskd.student_train.run.log import read_events
@@ -110,7 +112,7 @@ def run_seed(folder: Path, seed: int) -> dict[str, Any]:
         },
         "experiment": str(experiment),
         "seed": seed,
-        "classes": len(json.loads((runs["teacher"] / "labels.json").read_text())),
+        "classes": len(read_json(runs["teacher"] / "labels.json")),
         "seconds": time.monotonic() - start,
     }
 
@@ -118,7 +120,7 @@ def run_seed(folder: Path, seed: int) -> dict[str, Any]:
 def write_experiment(path: Path, seed: int) -> dict[str, Any]:
     """Write the installed configs/demo.yaml with every seed set; returns what was written."""
     source = files("reskd.configs").joinpath("demo.yaml").read_text(encoding="utf-8")
-    tree: dict[str, Any] = yaml.safe_load(source)
+    tree: dict[str, Any] = parse_yaml(source)
     tree["views"]["seed"] = seed
     for role in ("teacher", "student"):
         tree[role]["training"]["seed"] = seed
@@ -146,7 +148,7 @@ def run_command(*arguments: str | Path) -> dict[str, Any]:
     output = io.StringIO()
     with redirect_stdout(output):
         reskd.main([*map(str, arguments), "--json"], prog_name="reskd", standalone_mode=False)
-    result: dict[str, Any] = json.loads(output.getvalue())
+    result: dict[str, Any] = parse_json(output.getvalue())
     return result
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from reskd.common.errors import DataError
+from reskd.common.parsing.json_text import parse_json
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
 
@@ -34,6 +35,13 @@ TENSORBOARD_FOLDER: Final = "tensorboard"
 START_EVENT: Final = "start"
 SYNCED: Final = ("epoch", "validation")
 """Events as durable as the states saved beside them. Lines about steps may go with the power."""
+_NUMBER: Final = (int, float, type(None))
+_FIGURES: Final = (
+    *("loss", "train_top1", "seconds", "data_wait_share"),
+    *("top1", "top5", "mean_class_accuracy", "mean_average_precision", "of_epoch", "videos"),
+)
+_WHICH: Final = ("current", "last", "best", None)
+_METRICS: Final = ("top1", "mean_average_precision", None)
 LOG_STEPS: Final = 20
 """Steps between two lines about steps."""
 
@@ -144,8 +152,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(whole, start=1):
         try:
-            line = json.loads(text.decode())
-        except (ValueError, RecursionError):
+            line = parse_json(text)
+        except ValueError:
             line = None
         if not _is_event(line):
             raise DataError(f"line {number} of {path} is no event; start over with --fresh.")
@@ -154,8 +162,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_event(line: Any) -> bool:
+    """Whether a line is one of ours, as far as what is read of it again goes; null is no figure."""
     return (
         isinstance(line, dict)
         and isinstance(line.get("event"), str)
-        and all(isinstance(line.get(name), int) for name in ("epoch", "step"))
+        and all(type(line.get(name)) is int for name in ("epoch", "step"))
+        and all(type(line.get(name)) in _NUMBER for name in _FIGURES)
+        and line.get("which") in _WHICH
+        and line.get("metric") in _METRICS
     )

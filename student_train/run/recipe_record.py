@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from reskd.common.errors import DataError
 from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
+from reskd.common.parsing.json_text import parse_json, read_json
 from reskd.common.storage.records import canonical_json, digest
 
 RECIPE_FILE: Final = "recipe.json"
@@ -30,7 +31,7 @@ def recipe_record(recipe: Mapping[str, Any]) -> bytes:
 def read_recipe(folder: Path) -> dict[str, Any] | None:
     """What a state keeps; None of states that are damaged or from before recipes were kept."""
     try:
-        recipe = json.loads((folder / RECIPE_FILE).read_bytes())
+        recipe = read_json(folder / RECIPE_FILE)
     except (OSError, ValueError):
         return None
     return recipe if isinstance(recipe, dict) else None
@@ -55,7 +56,7 @@ def checkpoint_difference(folder: Path, wanted: Mapping[str, Any]) -> str:
         return OTHER_CHECKPOINT
     recorded = dict(_leaves(info.experiment))
     for key in ("clip", "views", info.role):
-        for path, value in _leaves(json.loads(canonical_json(wanted[key])), f"{key}."):
+        for path, value in _leaves(parse_json(canonical_json(wanted[key])), f"{key}."):
             if recorded.get(path, value) != value and not path.endswith("model.start"):
                 return _difference_text(path, recorded[path], value)
     return ""
@@ -63,7 +64,7 @@ def checkpoint_difference(folder: Path, wanted: Mapping[str, Any]) -> str:
 
 def first_difference(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The first key in which two recipes differ, the role before all; empty where none does."""
-    left, right = dict(_leaves(recorded)), dict(_leaves(json.loads(recipe_record(wanted))))
+    left, right = dict(_leaves(recorded)), dict(_leaves(parse_json(recipe_record(wanted))))
     for path in sorted({*left, *right}, key=lambda path: (path != "role", path in _IN_WORDS)):
         if left.get(path) != right.get(path):
             return _difference_text(path, left.get(path), right.get(path))

@@ -31,6 +31,8 @@ from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec
 from reskd.common.models.checkpoint import CONFIG_FILE
 from reskd.common.models.registry import build_model
 from reskd.common.own_code import ANY_NAME, trust_code
+from reskd.common.parsing.json_text import read_json
+from reskd.common.parsing.problems import problem_text
 from reskd.common.rng import derived_seed
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import colours_of
@@ -192,10 +194,12 @@ def _notes(step: Mapping[str, Any], strange_buffers: Sequence[str]) -> Iterator[
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        step = json.loads((folder / STEP_FILE).read_text(encoding="utf-8"))
+        step = read_json(folder / STEP_FILE)
         return step, safetensors.torch.load((folder / TENSORS_FILE).read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder} holds no step that ended a run: {error}") from error
+        raise DataError(
+            f"{folder} holds no step that ended a run: {problem_text(error)}"
+        ) from error
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

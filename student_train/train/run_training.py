@@ -25,6 +25,7 @@ from reskd.student_train.data.batches import Batch, Batches, FrameSource
 from reskd.student_train.data.labels import Labels
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_keeping import ClipKeeping
+from reskd.student_train.evaluate.results import number_text
 from reskd.student_train.run.folder import FAILURE_FOLDER, RunFolder, RunPosition
 from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
 from reskd.student_train.run.model_card import write_cards
@@ -284,23 +285,27 @@ def _facts(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     }
 
 
+_SUMMED_UP: Final = ("seconds_per_epoch", "loss", "train_top1", "data_wait_share")
+
+
 def _summary(recipe: Recipe, run: Path) -> dict[str, Any]:
     events = read_events(run)
-    seconds = sorted(event["seconds"] for event in events)
+    seconds = sorted(event["seconds"] for event in events if event.get("seconds") is not None)
     last = events[-1] if events else {}  # a log that was lost or deleted
     return {
         "run": str(run),
         "role": recipe.role,
         "epochs": recipe.training.epochs,
         "seconds_per_epoch": seconds[len(seconds) // 2] if seconds else None,
-        **{name: last.get(name) for name in ("loss", "train_top1", "data_wait_share")},
+        **{name: last.get(name) for name in _SUMMED_UP[1:]},
     }
 
 
 def summary_text(summary: dict[str, Any]) -> str:
     """The facts about a finished run for a person."""
     lines = [f"{summary['role']} trained: {summary['run']}"]
-    if summary["loss"] is None:
+    figures = [summary[name] for name in _SUMMED_UP]
+    if any(figure is None for figure in figures):
         lines.append(f"{summary['epochs']} epochs; its {EVENTS_FILE} is missing or holds no epoch")
     else:
         lines.append(
@@ -311,6 +316,7 @@ def summary_text(summary: dict[str, Any]) -> str:
     for which, figures in summary.get("validation", {}).items():
         lines.append(
             f"{which} network (epoch {figures['of_epoch']}): {figures['metric']} "
-            f"{figures[figures['metric']]:.4f}, {figures['videos']} videos, {figures['protocol']}"
+            f"{number_text(figures.get(figures['metric']))}, {figures['videos']} videos, "
+            f"{figures['protocol']}"
         )
     return "\n".join(lines)

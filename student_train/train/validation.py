@@ -13,6 +13,7 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.models.recognizer import Recognizer
+from reskd.common.parsing.json_text import read_json
 from reskd.common.signals import StopRequest
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
@@ -121,8 +122,7 @@ class Validation:
         best_epoch = int(max(self.processes.all_of(best_epoch if self.processes.is_first else -1)))
         results: dict[str, dict[str, Any]] = {}
         for which, epoch in (("last", place.epoch - 1), ("best", best_epoch)):
-            logged = [event for event in self._logged(which) if event["epoch"] == place.epoch - 1]
-            known = self.processes.all_of(logged)[0]  # not from before it was given more epochs
+            known = self.processes.all_of(self._logged_at(which, place.epoch - 1))[0]
             if known:
                 results[which] = {name: known[-1].get(name) for name in (*LOGGED, "of_epoch")}
                 continue
@@ -190,8 +190,8 @@ class Validation:
         """Epoch and figures of the best network so far, if there is one."""
         path = self.folder / BEST_FOLDER / MEASURED_FILE
         try:
-            record = json.loads(path.read_bytes())
-            self._value(record), int(record["epoch"])
+            record = read_json(path)
+            record[self._metric], self._value(record), int(record["epoch"])
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, KeyError) as error:
@@ -202,9 +202,22 @@ class Validation:
 
     def _logged(self, which: str) -> list[dict[str, Any]]:
         events = read_events(self.folder, "validation")
-        return [event for event in events if event["which"] == which]
+        return [event for event in events if event.get("which") == which]
+
+    def _logged_at(self, which: str, epoch: int) -> list[dict[str, Any]]:
+        """Those after an epoch: not from before the run was given more; and whole."""
+        logged = self._logged(which)
+        return [
+            event
+            for event in logged
+            if event["epoch"] == epoch and event.get("of_epoch") is not None
+        ]
+
+    @property
+    def _metric(self) -> str:
+        return self.recipe.experiment.evaluation.metric
 
     def _value(self, figures: dict[str, Any]) -> float:
         """The figure that decides what is best; a mean over nothing is the worst."""
-        value = figures[self.recipe.experiment.evaluation.metric]
+        value = figures.get(self._metric)
         return value if value is not None and isfinite(value) else -1.0

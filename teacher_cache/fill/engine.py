@@ -61,10 +61,10 @@ def run_cache_teacher(
     if is_new(folder):
         check_teacher(experiment, checkpoint, index.classes)
         _check_and_create(experiment, index, folder, plan, (model, checkpoint), options)
-    manifest = cache_of(experiment, index, folder, plan, checkpoint)
+    manifest, contents = cache_of(experiment, index, folder, plan, checkpoint)
     check_teacher(experiment, checkpoint, manifest.class_names)
     teacher = teacher_for(experiment, model, manifest, options.device)
-    job = job_of_rows(experiment, index, folder, manifest, options)
+    job = job_of_rows(experiment, index, folder, manifest, options, contents=contents)
     part, written = options.part, 0
     with sole_writer(folder) if part is None else slice_writer(folder, part), preemptible():
         for generation in manifest.generations:  # the later ones: of an extension that was stopped

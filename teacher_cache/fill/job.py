@@ -20,7 +20,7 @@ from reskd.teacher_cache.format.identity import first_difference, identity_like
 from reskd.teacher_cache.format.layout import DECODED_BYTES
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
 from reskd.teacher_cache.format.videos import CachedVideo
-from reskd.teacher_cache.read.contents import cached_videos, matched_videos
+from reskd.teacher_cache.read.contents import CacheContents, cache_contents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,16 +152,27 @@ def job_of_rows(
     manifest: Manifest,
     options: RunOptions,
     *,
+    contents: CacheContents | None = None,
     say_changes: bool = True,
 ) -> Job:
     """A job on the videos of a cache, wherever the index has them now.
+
+    Args:
+        experiment: Resolved experiment.
+        index: Its video index.
+        folder: The cache.
+        manifest: Its cache.json.
+        options: How it runs here.
+        contents: What `cache_contents` gave for these, where it was asked already.
+        say_changes: Say what of the data set is not as it was cached.
 
     Raises:
         CacheError: If the cache's table of videos is damaged; or, of the first format, if the index
             is not the one it was made from.
     """
-    cached = cached_videos(folder, manifest, index)
-    matched = matched_videos(folder, manifest, index, cached=cached, frames_of=experiment)
+    if contents is None:
+        contents = cache_contents(folder, manifest, index, frames_of=experiment)
+    cached, matched = contents.cached, contents.matched
     if say_changes:
         for line in matched.said():
             say(f"{folder}: {line}")

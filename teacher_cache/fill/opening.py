@@ -15,7 +15,7 @@ from reskd.teacher_cache.format.identity import cache_identity, videos_to_cache
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Manifest, read_manifest
 from reskd.teacher_cache.format.plan import CachePlan
 from reskd.teacher_cache.format.sources import check_sources, sources_of
-from reskd.teacher_cache.read.contents import matched_videos
+from reskd.teacher_cache.read.contents import CacheContents, cache_contents
 
 
 def is_new(folder: Path) -> bool:
@@ -77,8 +77,8 @@ def cache_of(
     folder: Path,
     plan: CachePlan,
     checkpoint: CheckpointInfo | None,
-) -> Manifest:
-    """The cache that is there, if it holds what a plan asks for, or will.
+) -> tuple[Manifest, CacheContents]:
+    """The cache that is there, if it holds what a plan asks for, or will; and its videos.
 
     Args:
         experiment: Resolved experiment.
@@ -112,12 +112,13 @@ def cache_of(
             f"{difference}. Add it with `reskd cache extend`, name another folder, or change the "
             "experiment back."
         )
-    matched = matched_videos(folder, manifest, index, frames_of=experiment)
+    contents = cache_contents(folder, manifest, index, frames_of=experiment)
+    matched = contents.matched
     if matched.new and not _unfinished(folder, manifest):
         raise CacheError(matched.lack(folder))
     if matched.new:
         say(f"{matched.lack(folder)} What the cache has begun is finished first.")
-    return manifest
+    return manifest, contents
 
 
 def _unfinished(folder: Path, manifest: Manifest) -> bool:

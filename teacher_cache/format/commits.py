@@ -5,7 +5,7 @@ host or path, so that equal work leaves equal bytes.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,9 +152,13 @@ def taken_out(folder: Path, manifest: Manifest) -> set[int]:
         for unit in manifest.units_of(generation):
             with suppress(CacheError):
                 commit = read_commit(folder, generation.number, unit)
-                failed = {} if commit is None else commit.failed
-                found |= {video for video, reason in failed.items() if reason == TAKEN_OUT}
+                found |= taken_out_of({} if commit is None else commit.failed)
     return found
+
+
+def taken_out_of(failed: Mapping[int, str]) -> set[int]:
+    """Those of some videos without rows that the index did not list."""
+    return {video for video, reason in failed.items() if reason == TAKEN_OUT}
 
 
 def bytes_by_array(commits: Iterable[Commit]) -> Counter[str]:

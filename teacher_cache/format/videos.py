@@ -7,35 +7,41 @@ file begins at (cache.json says it, with the file's sha256). What a data set cal
 on, and what it says it shows, is none of the cache's business: match.py finds it by its content.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from reskd.common.dataset.content import ContentFacts
+from reskd.common.dataset.fields import ROW, Count, Labels, Rate, Text
 from reskd.common.dataset.index import VideoEntry
 from reskd.common.errors import CacheError
+from reskd.common.parsing.json_text import bounded_lines
+from reskd.common.parsing.problems import problem_text
+from reskd.common.parsing.rows import RowReader, collector_paused
 from reskd.common.storage.atomic_write import atomic_write
-from reskd.common.storage.records import canonical_json, digest
+from reskd.common.storage.kinds import open_file
+from reskd.common.storage.records import canonical_json, content_sha256, digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachedVideo:
     """One video as it was when the teacher saw it."""
 
-    id: str
+    __pydantic_config__: ClassVar[ConfigDict] = ROW
+
+    id: Text
     """Key of every random draw about it, for good: its views were drawn by this name."""
-    num_frames: int
-    fps: float
+    num_frames: Count
+    fps: Rate
     content: ContentFacts | None
     """None where its index had no such facts; then it is known by its id alone."""
-    frames: str | None = None
+    frames: Text | None = None
     """Digest of its frames, where they came from a frame store."""
-    labels: tuple[int, ...] = ()
+    labels: Labels = ()
     """Classes it was filed under then, numbers of `Manifest.classes`: to tell what has changed.
     None if these did not have its class."""
 
@@ -52,7 +58,7 @@ class VideoTable:
     """Hexadecimal digest of what decides the teacher's outputs: all but labels."""
 
 
-_VIDEOS: Final = TypeAdapter(list[CachedVideo])
+_READ_VIDEO: Final = RowReader(CachedVideo)
 
 
 def videos_key(number: int) -> str:
@@ -103,21 +109,24 @@ def read_videos(folder: Path, tables: Sequence[VideoTable]) -> Mapping[int, Cach
     for number, table in enumerate(tables, start=1):
         path = folder / videos_key(number)
         try:
-            content = path.read_bytes()
+            with open_file(path) as file, collector_paused():
+                _check_digest(path, table, content_sha256(file))
+                file.seek(0)
+                videos = (_READ_VIDEO(line) for _, line in bounded_lines(file))
+                found.update(zip(range(*table.rows), videos, strict=True))
         except OSError as error:
             raise CacheError(
                 f"{path}, which says what the rows of this cache are of, cannot be read: "
                 f"{error.strerror}. Restore it from a copy, or write the cache again."
             ) from error
-        if (got := sha256(content).hexdigest()) != table.sha256:
-            raise CacheError(
-                f"{path} was changed after it was written: it has sha256 {got[:12]}…, cache.json "
-                f"says {table.sha256[:12]}…. Restore it from a copy, or write the cache again."
-            )
-        lines = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
-        try:
-            videos = _VIDEOS.validate_python([json.loads(line) for line in lines])
-        except (ValueError, ValidationError) as error:
-            raise CacheError(f"{path} is no table of videos: {error}") from error
-        found.update(zip(range(*table.rows), videos, strict=True))
+        except ValueError as error:
+            raise CacheError(f"{path} is no table of videos: {problem_text(error)}") from error
     return found
+
+
+def _check_digest(path: Path, table: VideoTable, got: str) -> None:
+    if got != table.sha256:
+        raise CacheError(
+            f"{path} was changed after it was written: it has sha256 {got[:12]}…, cache.json "
+            f"says {table.sha256[:12]}…. Restore it from a copy, or write the cache again."
+        )

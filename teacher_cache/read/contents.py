@@ -1,12 +1,13 @@
 """What of an index a cache holds, whatever its format."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
-from reskd.teacher_cache.format.commits import taken_out
+from reskd.teacher_cache.format.commits import taken_out, taken_out_of
 from reskd.teacher_cache.format.identity import frame_digests
 from reskd.teacher_cache.format.manifest import Manifest
 from reskd.teacher_cache.format.match import MatchedVideos, match_videos
@@ -33,12 +34,32 @@ def cached_videos(folder: Path, manifest: Manifest, index: VideoIndex) -> dict[i
     return dict(enumerate(map(cached_video, index.split(manifest.split))))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheContents:
+    """The videos of a cache, and where an index has them now: seconds of work for a large one."""
+
+    cached: Mapping[int, CachedVideo]
+    """See `cached_videos`."""
+    matched: MatchedVideos
+    """See `matched_videos`."""
+
+
+def cache_contents(
+    folder: Path, manifest: Manifest, index: VideoIndex, *, frames_of: Experiment | None = None
+) -> CacheContents:
+    """Both at once; raises as they do."""
+    cached = cached_videos(folder, manifest, index)
+    matched = matched_videos(folder, manifest, index, cached=cached, frames_of=frames_of)
+    return CacheContents(cached=cached, matched=matched)
+
+
 def matched_videos(
     folder: Path,
     manifest: Manifest,
     index: VideoIndex,
     *,
     cached: Mapping[int, CachedVideo] | None = None,
+    failed: Mapping[int, str] | None = None,
     frames_of: Experiment | None = None,
 ) -> MatchedVideos:
     """Compare the videos of a cache with those of an index.
@@ -49,13 +70,16 @@ def matched_videos(
         index: A video index.
         cached: What `cached_videos` gave for these, where it was asked already: a large table takes
             seconds to read.
+        failed: Reasons of the videos that have no rows, where a reader has them; else every record
+            is read.
         frames_of: Compare the frames of this experiment's frame store too, if it has one.
 
     Raises:
         CacheError: See `cached_videos`.
         DataError: If data.frames is no frame store, or one without some of the videos.
     """
-    lost = taken_out(folder, manifest)  # listed again, such a video is a new one
+    # Listed again, a video that was taken out is a new one.
+    lost = taken_out(folder, manifest) if failed is None else taken_out_of(failed)
     if cached is None:
         cached = cached_videos(folder, manifest, index)
     entries = index.split(manifest.split)

@@ -5,6 +5,7 @@ and that nothing else lies in the folder. Level `bytes` also reads every object:
 index, and the checksum of every row. Level `semantic` is in recompute.py: it needs the teacher.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -130,10 +131,18 @@ def _check_strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         for unit in manifest.units_of(generation):
             known.add(commit_key(generation.number, unit))
             known |= expected_keys(manifest, generation, unit)
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name not in known and (path.is_symlink() or not path.is_dir()):
-            yield Finding(path=name, problem=STRANGER)
+    for name in sorted(set(_files(folder, "")) - known):
+        yield Finding(path=name, problem=STRANGER)
+
+
+def _files(folder: str | os.PathLike[str], prefix: str) -> Iterator[str]:
+    """What is in a folder and those below it and is no folder itself, by its path inside."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path, f"{prefix}{entry.name}/")
+            else:
+                yield f"{prefix}{entry.name}"
 
 
 def _check_unit(

@@ -7,16 +7,22 @@ guesses: what it cannot read is an error with the line, what it leaves out is li
 import codecs
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from reskd.common.dataset.importing.columns import refuse_unused
 from reskd.common.errors import DataError
+from reskd.common.parsing.json_text import (
+    MOST_DATA_BYTES,
+    MOST_DATA_VALUES,
+    parse_json,
+    read_bounded,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,14 +107,24 @@ def read_text(path: Path) -> str:
         DataError: If it cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MOST_DATA_BYTES)
     except FileNotFoundError as error:
         raise DataError(f"there is no annotation file {path}") from error
     except OSError as error:
         raise DataError(f"the annotation file {path} cannot be read: {error.strerror}") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", "replace")
-    return content.decode("utf-8-sig", "surrogateescape")
+    except ValueError as error:
+        raise DataError(f"the annotation file {path} is not read: {error}") from error
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = (
+        content.decode("utf-16", "replace")
+        if utf_16
+        else content.decode("utf-8-sig", "surrogateescape")
+    )
+    if (found := text.find("\0")) >= 0:
+        raise wrong(
+            text.count("\n", 0, found) + 1, str(path), "holds a NUL, which no name has; is it text?"
+        )
+    return text
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -188,9 +204,11 @@ def json_value(text: str, source: str) -> Any:
         DataError: If it is not JSON.
     """
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text, most_values=MOST_DATA_VALUES)
+    except JSONDecodeError as error:
         raise wrong(error.lineno, source, f"is not JSON: {error.msg}") from error
+    except ValueError as error:
+        raise DataError(f"{source} is not JSON that can be read: {error}") from error
 
 
 def place(number: int, source: str) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import yaml
 from torch import Tensor
 
 from reskd.common.errors import DataError
@@ -25,6 +24,8 @@ from reskd.common.models.importing.safe_file import read_content
 from reskd.common.models.registry import build_model
 from reskd.common.models.transformers_families import FAMILIES, Three, VideoFamily
 from reskd.common.models.transformers_video import UNUSED, library
+from reskd.common.parsing.json_text import MOST_BYTES, read_bounded, read_json
+from reskd.common.parsing.yaml_text import parse_yaml
 from reskd.common.storage.atomic_write import atomic_folder
 
 _CONFIG: Final = "config.json"
@@ -164,7 +165,7 @@ def _fetched(name: str) -> Path:
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -284,10 +285,10 @@ def _colours(folder: Path, family: VideoFamily) -> tuple[Three, Three]:
 def _licence(folder: Path) -> str | None:
     """What the card states."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        text = read_bounded(folder / "README.md", MOST_BYTES).decode("utf-8", "replace")
         found = _FRONT_MATTER.match(text)
-        front = yaml.safe_load(found[1]) if found else None
-    except (OSError, yaml.YAMLError):
+        front = parse_yaml(found[1]) if found else None
+    except (OSError, ValueError):
         return None
     licence = front.get("license") if isinstance(front, dict) else None
     return None if licence is None else str(licence)

@@ -29,7 +29,7 @@ def test_every_key_has_a_meaning_and_sections_have_theirs_below() -> None:
 @pytest.mark.parametrize(
     ("path", "kind", "default"),
     [
-        ("student.size", "whole number, at least 1", "112"),
+        ("student.size", "whole number, at least 1 and at most 8192", "112"),
         ("views.flip_probability", "number, at least 0 and at most 1", "0.5"),
         ("teacher.precision", "one of float32, tf32, float16, bfloat16", "float32"),
         ("teacher.checkpoint", "path", "required"),

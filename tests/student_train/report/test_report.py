@@ -81,7 +81,7 @@ def _save_network(experiment_file: Path, run: Path, seed: int) -> None:
 def _start(folder: Path, **other: Any) -> dict[str, Any]:
     """The line of a run that was started with awkward names, from a cache that is there."""
     facts = {
-        "command": ["reskd", "train-student", SCRIPT, "--run", FILE, "a \ud800 b"],
+        "command": ["reskd", "train-student", SCRIPT, "--run", FILE, "a \udcff b"],
         "folder": "/home/<b>",
         "learned_from": "cache",
         "cache": str(folder),
