@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reskd.common.dataset.index import read_index
 from reskd.common.devices import choose_device, choose_devices
 from reskd.common.experiment import Experiment
 from reskd.common.prefetch import num_cores
+from reskd.teacher_cache.fill.cluster import ray_options
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.fill.slices import Slice
@@ -27,6 +28,8 @@ def cache_teacher(
     devices: str | None = None,
     force: bool = False,
     part: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
 ) -> dict[str, Any]:
     """Run the teacher once over every stored view of every video and keep its outputs.
 
@@ -48,6 +51,10 @@ def cache_teacher(
             `cpu:2` two on the CPU. The calling program then needs `if __name__ == "__main__":`.
         force: Start even if the disk looks too small.
         part: Slice to fill, `3/16` for the third of 16; None fills all.
+        engine: `ray` has a worker for each GPU of a cluster; `device` is that of its nodes then,
+            `threads` the CPUs of a worker.
+        ray_address: host:port of the cluster's head; None takes RAY_ADDRESS, else starts a Ray on
+            this machine and ends it.
 
     Returns:
         Facts about the cache: cache, fingerprint, split, videos, views, units, units_written,
@@ -57,6 +64,7 @@ def cache_teacher(
         ValueError: If `part` is no slice.
         DataError: If the index, the split or the teacher's checkpoint is missing or does not fit.
         CacheError: If the folder holds something else.
+        LaunchError: If the cluster cannot be reached.
         StoppedShortError: If too many videos are unreadable or the disk is too small; what was
             committed is kept.
         PreemptedError: If SIGTERM or SIGUSR1 asked to stop.
@@ -68,6 +76,10 @@ def cache_teacher(
         split=split,
     )
     workers = () if devices is None else choose_devices(devices)
+    ray = None
+    if engine == "ray":
+        ray = ray_options(ray_address, device, threads)
+        device = "cpu" if ray.device == "cpu" else "auto"
     options = RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
         threads=threads or num_cores(),
@@ -75,5 +87,6 @@ def cache_teacher(
         devices=workers,
         force=force,
         part=None if part is None else Slice.parse(part),
+        ray=ray,
     )
     return run_cache_teacher(experiment, plan, Path(cache).absolute(), options)

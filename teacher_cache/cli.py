@@ -17,6 +17,7 @@ from reskd.teacher_cache.options import (
     cache_path,
     draw_of,
     draw_options,
+    engine_options,
     experiment_of,
     experiment_option,
     level_option,
@@ -41,6 +42,7 @@ from reskd.teacher_cache.options import (
 @run_options
 @preprocess_option
 @slice_option
+@engine_options
 @json_option
 def cache_teacher(
     experiment: str,
@@ -55,7 +57,8 @@ def cache_teacher(
     """Run the teacher of EXPERIMENT once over every view of every training video; keep its outputs.
 
     Interrupted and called again, it goes on with the missing units. `reskd cache plan` tells the
-    hours it will take. With --slice several runs, on several machines, fill one cache.
+    hours it will take. With --slice several runs, on several machines, fill one cache; with
+    --engine ray one run has workers on all nodes of a cluster.
     """
     from reskd.common.console import emit
     from reskd.teacher_cache.fill.engine import run_cache_teacher

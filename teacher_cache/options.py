@@ -118,6 +118,22 @@ accept_source_option = click.option(
     is_flag=True,
     help="Where the source of your own teacher has changed: compare 32 rows with it, and go on.",
 )
+engine_options = combined(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Who runs the teacher: this machine, or all nodes of a Ray cluster, with a worker for "
+        "each GPU. There --device is that of the nodes (auto, cuda, cpu), and --threads the CPUs "
+        "of a worker; by default they share their node's.",
+    ),
+    click.option(
+        "--ray-address",
+        help="host:port of the cluster's head, or auto for one of this machine; default: "
+        "RAY_ADDRESS, else a Ray on this machine that ends with the command.",
+    ),
+)
 run_options = combined(
     max_bad_option,
     threads_option,
@@ -195,13 +211,24 @@ def options_of(
     force: bool,
     preprocess: Literal["cpu", "device"] = "cpu",
     part: "Slice | None" = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
 ) -> "RunOptions":
     """How stage one runs; where it is asked for, a changed source is accepted before."""
     from reskd.common.devices import choose_device, choose_devices
+    from reskd.teacher_cache.fill.cluster import ray_options
     from reskd.teacher_cache.fill.job import RunOptions
 
     if devices is not None and device != "auto":
         raise click.UsageError("--device and --devices: name one of the two.")
+    ray = None
+    if engine == "ray":
+        if devices is not None:
+            raise click.UsageError("--devices are this machine's; --engine ray finds its own.")
+        ray = ray_options(ray_address, device, threads if _is_given("threads") else None)
+        device = "cpu" if ray.device == "cpu" else "auto"  # of this process, which checks
+    elif ray_address is not None:
+        raise click.UsageError("--ray-address goes with --engine ray.")
     workers = () if devices is None else choose_devices(devices)
     options = RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
@@ -211,9 +238,15 @@ def options_of(
         force=force,
         preprocess=preprocess,
         part=part,
+        ray=ray,
     )
     if accept_source:
         from reskd.teacher_cache.verify.accept_source import accept_source as accept
 
         accept(experiment, folder, options)
     return options
+
+
+def _is_given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT

@@ -17,6 +17,7 @@ from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import preemptible
 from reskd.teacher_cache.fill.check_precision import check_precision
 from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
+from reskd.teacher_cache.fill.cluster import reached
 from reskd.teacher_cache.fill.cut import ClipSource
 from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, teacher_for
 from reskd.teacher_cache.fill.locks import creator, slice_writer, sole_writer
@@ -51,10 +52,18 @@ def run_cache_teacher(
         DataError: If the index or the teacher's checkpoint is missing or does not fit, or the
             teacher is less accurate than the experiment states.
         CacheError: If the folder holds another experiment's cache.
+        LaunchError: If the cluster that is to do it cannot be reached.
         StoppedShortError: If too many videos are unreadable, the disk is too small, or another
             process is writing the same slice or all of the cache.
         PreemptedError: If a signal asked to stop.
     """
+    with reached(options.ray):
+        return _run(experiment, plan, folder, options)
+
+
+def _run(
+    experiment: Experiment, plan: CachePlan, folder: Path, options: RunOptions
+) -> dict[str, Any]:
     index = read_index(experiment.data.index)
     check_trained(experiment.teacher.checkpoint)
     model, checkpoint = load_checkpoint(experiment.teacher.checkpoint)
@@ -179,7 +188,7 @@ def fill(
                         yield unit
 
             begin = time.perf_counter()
-            if job.options.devices:
+            if job.options.devices or job.options.ray is not None:
                 fill_with_workers(
                     job,
                     manifest,
@@ -226,7 +235,8 @@ def _record(job: Job, generation: Generation, meters: FillMeters) -> None:
         f"{meters.units} units, {meters.bytes / 1e6:.1f} MB in {meters.seconds:.1f} s; written at "
         f"{rate:.0f} MB/s beside the teacher; rows waited {meters.stall_seconds:.2f} s for it"
     )
-    facts = {"generation": generation.number, **asdict(meters), "device": str(job.options.device)}
+    device = "ray" if job.options.ray is not None else str(job.options.device)
+    facts = {"generation": generation.number, **asdict(meters), "device": device}
     append_run(job.folder, job.experiment, facts)
 
 

@@ -14,6 +14,7 @@ from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, Precision
 from reskd.common.models.checkpoint import CheckpointInfo, check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
+from reskd.teacher_cache.fill.cluster import RayOptions
 from reskd.teacher_cache.fill.cut import ClipSource
 from reskd.teacher_cache.fill.slices import Slice
 from reskd.teacher_cache.format.identity import first_difference, identity_like
@@ -46,12 +47,15 @@ class RunOptions:
 
     devices: tuple[torch.device, ...] = ()
     """Of workers, one process each; without them this process runs the teacher, on `device`."""
+    ray: RayOptions | None = None
+    """The cluster whose nodes have workers, instead of this machine."""
 
     def share_of(self, device: torch.device, *, threads: int, count: int) -> "RunOptions":
         """How one of several workers of a machine runs."""
         return replace(
             self,
             devices=(),
+            ray=None,
             device=device,
             threads=threads,
             decoded_bytes=self.decoded_bytes // count,

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import torch
+
 from reskd.common.console import counted, say
 from reskd.common.errors import StoppedShortError
-from reskd.teacher_cache.fill.job import Job
+from reskd.teacher_cache.fill.job import Job, RunOptions
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
 from reskd.teacher_cache.fill.pipeline.keeper import OnVideo
@@ -44,7 +46,7 @@ def fill_with_workers(
     again: Mapping[int, Computed | None] | None = None,
     on_video: OnVideo,
 ) -> None:
-    """What `fill_units` does, by one worker on each of the job's devices.
+    """What `fill_units` does, by one worker on each of the job's devices, or places in a cluster.
 
     Raises:
         StoppedShortError: If a unit has ended three workers, or a place cannot keep one.
@@ -60,36 +62,44 @@ def fill_with_workers(
     queue = UnitQueue(
         units, lambda unit: (job.folder / commit_key(generation.number, unit)).exists()
     )
-    _Driver(LocalSite(order, job.options.devices), queue, meters, on_video).run()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what checking the teacher took is the workers' now
+    _Driver(_site(order, job.options), queue, meters, on_video).run()
+
+
+def _site(order: WorkOrder, options: RunOptions) -> Site:
+    if options.ray is None:
+        return LocalSite(order, options.devices)
+    from reskd.teacher_cache.fill.workers.ray_site import RaySite  # Ray is an extra
+
+    return RaySite(order, options.ray)
 
 
 class _Driver:
     def __init__(self, site: Site, queue: UnitQueue, meters: FillMeters, on_video: OnVideo) -> None:
         self._site, self._queue, self._meters, self._on_video = site, queue, meters, on_video
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[Hand, _Worker] = {}
         self._numbers = count()
         self._deaths_at_start = Counter[Place]()
         self._seen: set[int] = set()
 
     def run(self) -> None:
         try:
-            while not self._queue.is_finished or self._workers:
+            while not self._queue.is_finished:
                 self._fill_places()
                 for hand, question, content in self._site.hear():
-                    worker = self._workers.get(id(hand))
-                    if worker is not None:  # else it was dismissed meanwhile
+                    worker = self._workers.get(hand)
+                    if worker is not None:  # else it was let go meanwhile
                         self._hear(worker, question, content)
         finally:
             self._end_all()
 
     def _fill_places(self) -> None:
-        if self._queue.is_finished:
-            return
         taken = {worker.place for worker in self._workers.values()}
         for place in self._site.places():
-            if place not in taken:
+            if place not in taken and self._deaths_at_start[place] < DEATHS:
                 hand = self._site.start(place)
-                self._workers[id(hand)] = _Worker(next(self._numbers), place, hand)
+                self._workers[hand] = _Worker(next(self._numbers), place, hand)
 
     def _hear(self, worker: _Worker, question: str, content: Any) -> None:
         match question:
@@ -100,6 +110,8 @@ class _Driver:
             case "video":
                 self._has_seen(worker, *content)
             case "error":
+                if worker.place.machine:
+                    say(f"the worker on {worker.place} cannot go on")
                 raise content
             case "dead":
                 self._bury(worker)
@@ -110,15 +122,11 @@ class _Driver:
         self._answer_idle()
 
     def _answer_idle(self) -> None:
-        """Those who wait go on where there are units, and home where none can come back."""
-        if not (self._queue.has_units or self._queue.is_finished):
-            return
-        for worker in [one for one in self._workers.values() if one.idle]:
-            worker.idle = False
-            worker.hand.answer(self._queue.has_units)
-            if not self._queue.has_units:
-                self._let_go(worker)
-                worker.hand.ended()
+        """Those who wait go on if there are units; else some may come back from the dead."""
+        for worker in self._workers.values():
+            if worker.idle and self._queue.has_units:
+                worker.idle = False
+                worker.hand.answer(True)
 
     def _has_seen(self, worker: _Worker, video: int, failure: str | None) -> None:
         self._deaths_at_start[worker.place] = 0
@@ -142,16 +150,24 @@ class _Driver:
                     "the machine, and run the same command again; finished units are kept."
                 )
         self._deaths_at_start[worker.place] += not lost
-        if self._deaths_at_start[worker.place] >= DEATHS:
-            raise StoppedShortError(
-                f"{DEATHS} workers on {worker.place} ended before they had begun a unit; the last "
-                f"one {how}. Run there with --device {worker.place.device} to see why; finished "
-                "units are kept."
-            )
+        self._check_places(worker.place, how)
         self._answer_idle()
 
+    def _check_places(self, place: Place, how: str) -> None:
+        """A place that keeps no worker is given up; the others go on."""
+        if self._deaths_at_start[place] < DEATHS:
+            return
+        what = f"{DEATHS} workers on {place} ended before they had begun a unit"
+        places = self._site.places()
+        if places and all(self._deaths_at_start[one] >= DEATHS for one in places):
+            raise StoppedShortError(
+                f"{what}; the last one {how}. Run there with --device {place.device} to see why; "
+                "finished units are kept."
+            )
+        say(f"{what}: it gets no further one")
+
     def _let_go(self, worker: _Worker) -> None:
-        del self._workers[id(worker.hand)]
+        del self._workers[worker.hand]
         worker.hand.let_go()
         if worker.meters is not None:
             self._meters.add(worker.meters)

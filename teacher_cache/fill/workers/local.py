@@ -23,7 +23,7 @@ _SECONDS_TO_END: Final = 60
 """For a worker to commit the unit that is being written."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class LocalHand:
     """A process and the line to it."""
 
@@ -57,12 +57,10 @@ class LocalSite:
     def __init__(self, order: WorkOrder, devices: Sequence[torch.device]) -> None:
         self._order, self._devices = order, devices
         self._hands: list[LocalHand] = []
-        if any(device.type == "cuda" for device in devices):
-            torch.cuda.empty_cache()  # what checking the teacher took is the workers' now
 
     def places(self) -> list[Place]:
         """The devices."""
-        return [Place(device, number) for number, device in enumerate(self._devices)]
+        return [Place(device=device, number=number) for number, device in enumerate(self._devices)]
 
     def start(self, place: Place) -> LocalHand:
         """Start a process."""

@@ -12,7 +12,7 @@ import torch
 from reskd.teacher_cache.fill.workers.worker import Question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """What one worker keeps busy."""
 
