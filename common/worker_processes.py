@@ -4,10 +4,16 @@ torch's DataLoader does it: in order, ahead by a bounded amount, tensors through
 a process that dies is noticed.
 """
 
+import atexit
 import signal
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker, set_forkserver_preload
+from multiprocessing import (
+    active_children,
+    forkserver,
+    resource_tracker,
+    set_forkserver_preload,
+)
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any, Final, Generic, TypeVar
@@ -34,6 +40,8 @@ def start_server_of_workers(modules: Sequence[str] = ()) -> None:
     Args:
         modules: That the workers need: imported once, by the server.
     """
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)
     stopping = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
@@ -44,6 +52,13 @@ def start_server_of_workers(modules: Sequence[str] = ()) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_workers() -> None:
+    """End what still works when this process ends: Python would ask politely, and wait for ever."""
+    for worker in active_children():
+        if worker.daemon:
+            worker.kill()
 
 
 def shared_memory_holds(num_bytes: int) -> bool:
