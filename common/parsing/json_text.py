@@ -18,8 +18,8 @@ MOST_BYTES: Final = 1 << 24
 """Of a file that is one value."""
 MOST_VALUES: Final = 500_000
 """Of a file, counted by its commas and brackets: a value takes up to 150 bytes of memory."""
-MOST_DATA_BYTES: Final = 1 << 28
-MOST_DATA_VALUES: Final = 4_000_000
+MOST_DATA_BYTES: Final = 1 << 27
+MOST_DATA_VALUES: Final = 2_000_000
 """The same of files that say something of every video of a data set."""
 MOST_DEPTH: Final = 64
 """Brackets inside each other. What walks a value calls itself as often."""
