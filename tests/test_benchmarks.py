@@ -11,6 +11,7 @@ from click import Command
 from click.testing import CliRunner
 
 from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.fill.cluster import RayOptions, reached
 from reskd.teacher_cache.format.layout import Layout
 from reskd.teacher_cache.noise import write_noise_cache
 from tests.benchmarks import (
@@ -22,6 +23,7 @@ from tests.benchmarks import (
     frame_access,
     kept_clips,
     prefetch,
+    ray_workers,
     read_order,
     recipes,
     step_kinds,
@@ -172,6 +174,20 @@ def test_train_step_compares_the_loop_with_a_bare_one(capsys: pytest.CaptureFixt
     assert len(part["overheads"]) == 2
     assert all(overhead > -1 for overhead in part["overheads"])
     assert "training: 4/4 clips" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_workers_with_a_tiny_teacher_are_compared_with_local_ones(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with reached(RayOptions()):
+        result = ray_workers.compare(
+            tmp_path, backbone="test_resnet", size=32, videos=2, views=1, rounds=1
+        )
+    assert {name: len(found) for name, found in result.pop("seconds").items()} == {
+        "local": 1,
+        "ray": 1,
+    }
+    _require_numbers(result)
 
 
 def test_fill_pipeline_with_a_tiny_teacher_gives_every_figure(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ class LocalSite:
                 max(1, torch.get_num_threads() // count) if place.device.type == "cpu" else None
             ),
         )
-        process = context.Process(target=_run, args=(theirs, order), daemon=True)
+        # No daemon, which could have no processes that decode. It ends when its line does.
+        process = context.Process(target=_run, args=(theirs, order))
         with theirs:
             process.start()
         hand = LocalHand(process, ours)

@@ -11,7 +11,7 @@ import pytest
 
 
 class SmallCluster:
-    """A head without CPUs, and nodes of one CPU each."""
+    """A head without CPUs, and nodes of a few."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -20,9 +20,9 @@ class SmallCluster:
         self.head = self._add(0)
         self.address: str = self._cluster.address
 
-    def add_node(self) -> Any:
-        """Start a node; returns it."""
-        return self._add(1)
+    def add_node(self, cpus: int = 1) -> Any:
+        """Start a node, whatever the machine has; returns it."""
+        return self._add(cpus)
 
     def kill_node(self, node_id: str) -> None:
         """SIGKILL a node with everything on it."""

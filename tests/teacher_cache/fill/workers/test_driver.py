@@ -17,6 +17,7 @@ from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment.load import load_experiment
+from reskd.teacher_cache.fill.cut import MOST_THREADS
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
@@ -72,6 +73,15 @@ def test_two_workers_write_the_bytes_of_one_process(tiny_cache: TinyCache) -> No
     (run,) = read_runs(folder)
     assert (run["units"], run["videos"], run["clips"]) == (9, 9, 27)
     assert run["seconds"] > 0
+
+
+def test_worker_of_many_threads_decodes_in_processes(tiny_cache: TinyCache) -> None:
+    folder = tiny_cache.cache.with_name("one")
+    many = replace(OPTIONS, devices=(torch.device("cpu"),), threads=MOST_THREADS + 1)
+    experiment = load_experiment(str(tiny_cache.experiment))
+    plan = plan_cache(experiment, read_index(experiment.data.index), memory_bytes=10**9)
+    run_cache_teacher(experiment, plan, folder, many)
+    assert tree_of(folder) == tree_of(tiny_cache.cache)
 
 
 def test_unit_of_a_worker_that_was_killed_is_done_by_others(

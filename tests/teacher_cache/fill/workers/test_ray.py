@@ -20,6 +20,7 @@ from reskd.common.dataset.index import read_index
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.fill.cluster import RayOptions
+from reskd.teacher_cache.fill.cut import MOST_THREADS
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
@@ -27,6 +28,7 @@ from reskd.teacher_cache.fill.workers import driver
 from reskd.teacher_cache.format.commits import read_commits
 from reskd.teacher_cache.format.plan import plan_cache
 from reskd.teacher_cache.run_log import read_runs
+from reskd.teacher_cache.verify.verify import verify_cache
 from tests.processes import started
 from tests.teacher_cache.fill.workers.ray_cluster import SmallCluster, small_cluster
 from tests.teacher_cache.handling import OPTIONS, tree_of
@@ -189,6 +191,15 @@ def test_unit_that_ends_every_actor_stops_the_run_and_the_command_goes_on(
     fill_on_ray(tiny_cache, folder, cluster)
     assert folder.with_name("tried").exists()
     assert tree_of(folder) == tree_of(tiny_cache.cache)
+
+
+def test_actor_of_many_cpus_decodes_in_processes(
+    tiny_cache: TinyCache, cluster: SmallCluster
+) -> None:
+    folder = tiny_cache.cache.with_name("ray")
+    cluster.add_node(cpus=MOST_THREADS + 1)
+    assert fill_on_ray(tiny_cache, folder, cluster)["units_missing"] == 0
+    assert verify_cache(folder, "bytes").findings == ()
 
 
 def test_cluster_without_gpu_is_said(
