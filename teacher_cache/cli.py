@@ -279,6 +279,11 @@ def info(folder: Path, index: Path | None, as_json: bool) -> None:
 
 @cache.command("repair")
 @cache_argument
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Also try videos again that could not be read, and compute units anew of those that can.",
+)
 @level_option
 @draw_options
 @experiment_option
@@ -295,6 +300,7 @@ def repair(
     confidence: float,
     defect_rate: float,
     seed: int | None,
+    retry_failed: bool,
     **run: Any,
 ) -> None:
     """Verify CACHE and compute the units with findings anew, no others.
@@ -314,6 +320,7 @@ def repair(
         options_of(resolved, folder.absolute(), **run),
         level=cast("Level", level),
         draw=draw_of(rows=rows, confidence=confidence, defect_rate=defect_rate, seed=seed),
+        retry_failed=retry_failed,
     )
     emit(facts, as_json=as_json, text=report_text(report))
     if report.findings:

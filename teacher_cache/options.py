@@ -12,7 +12,7 @@ from reskd.common.cli.options import (
     trust_code_option,
 )
 from reskd.common.prefetch import num_cores
-from reskd.teacher_cache.format.layout import MEMORY_GB
+from reskd.teacher_cache.format.layout import MAX_IN_A_ROW, MEMORY_GB
 
 if TYPE_CHECKING:
     from reskd.common.dataset.index import VideoIndex
@@ -113,6 +113,15 @@ devices_option = click.option(
     help="Instead of --device: a worker on each of several, cuda:0,cuda:1; `cuda` is all of this "
     "machine, cpu:2 two workers on the CPU. Threads are divided among them.",
 )
+in_a_row_option = click.option(
+    "--max-bad-in-row",
+    "max_in_a_row",
+    metavar="N",
+    type=click.IntRange(1),
+    default=MAX_IN_A_ROW,
+    show_default=True,
+    help="Unreadable videos one after the other at which to stop: something else is wrong then.",
+)
 accept_source_option = click.option(
     "--accept-source",
     is_flag=True,
@@ -136,6 +145,7 @@ engine_options = combined(
 )
 run_options = combined(
     max_bad_option,
+    in_a_row_option,
     threads_option,
     device_option,
     devices_option,
@@ -205,6 +215,7 @@ def options_of(
     *,
     accept_source: bool,
     max_bad: float | None,
+    max_in_a_row: int,
     threads: int,
     device: str,
     devices: str | None,
@@ -232,6 +243,7 @@ def options_of(
     workers = () if devices is None else choose_devices(devices)
     options = RunOptions(
         max_bad=experiment.data.max_bad if max_bad is None else max_bad,
+        max_in_a_row=max_in_a_row,
         threads=threads,
         device=workers[0] if workers else choose_device(device),
         devices=workers,

@@ -14,6 +14,8 @@ from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment
 from reskd.common.experiment.load import experiment_tree, parse_experiment
 from reskd.common.parsing.json_text import parse_json
+from reskd.common.storage.kinds import read_file
+from reskd.common.storage.system_errors import writing
 
 SUFFIX = ".runs.jsonl"
 
@@ -26,14 +28,17 @@ def log_path(folder: Path) -> Path:
 def append_run(folder: Path, experiment: Experiment, facts: Mapping[str, Any]) -> None:
     """Add one run: its experiment and whatever it measured."""
     line = json.dumps({**facts, "experiment": experiment_tree(experiment)}, default=str)
-    with log_path(folder).open("a", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        writing(log_path(folder)),
+        log_path(folder).open("a", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         file.write(line + "\n")
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
     """Runs in order; lines that a crash cut off are passed over."""
     try:
-        text = log_path(folder).read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_file(log_path(folder)).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return []
     runs = []

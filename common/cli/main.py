@@ -5,7 +5,6 @@ cache; 5 stopped short, committed work kept; 75 stopped by a signal, safe to req
 130 interrupted.
 """
 
-import errno
 import os
 import sys
 import traceback
@@ -18,6 +17,7 @@ import click
 from reskd.common.cli.lazy_group import LazyGroup
 from reskd.common.errors import PreemptedError, ReskdError
 from reskd.common.parsing.shown import shortened
+from reskd.common.storage.system_errors import tell
 
 COMMANDS = {
     "demo": "reskd.student_train.cli.demo:demo",
@@ -75,9 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ReskdError, PreemptedError) as error:
         return _report(str(error), error.exit_code, args)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _report(_no_space(error), 5, args)
-        return _report(_unexpected(error), 1, args)
+        told = tell(error)
+        return _report(told.message, told.exit_code, args)
     except KeyboardInterrupt:  # before click was listening
         return _interrupted()
     except Exception as error:  # noqa: BLE001 - the outermost frame turns anything into a code
@@ -103,13 +102,6 @@ def _unexpected(error: BaseException) -> str:
         f"unexpected {type(error).__name__} in {where.filename}:{where.lineno}: {error}\n"
         "This is a defect of the program, not of your input. "
         "Run `reskd --debug ...` again and report the traceback."
-    )
-
-
-def _no_space(error: OSError) -> str:
-    return (
-        f"no space left while writing {error.filename or 'a file'}. What was committed before is "
-        "whole and kept; make room and run the same command again to go on."
     )
 
 

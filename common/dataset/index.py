@@ -36,6 +36,7 @@ from reskd.common.parsing.shown import shortened, shown
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.kinds import open_file
 from reskd.common.storage.records import canonical_json, digest
+from reskd.common.storage.system_errors import input_problem
 
 FORMAT = "reskd-index/1"
 
@@ -167,7 +168,7 @@ def read_index(path: str | os.PathLike[str]) -> VideoIndex:
             f"`reskd dataset import folder DIR --out {path}`"
         ) from error
     except OSError as error:
-        raise DataError(f"the video index {path} cannot be read: {error.strerror}") from error
+        raise DataError(f"the video index {path} cannot be read: {input_problem(error)}") from error
     except ValueError as error:
         raise DataError(f"{path} is no video index: {error}. Import the videos again") from error
 

@@ -20,6 +20,7 @@ from reskd.common.errors import DataError
 from reskd.common.parsing.json_text import MOST_DATA_BYTES, MOST_DATA_VALUES, read_json
 from reskd.common.parsing.problems import problem_text
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.system_errors import input_problem
 
 FORMAT: Final = "reskd-quarantine/1"
 
@@ -63,7 +64,9 @@ def read_quarantine(path: Path) -> tuple[BadVideo, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise DataError(f"the quarantine list {path} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"the quarantine list {path} cannot be read: {input_problem(error)}"
+        ) from error
     except ValueError as error:
         raise DataError(
             f"{path} is not a quarantine list: {problem_text(error)}. {remedy}"

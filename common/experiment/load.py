@@ -20,6 +20,7 @@ from reskd.common.parsing.json_text import parse_json, read_bounded
 from reskd.common.parsing.problems import problem_text
 from reskd.common.parsing.shown import shortened, shown
 from reskd.common.parsing.yaml_text import MOST_CHARACTERS, parse_yaml
+from reskd.common.storage.system_errors import input_problem
 
 Tree = dict[str, Any]
 
@@ -148,7 +149,7 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> Tree:
     try:
         tree = parse_yaml(read_bounded(path, 4 * MOST_CHARACTERS).decode("utf-8-sig"))
     except OSError as error:
-        raise ExperimentError(f"Cannot read {path}{named_by}: {error.strerror}.") from error
+        raise ExperimentError(f"Cannot read {path}{named_by}: {input_problem(error)}.") from error
     except ValueError as error:
         raise ExperimentError(
             f"{path}{named_by} is not YAML that an experiment can be read from: "

@@ -38,6 +38,8 @@ from reskd.common.models.registry import build_model, own_colours
 from reskd.common.parsing.json_text import MOST_BYTES, parse_json, read_json
 from reskd.common.parsing.problems import problem_text
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.kinds import open_file, read_file
+from reskd.common.storage.system_errors import input_problem
 from reskd.common.video.preprocess import IMAGENET, colours_of
 
 FORMAT = "reskd-checkpoint/1"
@@ -137,9 +139,10 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
         DataError: If the folder holds no checkpoint of ours.
     """
     try:
-        with (folder / WEIGHTS_FILE).open("rb") as weights:
+        with open_file(folder / WEIGHTS_FILE) as weights:
             record = _own_record(weights)
-    except OSError:
+    except OSError as error:
+        input_problem(error)
         record = {}  # whoever needs the weights will miss them
     return _info_of(folder, record)
 
@@ -147,15 +150,16 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
 def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
     """What config.json and labels.json say, or the weights themselves if these are others."""
     try:
-        config, labels = (_read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
+        config, labels = (read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
     except OSError as error:
+        problem = input_problem(error)
         if (folder / RUN_STATES).is_dir():
             raise DataError(_unfinished_text(folder)) from error
         inside = folder.is_file() and (folder.parent / CONFIG_FILE).is_file()
         hint = f" Name its folder: {folder.parent}." if inside else ""
         raise DataError(
             f"{folder} is not a checkpoint directory: cannot read its "
-            f"{Path(error.filename).name} ({error.strerror}). "
+            f"{Path(error.filename).name} ({problem}). "
             f"`reskd train-teacher` and `reskd train-student` write such directories.{hint}"
         ) from error
     except ValueError as error:
@@ -167,9 +171,8 @@ def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
     try:
         info = TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
     except ValidationError as error:
-        raise DataError(
-            f"{folder / CONFIG_FILE} is not what {FORMAT!r} asks for: {problem_text(error)}"
-        ) from error
+        said = problem_text(error)
+        raise DataError(f"{folder / CONFIG_FILE} is not of format {FORMAT!r}: {said}") from error
     return info if info.model.mean and info.model.std else _with_former_colours(info)
 
 
@@ -243,10 +246,11 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Recognizer, Checkpo
 def _read_whole(folder: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
     """Weights and what is said about them; read once, since they may be replaced meanwhile."""
     try:
-        content = (folder / WEIGHTS_FILE).read_bytes()
+        content = read_file(folder / WEIGHTS_FILE)
         info = _info_of(folder, _own_record(BytesIO(content)))
         return safetensors.torch.load(content), info
     except (OSError, SafetensorError) as error:
+        input_problem(error)
         read_checkpoint_info(folder)  # where there is no checkpoint at all, this says so
         raise DataError(f"Cannot read the weights {folder / WEIGHTS_FILE}: {error}") from error
 
@@ -281,10 +285,6 @@ def start_from(model: Recognizer, spec: ModelSpec) -> None:
     model.load_state_dict(taken, strict=False)
     colours = source.colours
     model.colours = colours_of(spec.mean or colours.mean, spec.std or colours.std)
-
-
-def _read_json(path: Path) -> Any:
-    return read_json(path)
 
 
 def _json_bytes(value: object) -> bytes:

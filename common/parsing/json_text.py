@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from reskd.common.parsing.shown import shown
-from reskd.common.storage.kinds import open_file
+from reskd.common.storage.kinds import name_it, open_file
 
 MOST_BYTES: Final = 1 << 24
 """Of a file that is one value."""
@@ -51,7 +51,11 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
             raise ValueError(f"it has {size} bytes, more than the {most_bytes} read")
-        return file.read(size + 1)  # takes that much memory first, whatever there is
+        try:
+            return file.read(size + 1)  # takes that much memory first, whatever there is
+        except OSError as error:
+            name_it(error, path)
+            raise
 
 
 def parse_json(text: str | bytes, *, most_values: int = MOST_VALUES) -> Any:

@@ -3,9 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+
+from reskd.common.storage.system_errors import writing
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -29,31 +31,33 @@ def write_partial(path: Path, chunks: bytes | memoryview | Iterable[bytes | memo
     Returns:
         That name, for `put_in_place`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
     pieces = [chunks] if isinstance(chunks, bytes | memoryview) else chunks
-    try:
-        with partial.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = os.fspath(path)  # the system does not say which file was being written
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):  # the first failure is the one to tell
+                partial.unlink()
+            raise
     return partial
 
 
 def put_in_place(partial: Path, path: Path) -> None:
     """The second half: the file gets its name."""
-    try:
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with writing(path):
+        try:
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+        sync_folder(path.parent)
 
 
 def partial_name(path: Path) -> Path:
@@ -84,11 +88,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         The folder to fill. What the block writes there is to be synced by itself (`atomic_write`).
     """
     partial = partial_name(path)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    sync_folder(path.parent)
+    with writing(path):
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            partial.replace(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        sync_folder(path.parent)

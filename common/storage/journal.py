@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 from pydantic import TypeAdapter
 
 from reskd.common.parsing.json_text import parse_json
+from reskd.common.storage.kinds import read_file
+from reskd.common.storage.system_errors import writing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -57,19 +59,20 @@ class Journal(Generic[Entry]):
             header: What the findings depend on, as JSON; a journal with another one is replaced.
         """
         self.path = path
-        content = path.read_bytes() if path.is_file() else b""
+        content = read_file(path) if path.exists() else b""
         first, *lines, torn = content.split(b"\n") if b"\n" in content else (b"", b"")
         begun = _line(header)
         goes_on = first + b"\n" == begun
         self._entry = TypeAdapter(entry)
         self._known = dict(map(self._parsed, lines if goes_on else []))
-        path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if goes_on else os.O_TRUNC)
-        self._file = os.open(path, flags, 0o666)
-        if not goes_on:
-            os.write(self._file, begun)
-        elif torn:
-            os.write(self._file, b"\n")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, flags, 0o666)
+            if not goes_on:
+                os.write(self._file, begun)
+            elif torn:
+                os.write(self._file, b"\n")
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +87,8 @@ class Journal(Generic[Entry]):
 
     def add(self, video: str, state: FileState, entry: Entry) -> None:
         """Keep what was found about a video whose file was in the given state."""
-        os.write(self._file, _line({"video": video, **state._asdict(), **asdict(entry)}))
+        with writing(self.path):
+            os.write(self._file, _line({"video": video, **state._asdict(), **asdict(entry)}))
 
     def remove(self) -> None:
         """Delete the file: its findings are kept elsewhere now."""

@@ -109,7 +109,7 @@ class DecodedFrames:
         for loaded, failures, stopped in self._loader:
             if stopped is not None:
                 raise stopped
-            self.unreadable.note(failures)
+            self.unreadable.note(failures, len(loaded.videos))
             yield loaded
 
 

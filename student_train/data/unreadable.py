@@ -1,11 +1,15 @@
 """Videos that turn out to be unreadable while a network trains, of all its processes together."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from reskd.common.console import say
 from reskd.common.dataset.index import VideoEntry
 from reskd.common.errors import StoppedShortError
 from reskd.student_train.distributed import ProcessGroup
+
+MAX_IN_A_ROW: Final = 20
+"""Unreadable videos in batches without any other at which training stops."""
 
 
 class Unreadable:
@@ -22,13 +26,21 @@ class Unreadable:
     def __init__(self, entries: Mapping[int, VideoEntry], *, max_bad: float) -> None:
         self._entries, self._allowed = entries, max_bad * len(entries)
         self._reasons: dict[int, str] = {}
-        self._agreed = 0
+        self._agreed = self._in_a_row = 0
 
-    def note(self, reasons: Mapping[int, str]) -> None:
-        """Name every video that is not known yet; they are left out and never replaced."""
+    def note(self, reasons: Mapping[int, str], num_read: int = 0) -> None:
+        """Name every video that is not known yet; they are left out and never replaced.
+
+        Args:
+            reasons: Of the videos of a batch that could not be read.
+            num_read: Videos of the batch that could be.
+        """
+        if num_read and self._in_a_row < MAX_IN_A_ROW:
+            self._in_a_row = 0
         for video, reason in reasons.items():
             if video not in self._reasons:
                 self._reasons[video] = reason
+                self._in_a_row += 1
                 say(f"unreadable, left out: {self._entries[video].id}: {reason}")
 
     @property
@@ -42,9 +54,16 @@ class Unreadable:
         Raises:
             StoppedShortError: In all of them, if there are too many.
         """
-        for reasons in processes.all_of(self._reasons):
-            self._reasons = {**reasons, **self._reasons}
+        in_a_row = 0
+        for reasons, row in processes.all_of((self._reasons, self._in_a_row)):
+            self._reasons, in_a_row = {**reasons, **self._reasons}, max(in_a_row, row)
         self._agreed = len(self._reasons)
+        if in_a_row >= MAX_IN_A_ROW:
+            raise StoppedShortError(
+                f"{in_a_row} videos in a row are unreadable. They are listed above: something else "
+                "than these files may be wrong, such as the decoder, the mount or memory. If they "
+                "are broken, `reskd dataset check` puts them into quarantine."
+            )
         if self._agreed > self._allowed:
             raise StoppedShortError(
                 f"{self._agreed} of {len(self._entries)} videos are unreadable, more than "

@@ -20,6 +20,9 @@ from reskd.common.models.checkpoint import load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.prefetch import ordered_map
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.kinds import require_file
+from reskd.common.storage.system_errors import is_wrong_input
+from reskd.common.video.attempts import read_whole
 from reskd.common.video.preprocess import Colours, renormalize
 from reskd.common.video.reader import VideoReader
 from reskd.common.video.video_file import open_video
@@ -141,8 +144,11 @@ def _list_files(source: Path) -> list[Path]:
 def _read_clips(source: Path, *, size: int | None, num_frames: int | None) -> NDArray[Any]:
     """Clips (B, T, 3, H, W) float32 or uint8, read from the file as they are needed."""
     try:
+        require_file(source)
         clips = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        if not (isinstance(error, OSError) and is_wrong_input(error)):
+            read_whole(source)  # else the system has failed
         raise DataError(f"{source} cannot be read as a numpy array: {error}") from error
     if (
         clips.dtype not in (np.float32, np.uint8)

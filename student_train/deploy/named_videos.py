@@ -6,6 +6,8 @@ from typing import Final
 
 from reskd.common.dataset.importing.video_tree import is_image, is_video
 from reskd.common.errors import DataError
+from reskd.common.storage.kinds import read_file
+from reskd.common.storage.system_errors import input_problem
 
 LIST_SUFFIXES: Final = (".txt", ".lst", ".list")
 """Text files with a video on each line."""
@@ -39,9 +41,9 @@ def read_list(path: Path) -> list[Path]:
         DataError: If it cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = read_file(path).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
-        raise DataError(f"the list {path} cannot be read: {error.strerror}") from error
+        raise DataError(f"the list {path} cannot be read: {input_problem(error)}") from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return [path.parent / line for line in lines if line.strip()]
 

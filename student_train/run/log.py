@@ -29,6 +29,7 @@ from reskd.common.errors import DataError
 from reskd.common.parsing.json_text import parse_json
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
+from reskd.common.storage.system_errors import writing
 
 EVENTS_FILE: Final = "events.jsonl"
 TENSORBOARD_FOLDER: Final = "tensorboard"
@@ -62,17 +63,18 @@ class RunLog:
 
         path = folder / EVENTS_FILE
         _replace(path, [line for line in _lines(path) if line["step"] <= step])
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
         self._board = SummaryWriter(folder / TENSORBOARD_FOLDER, purge_step=step + 1)
 
     def write(self, event: str, *, epoch: int, step: int, **figures: Any) -> None:
         """Add one line at once, and its numbers to TensorBoard."""
         figures = without_nan(figures)
         line = {"event": event, "epoch": epoch, "step": step, **figures}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        if event in SYNCED:
-            os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            if event in SYNCED:
+                os.fsync(self._file.fileno())
         prefix = "/".join(filter(None, (event, figures.get("which"))))
         for name, value in figures.items():
             if isinstance(value, int | float):

@@ -15,6 +15,7 @@ from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import CheckpointInfo, check_teacher, load_checkpoint
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.signals import preemptible
+from reskd.teacher_cache.fill.bad_videos import BadVideos
 from reskd.teacher_cache.fill.check_precision import check_precision
 from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
 from reskd.teacher_cache.fill.cluster import reached
@@ -26,7 +27,6 @@ from reskd.teacher_cache.fill.opening import cache_of, is_new, new_cache
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
 from reskd.teacher_cache.fill.workers.driver import fill_with_workers
 from reskd.teacher_cache.format.commits import (
-    TAKEN_OUT,
     Computed,
     failures,
     missing_units,
@@ -166,17 +166,14 @@ def fill(
         f"{job.folder}: {len(own)} units{where}, {len(own) - len(units)} finished; "
         f"{todo} videos x {len(generation.view_range)} views to do"
     )
-    written = read_commits(job.folder, generation.number, manifest.units_of(generation))
-    failed = {video: why for video, why in failures(written.values()).items() if why != TAKEN_OUT}
+    bad = BadVideos(job, _known_failures(job.folder, manifest, generation))
     meters = FillMeters()
     finished = sum(len(layout.videos_of(unit)) for unit in own) - todo
     try:
         with progress("caching", finished + todo, unit="videos", done=finished) as advance:
 
             def on_video(video: int, failure: str | None) -> None:
-                if failure is not None and failure != TAKEN_OUT:
-                    failed[video] = failure
-                    _check_failures(failed, video, job)
+                bad.note(video, failure)
                 advance()
 
             def unfinished() -> Iterator[int]:
@@ -215,18 +212,11 @@ def fill(
     return meters.units
 
 
-def _check_failures(failed: dict[int, str], latest: int, job: Job) -> None:
-    say(f"unreadable: {job.entries[latest].id}: {failed[latest]}")
-    if len(failed) <= job.options.max_bad * len(job.entries):
-        return
-    shown = "\n".join(
-        f"  {job.entries[video].id}: {why}" for video, why in list(failed.items())[:10]
-    )
-    raise StoppedShortError(
-        f"{len(failed)} of {len(job.entries)} videos are unreadable, more than the "
-        f"{job.options.max_bad:.2%} that --max-bad allows:\n{shown}\nFix or remove these files "
-        "and import the folder again, or allow more with --max-bad; finished units are kept."
-    )
+def _known_failures(folder: Path, manifest: Manifest, generation: Generation) -> dict[int, str]:
+    """Videos that this run or an earlier one has marked."""
+    runs = [one for one in manifest.generations if one.number <= generation.number]
+    written = [read_commits(folder, one.number, manifest.units_of(one)) for one in runs]
+    return failures(commit for commits in written for commit in commits.values())
 
 
 def _record(job: Job, generation: Generation, meters: FillMeters) -> None:

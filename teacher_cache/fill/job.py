@@ -18,7 +18,7 @@ from reskd.teacher_cache.fill.cluster import RayOptions
 from reskd.teacher_cache.fill.cut import ClipSource
 from reskd.teacher_cache.fill.slices import Slice
 from reskd.teacher_cache.format.identity import first_difference, identity_like
-from reskd.teacher_cache.format.layout import DECODED_BYTES
+from reskd.teacher_cache.format.layout import DECODED_BYTES, MAX_IN_A_ROW
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
 from reskd.teacher_cache.format.videos import CachedVideo
 from reskd.teacher_cache.read.contents import CacheContents, cache_contents
@@ -30,6 +30,8 @@ class RunOptions:
 
     max_bad: float
     """Share of unreadable videos at which the run stops."""
+    max_in_a_row: int = MAX_IN_A_ROW
+    """Unreadable videos one after the other at which it stops: something else is wrong then."""
     threads: int
     """That decode."""
     device: torch.device

@@ -28,6 +28,8 @@ MEMORY_GB = 2.0
 DECODED_BYTES = 2_000_000_000
 """Clips that stage one has decoded ahead of the teacher take at most this, or three videos' worth
 if that is more."""
+MAX_IN_A_ROW = 20
+"""Unreadable videos one after the other at which stage one stops, where nobody says otherwise."""
 LEAST_UNITS = 8
 """Units a cache has at least, where there are as many videos: so that no stop ever loses more than
 an eighth of the work."""

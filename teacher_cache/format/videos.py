@@ -25,6 +25,7 @@ from reskd.common.parsing.rows import RowReader, collector_paused
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.kinds import open_file
 from reskd.common.storage.records import canonical_json, content_sha256, digest
+from reskd.common.storage.system_errors import input_problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +118,7 @@ def read_videos(folder: Path, tables: Sequence[VideoTable]) -> Mapping[int, Cach
         except OSError as error:
             raise CacheError(
                 f"{path}, which says what the rows of this cache are of, cannot be read: "
-                f"{error.strerror}. Restore it from a copy, or write the cache again."
+                f"{input_problem(error)}. Restore it from a copy, or write the cache again."
             ) from error
         except ValueError as error:
             raise CacheError(f"{path} is no table of videos: {problem_text(error)}") from error

@@ -198,7 +198,7 @@ class DirectRows:
         block, unit = divmod(shard, self._layout.num_units)
         key = object_key(self._array, block, unit)
         try:
-            descriptor = os.open(self._folder / key, os.O_RDONLY)
+            descriptor = os.open(self._folder / key, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise RowError(row, f"cannot be read: {error}") from error
         try:

@@ -21,6 +21,7 @@ from reskd.teacher_cache.format.manifest import Generation, Manifest, read_manif
 from reskd.teacher_cache.format.sources import check_sources
 from reskd.teacher_cache.verify.recompute import Draw, verify_semantic
 from reskd.teacher_cache.verify.report import Level, Report
+from reskd.teacher_cache.verify.retry import readable_after_all
 from reskd.teacher_cache.verify.verify import verify_cache
 
 
@@ -31,6 +32,7 @@ def repair_cache(
     *,
     level: Level = "bytes",
     draw: Draw | None = None,
+    retry_failed: bool = False,
 ) -> tuple[dict[str, Any], Report]:
     """Verify, recompute the units with findings, verify again.
 
@@ -45,6 +47,8 @@ def repair_cache(
         options: How to run.
         level: How deep to look, before and after.
         draw: Rows that level semantic compares.
+        retry_failed: Also ask videos again that could not be read, and compute the units anew of
+            those that can be.
 
     Returns:
         Facts for JSON, and the report after the repair.
@@ -71,15 +75,16 @@ def repair_cache(
         before = verify()
         if any(finding.path in manifest.zarr_sha256 for finding in before.findings):
             manifest = write_metadata(folder, manifest)
+        again_readable = readable_after_all(job, folder, manifest) if retry_failed else set()
+        due = {manifest.layout.locate(video)[0] for video in again_readable}
         teacher = teacher_for(experiment, model, manifest, options.device)
         for generation in manifest.generations:
-            units = sorted(
-                {
-                    finding.unit
-                    for finding in before.findings
-                    if finding.unit is not None and finding.generation == generation.number
-                }
-            )
+            found = {
+                finding.unit
+                for finding in before.findings
+                if finding.unit is not None and finding.generation == generation.number
+            }
+            units = sorted(found | due.intersection(manifest.units_of(generation)))
             again = _how_computed(folder, manifest, generation, units)
             _say_where_else(again, teacher)
             for unit in units:
@@ -92,6 +97,7 @@ def repair_cache(
         "cache": str(folder),
         "findings_before": len(before.findings),
         "recomputed": recomputed,
+        "readable_again": sorted(job.entries[video].id for video in again_readable),
         "findings_after": len(after.findings),
         "ok": not after.findings,
     }

@@ -14,6 +14,8 @@ from typing import Literal
 
 from reskd.common.console import progress
 from reskd.common.errors import CacheError
+from reskd.common.storage.kinds import read_file, require_file
+from reskd.common.storage.system_errors import errno_text, remedy
 from reskd.teacher_cache.format.commits import Commit, expected_keys, failures, read_commit
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
@@ -28,12 +30,13 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
     Raises:
         CacheError: If there is no cache at all in this place.
     """
-    if not (folder / MANIFEST_FILE).exists():
+    if not os.path.lexists(folder / MANIFEST_FILE):
         read_manifest(folder)  # explains what is missing
     try:
         manifest = read_manifest(folder)
-    except CacheError as error:
-        finding = Finding(path=MANIFEST_FILE, problem=str(error))
+    except (CacheError, OSError) as error:
+        problem = _unread(error) if isinstance(error, OSError) else str(error)
+        finding = Finding(path=MANIFEST_FILE, problem=problem)
         return Report(
             cache=str(folder.absolute()),
             level=level,
@@ -68,21 +71,29 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
 
 def _check_metadata(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for name, expected in manifest.zarr_sha256.items():
-        path = folder / name
-        if not path.is_file():
-            yield Finding(path=name, problem="is missing")
-        elif (got := sha256(path.read_bytes()).hexdigest()) != expected:
-            yield Finding(path=name, problem=f"has sha256 {got[:12]}…, not {expected[:12]}…")
+        yield from _check_digest(folder, name, expected)
 
 
 def _check_videos(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for number, table in enumerate(manifest.videos, start=1):
-        name = videos_key(number)
-        path = folder / name
-        if not path.is_file():
-            yield Finding(path=name, problem="is missing")
-        elif (got := sha256(path.read_bytes()).hexdigest()) != table.sha256:
-            yield Finding(path=name, problem=f"has sha256 {got[:12]}…, not {table.sha256[:12]}…")
+        yield from _check_digest(folder, videos_key(number), table.sha256)
+
+
+def _check_digest(folder: Path, name: str, expected: str) -> Iterator[Finding]:
+    try:
+        got = sha256(read_file(folder / name)).hexdigest()
+    except FileNotFoundError:
+        yield Finding(path=name, problem="is missing")
+    except OSError as error:
+        yield Finding(path=name, problem=_unread(error))
+    else:
+        if got != expected:
+            yield Finding(path=name, problem=f"has sha256 {got[:12]}…, not {expected[:12]}…")
+
+
+def _unread(error: OSError) -> str:
+    """What a file's error says of the cache: whatever the reason, it is not proved whole."""
+    return f"cannot be read: {errno_text(error)}. {remedy(error.errno)}"
 
 
 def _check_commits(
@@ -96,6 +107,8 @@ def _check_commits(
                 commit = read_commit(folder, generation.number, unit)
             except CacheError as error:
                 commit, problem = None, str(error)
+            except OSError as error:
+                commit, problem = None, _unread(error)
             if commit is None:
                 problem = problem or "the unit was never finished"
             elif not _belongs(commit, manifest, generation, unit):
@@ -131,18 +144,26 @@ def _check_strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         for unit in manifest.units_of(generation):
             known.add(commit_key(generation.number, unit))
             known |= expected_keys(manifest, generation, unit)
-    for name in sorted(set(_files(folder, "")) - known):
+    unlisted: list[OSError] = []
+    for name in sorted(set(_files(folder, "", unlisted)) - known):
         yield Finding(path=name, problem=STRANGER)
+    for error in unlisted:
+        name = Path(error.filename or folder).relative_to(folder).as_posix()
+        yield Finding(path=name, problem=_unread(error))
 
 
-def _files(folder: str | os.PathLike[str], prefix: str) -> Iterator[str]:
+def _files(folder: str | os.PathLike[str], prefix: str, unlisted: list[OSError]) -> Iterator[str]:
     """What is in a folder and those below it and is no folder itself, by its path inside."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield f"{prefix}{entry.name}"
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        unlisted.append(error)
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, f"{prefix}{entry.name}/", unlisted)
+        else:
+            yield f"{prefix}{entry.name}"
 
 
 def _check_unit(
@@ -158,10 +179,14 @@ def _check_unit(
             exact = manifest.codec != "none" or stored.bytes == layout.object_bytes(
                 array, block, unit
             )
-            if not path.is_file():
+            try:
+                require_file(path)
+                if (size := path.stat().st_size) != stored.bytes or not exact:
+                    yield replace(finding, problem=f"has {size} bytes instead of {stored.bytes}")
+                elif level == "bytes":
+                    shard = StoredShard(manifest, array, block, unit, read_file(path))
+                    yield from check_shard(shard, stored.sha256, commit.failed, finding)
+            except FileNotFoundError:
                 yield replace(finding, problem="is missing")
-            elif (size := path.stat().st_size) != stored.bytes or not exact:
-                yield replace(finding, problem=f"has {size} bytes instead of {stored.bytes}")
-            elif level == "bytes":
-                shard = StoredShard(manifest, array, block, unit, path.read_bytes())
-                yield from check_shard(shard, stored.sha256, commit.failed, finding)
+            except OSError as error:
+                yield replace(finding, problem=_unread(error))

@@ -14,12 +14,13 @@ or open handle, and so safe in threads and in forked workers. Anybody's h5py sti
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from json import loads
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -32,6 +33,8 @@ from reskd.common.errors import DataError
 from reskd.common.storage.kinds import require_file
 from reskd.common.storage.records import canonical_json
 from reskd.common.video.attempts import read_whole
+
+_ERRNO: Final = re.compile(r"errno = (\d+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +99,8 @@ def read_shard(path: Path) -> Shard:
             shard = _shard(path, file)
             recorded = file.attrs["tables_sha256"]
     except Exception as error:  # whatever HDF5 makes of damage
+        if (number := errno_of(error)) is not None:
+            raise OSError(number, os.strerror(number), os.fspath(path)) from error
         read_whole(path)  # else it is the system's failure
         raise damaged_shard(path, str(error)) from error
     found = seal_of_tables(shard.videos, [list(shard.ids), list(shard.failures)], shard.plan)
@@ -104,6 +109,12 @@ def read_shard(path: Path) -> Shard:
     if path.stat().st_size < shard.images_start + shard.image_bytes:
         raise damaged_shard(path, "it is cut off")
     return shard
+
+
+def errno_of(error: Exception) -> int | None:
+    """What the system has told HDF5, by its text: the exception's kind depends on the call."""
+    said = _ERRNO.search(str(error))
+    return int(said[1]) if said else None
 
 
 def _shard(path: Path, file: h5py.File) -> Shard:

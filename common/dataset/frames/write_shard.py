@@ -7,6 +7,7 @@ loses only the videos it was decoding; what it costs is to copy each byte once m
 against hours of decoding.
 """
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +20,12 @@ import h5py
 import numpy as np
 
 from reskd.common.dataset.frames.encode import KeptVideo
-from reskd.common.dataset.frames.hdf5 import damaged_shard, read_shard, seal_of_tables
+from reskd.common.dataset.frames.hdf5 import damaged_shard, errno_of, read_shard, seal_of_tables
 from reskd.common.dataset.frames.plan import FORMAT
 from reskd.common.dataset.frames.tables import ROW, VIDEO, Rows, StoredFacts, video_row
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import canonical_json
+from reskd.common.storage.system_errors import writing
 
 LENGTH_BYTES: Final = 8
 COPY_BYTES: Final = 8 << 20
@@ -98,16 +100,17 @@ def write_shard(
         "plan": canonical_json(dict(plan)).decode("utf-8"),
         "software": canonical_json(dict(software)).decode("utf-8"),
     }
-    try:
-        _write_tables(path, pieces, header, plan)
+    with writing(path):
+        try:
+            _write_tables(path, pieces, header, plan)
+        except (OSError, RuntimeError) as error:
+            number = errno_of(error) or errno.EIO
+            raise OSError(number, os.strerror(number), os.fspath(path)) from error
         with path.open("r+b", buffering=0) as out:
             out.seek(read_shard(path).images_start)
             for piece in pieces:
                 _append_images(out.fileno(), piece)
             os.fsync(out.fileno())
-    except OSError as error:
-        error.filename = error.filename or os.fspath(path)
-        raise
     _check(path, pieces)
 
 
@@ -151,6 +154,8 @@ def _append_images(out: int, piece: Piece) -> None:
     with piece.path.open("rb", buffering=0) as file:
         while left:
             chunk = memoryview(file.read(min(left, COPY_BYTES)))
+            if not chunk:
+                raise damaged_shard(piece.path, f"it lacks {left} bytes of its images")
             left -= len(chunk)
             while chunk:
                 chunk = chunk[os.write(out, chunk) :]

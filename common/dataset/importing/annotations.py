@@ -23,6 +23,7 @@ from reskd.common.parsing.json_text import (
     parse_json,
     read_bounded,
 )
+from reskd.common.storage.system_errors import input_problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +112,9 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError(f"there is no annotation file {path}") from error
     except OSError as error:
-        raise DataError(f"the annotation file {path} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"the annotation file {path} cannot be read: {input_problem(error)}"
+        ) from error
     except ValueError as error:
         raise DataError(f"the annotation file {path} is not read: {error}") from error
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -13,6 +13,8 @@ from pathlib import Path
 from reskd.common.dataset.importing.annotations import json_value, numbered_lines, read_text
 from reskd.common.dataset.importing.formats.sthv2_json import is_labels, parse_labels
 from reskd.common.errors import DataError
+from reskd.common.storage.kinds import read_file
+from reskd.common.storage.system_errors import input_problem
 
 NUMBERED = re.compile(r"(?P<number>\d+)(?:\s*[,;:.)=]\s*|\s+)(?P<name>.+)")
 NUMBERED_BEHIND = re.compile(r"(?P<name>.+?)(?:\s*[,;:=]\s*|\s+)(?P<number>\d+)")
@@ -100,9 +102,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         DataError: If the file cannot be read, is empty, or has an empty line before its end.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = read_file(path).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
-        raise DataError(f"the class names {path} cannot be read: {error.strerror}") from error
+        raise DataError(f"the class names {path} cannot be read: {input_problem(error)}") from error
     names = [line.strip() for line in text.rstrip().split("\n")]
     if "" in names:
         raise DataError(

@@ -23,6 +23,8 @@ from reskd.common.models.importing.placeholders import (
     Kind,
     placeholder_class,
 )
+from reskd.common.storage.system_errors import input_problem
+from reskd.common.video.attempts import read_whole
 
 _RUNNERS: Final = re.compile(
     r"(?:os|posix|nt|sys|subprocess|commands|pty|socket|shutil|importlib|runpy|code|codeop|ctypes|"
@@ -59,7 +61,7 @@ def read_content(path: Path) -> tuple[Any, tuple[str, ...]]:
         if is_safetensors(path):
             return _read_safetensors(path), ()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path} cannot be read: {input_problem(error)}.") from error
     content, kinds = _read_pickle(path)
     return content, tuple(sorted(kinds))
 
@@ -68,6 +70,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
+        read_whole(path)  # else the system has failed
         raise DataError(
             f"{path} cannot be read as safetensors: {error}. It may be cut off; fetch it again."
         ) from error
@@ -84,6 +87,7 @@ def _read_pickle(path: Path) -> tuple[Any, dict[str, Kind]]:
             learnt = _learnt(str(error), kinds)
             reason = " ".join(str(error).split())
         if not learnt or len(kinds) > _MOST_CLASSES:
+            read_whole(path)  # else the system has failed
             raise DataError(_unreadable(path, reason))
         kinds |= learnt
 

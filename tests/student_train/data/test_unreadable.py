@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from reskd.common.cli.main import main
+from reskd.common.dataset.index import VideoEntry
+from reskd.common.errors import StoppedShortError
 from reskd.common.experiment.load import load_experiment
 from reskd.student_train.data.order import cut_batches, cut_parts, epoch_order
+from reskd.student_train.data.unreadable import Unreadable
 from tests.student_train.two_processes import WORLD, as_torchrun_does, free_port, in_two_processes
-from tests.tiny_experiment import training_videos
+from tests.tiny_experiment import ALONE, training_videos
 
 EPOCHS = 3
+ENTRY = VideoEntry(id="a", path="a", labels=(0,), split="train", num_frames=1, fps=1.0)
 
 Plan = list[list[list[list[int]]]]
 """Videos by epoch, step and process."""
@@ -146,3 +151,13 @@ def test_processes_of_a_run_end_alike_and_name_every_video_once(
 def test_run_that_met_too_many_saves_no_epoch_and_stops_there(ended: dict[str, Ended]) -> None:
     for case in CASES:
         assert (ended[case.id].run / "states").exists() == (case.code == 0), case.id
+
+
+@pytest.mark.parametrize(("num_read", "stops"), [(0, True), (1, False)])
+def test_so_many_videos_in_a_row_stop_training(num_read: int, stops: bool) -> None:
+    unreadable = Unreadable(dict.fromkeys(range(100), ENTRY), max_bad=1.0)
+    for first in range(0, 20, 4):
+        unreadable.note(dict.fromkeys(range(first, first + 4), "damaged"), num_read)
+    assert unreadable.has_news
+    with pytest.raises(StoppedShortError, match="20 videos in a row") if stops else nullcontext():
+        unreadable.agree(ALONE)
