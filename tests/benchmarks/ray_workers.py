@@ -88,6 +88,7 @@ def compare(
 def main(as_json: bool, videos: int, views: int, rounds: int) -> None:
     """Fill a cache by processes of this machine and by actors of Ray, in turns."""
     before, threads = load(), torch.get_num_threads()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's is 15, and others may be at work here
     torch.set_num_threads(num_cores())
     try:
         with TemporaryDirectory(prefix="ray-workers-") as folder, reached(RayOptions()):
