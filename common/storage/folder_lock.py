@@ -19,6 +19,7 @@ from typing import Final
 from reskd.common.console import say
 from reskd.common.errors import StoppedShortError
 from reskd.common.storage.lock_reach import why_locks_stay_here
+from reskd.common.storage.system_errors import writing
 
 _WITHOUT_LOCKS: Final = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What network file systems report that know no locks, or none on folders."""
@@ -66,26 +67,36 @@ def locked(
 
     Raises:
         StoppedShortError: If another process holds it.
+        OSError: As the system reports it, with the path.
     """
-    is_folder = path.is_dir()
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
+    with writing(path):
+        is_folder = path.is_dir()
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            _take(descriptor, shared, patience, task, advice)
-            problem = why_locks_stay_here(path)
-        except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise
-            problem = f"is on a file system without locks ({error.strerror})"
-        if problem is not None:
-            _say_once(path if is_folder else path.parent, problem)
-        if not (is_folder or shared):
-            os.truncate(descriptor, 0)
-            me = f"Process {os.getpid()} on {socket.gethostname()}\n"
-            os.pwrite(descriptor, me.encode(), 0)
+        with writing(path):
+            problem = _taken(path, descriptor, shared, patience, task, advice)
+            if problem is not None:
+                _say_once(path if is_folder else path.parent, problem)
+            if not (is_folder or shared):
+                os.truncate(descriptor, 0)
+                me = f"Process {os.getpid()} on {socket.gethostname()}\n"
+                os.pwrite(descriptor, me.encode(), 0)
         yield problem is None
     finally:
         os.close(descriptor)
+
+
+def _taken(
+    path: Path, descriptor: int, shared: bool, patience: float, task: str, advice: str
+) -> str | None:
+    """Take a lock; gives the reason why that keeps not everybody away, if there is one."""
+    try:
+        _take(descriptor, shared, patience, task, advice)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return f"is on a file system without locks ({error.strerror})"
+    return why_locks_stay_here(path)
 
 
 def _take(descriptor: int, shared: bool, patience: float, task: str, advice: str) -> None:

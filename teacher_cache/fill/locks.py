@@ -23,6 +23,7 @@ from typing import Final
 from reskd.common.errors import StoppedShortError
 from reskd.common.storage.atomic_write import PARTIAL_SUFFIX
 from reskd.common.storage.folder_lock import locked
+from reskd.common.storage.system_errors import writing
 from reskd.teacher_cache.fill.slices import Slice
 
 LOCKS_SUFFIX: Final = ".locks"
@@ -91,7 +92,8 @@ def _held(
     folder: Path, name: str, *, task: str, shared: bool = False, patience: float = 0.0
 ) -> AbstractContextManager[bool]:
     locks = _locks_of(folder)
-    locks.mkdir(parents=True, exist_ok=True)
+    with writing(locks):
+        locks.mkdir(parents=True, exist_ok=True)
     return locked(locks / name, task=task, advice=_ADVICE, shared=shared, patience=patience)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from reskd.common.errors import StoppedShortError
 from reskd.common.storage.folder_lock import locked
+from reskd.common.storage.system_errors import tell
 from tests.processes import started
 
 HOLD = """
@@ -70,3 +71,20 @@ def test_long_name_in_a_lock_is_replaced_whole(tmp_path: Path) -> None:
     _hold(tmp_path / ".lock")
     assert (tmp_path / ".lock").read_text().startswith(f"Process {os.getpid()} on ")
     assert "x" * 100 not in (tmp_path / ".lock").read_text()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE])
+@pytest.mark.parametrize("call", ["flock", "open", "pwrite"])
+def test_storage_that_fails_is_told_by_path_and_ends_with_5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl if call == "flock" else os, call, fail)
+    path = tmp_path / ".lock"
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        _hold(path)
+    told = tell(caught.value)
+    assert told.exit_code == 5
+    assert f"cannot write {path}: {os.strerror(number)} ({errno.errorcode[number]})" in told.message
