@@ -53,6 +53,7 @@ _MOST_CLASSES: Final = 65535  # class numbers of a top-k map are uint16
 def arrays_needed(losses: LossSpec) -> list[str]:
     """Names of all arrays that the losses with a weight may need."""
     several = [ARRAYS_OF_LOSS[loss] for loss in losses.with_weight(ARRAYS_OF_LOSS)]
+    several += [ARRAYS_OF_TARGET[name] for own in losses.own.values() for name in own.targets]
     return list(dict.fromkeys(name for names in several for name in names))
 
 

@@ -111,7 +111,11 @@ class Experiment:
     @property
     def code_names(self) -> tuple[str, ...]:
         """Names of the user's code in it (common/own_code.py)."""
-        student = () if self.student is None else self.student.model.code_names
+        student: tuple[str, ...] = ()
+        if self.student is not None:
+            specs = (self.student.losses, *self.student.more_losses)
+            losses = (own.loss for spec in specs for own in spec.own.values())
+            student = (*self.student.model.code_names, *losses)
         return (*self.data.code_names, *self.teacher.model.code_names, *student)
 
     def required_student(self) -> StudentSpec:
@@ -148,6 +152,12 @@ def _check_student(student: StudentSpec, views: ViewSpec, targets: TargetsSpec) 
             raise ValueError(
                 f"student.losses.{asked[0]} needs targets.{target}, which is null: store the "
                 f"{target} or set the weight to 0"
+            )
+    for name, own in losses.own.items():
+        if lacking := [target for target in own.targets if getattr(targets, target) is None]:
+            raise ValueError(
+                f"student.losses.own.{name} reads targets.{lacking[0]}, which is null: store it, "
+                "or take it out of the loss's targets"
             )
     for spec in (losses, *student.more_losses):
         _check_several_labels(spec, student.training)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
@@ -169,6 +169,28 @@ ON_LOGITS: Final = ("logit_kd", "dkd_target", "dkd_others", "dist_inter", "dist_
 """Losses that compare the class scores of a clip."""
 ON_LABEL_AND_LOGITS: Final = ("dkd_target", "dkd_others")
 """Of these, those that ask which class is the right one."""
+_TAKEN: Final = frozenset(
+    {
+        *("cross_entropy", *ON_FEATURES, *ON_LOGITS, "logit_map_kl"),
+        *("loss", "lr", "epoch", "step", "clips", "seconds", "train_top1"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnLossSpec:
+    """A loss term of the user's (student_train/train/own_losses.py)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    loss: str
+    """`package.module:build`, or an entry point of the group reskd.losses."""
+    weight: Above0
+    """Factor of its value."""
+    targets: tuple[Literal["logits", "features", "logit_map"], ...] = ()
+    """What it reads of the teacher."""
+    args: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments of `build`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,10 +229,17 @@ class LossSpec:
     """KL divergence from the teacher's softened class scores at every location."""
     logit_map_temperature: Above0 = 2.0
     """Softening of logit_map_kl."""
+    own: dict[str, OwnLossSpec] = field(default_factory=dict, hash=False)
+    """Loss terms of yours, by the names they have in logs."""
 
     def __post_init__(self) -> None:
         losses = ("cross_entropy", *ON_FEATURES, *ON_LOGITS, "logit_map_kl")
-        if not self.with_weight(losses):
+        if taken := [name for name in self.own if name in _TAKEN or not name.isidentifier()]:
+            raise ValueError(
+                f"own: {taken[0]!r} cannot be the name of a loss of yours: it stands in logs "
+                "beside the others; take a word of letters that is not one of theirs"
+            )
+        if not self.with_weight(losses) and not self.own:
             raise ValueError("every weight is 0, so there is nothing to learn from")
         if self.standardise_logits and not self.with_weight(("logit_kd", *ON_LABEL_AND_LOGITS)):
             raise ValueError(
@@ -221,3 +250,7 @@ class LossSpec:
     def with_weight(self, names: Iterable[str]) -> list[str]:
         """Those of some losses that are computed."""
         return [name for name in names if getattr(self, name)]
+
+    def weight_of(self, name: str) -> float:
+        """Weight of a loss, one of the user's too."""
+        return self.own[name].weight if name in self.own else float(getattr(self, name))

@@ -28,7 +28,7 @@ MAY_CHANGE: Final = ("workers", "memory_gb", "keep", "compile", "cuda_graphs", "
 """Fields of a training that may change while a run is stopped: they decide at most roundings."""
 _YOUNGER_LOSSES: Final = frozenset(
     {
-        *("feature_mse_normalised", "standardise_logits"),
+        *("feature_mse_normalised", "standardise_logits", "own"),
         *("dkd_target", "dkd_others", "dist_inter", "dist_intra"),
     }
 )

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -132,7 +133,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
     grid = step["teacher_grid"]
     task = Task(
         model,
-        LossSpec(**step["losses"]),
+        TypeAdapter(LossSpec).validate_python(step["losses"]),
         labels=LabelSpec(**step["labels"]),
         class_weights_K=tensors.get("class_weights"),
         teacher_channels=targets["features"].shape[2] if "features" in targets else None,

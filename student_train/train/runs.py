@@ -201,13 +201,14 @@ def train_student(
 def _without_teacher(losses: LossSpec, *, cross_entropy: float) -> LossSpec:
     """The same without the terms that compare with a teacher."""
     off: dict[str, Any] = {**dict.fromkeys(ARRAYS_OF_LOSS, 0.0), "standardise_logits": False}
+    off["own"] = {name: own for name, own in losses.own.items() if not own.targets}
     return dataclasses.replace(losses, cross_entropy=cross_entropy, **off)
 
 
 def _check_teacher_is_of_use(
     losses: LossSpec, cache: Path | None, teacher: Literal["cached", "live"]
 ) -> None:
-    needed = [loss for loss in ARRAYS_OF_LOSS if getattr(losses, loss)]
+    needed = arrays_needed(losses)
     if needed and cache is None and teacher == "cached":
         raise ExperimentError(
             "The student's losses need the teacher's targets: name their cache with --cache, "

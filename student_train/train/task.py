@@ -67,7 +67,7 @@ class Task(TeacherTerms):
     ) -> None:
         super().__init__(
             losses,
-            channels=model.num_features,
+            student=model,
             teacher_channels=teacher_channels,
             teacher_grid=teacher_grid,
         )
@@ -81,7 +81,7 @@ class Task(TeacherTerms):
         self.more = nn.ModuleList(
             TeacherTerms(
                 teacher.losses,
-                channels=model.num_features,
+                student=model,
                 teacher_channels=teacher.channels,
                 teacher_grid=teacher.grid,
             )
@@ -134,8 +134,7 @@ class Task(TeacherTerms):
 
     def _weight(self, part: str) -> float:
         number, slash, name = part.rpartition("/")
-        weight: float = getattr(self.teachers[number + slash].losses, name)
-        return weight
+        return self.teachers[number + slash].losses.weight_of(name)
 
     def _compared(
         self, output: ClipOutput, labels: Tensor, targets: dict[str, Tensor]

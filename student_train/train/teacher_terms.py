@@ -23,6 +23,7 @@ from reskd.common.distill.losses import (
 from reskd.common.experiment import LossSpec
 from reskd.common.experiment.training import ON_FEATURES, ON_LOGITS
 from reskd.common.models.recognizer import ClipOutput, Recognizer
+from reskd.student_train.train.own_losses import OwnLoss
 
 
 class TeacherTerms(nn.Module):
@@ -30,9 +31,9 @@ class TeacherTerms(nn.Module):
 
     Args:
         losses: Weights; terms of weight 0 are not computed.
-        channels: C of the student's feature maps.
-        teacher_channels: C of the stored ones; when they differ a 1x1 convolution, trained with the
-            student and dropped afterwards, maps the one to the other.
+        student: The network that is trained.
+        teacher_channels: C of the stored feature maps; when the student's is another, a 1x1
+            convolution, trained with it and dropped afterwards, maps the one to the other.
         teacher_grid: Grid of the teacher's own feature map.
     """
 
@@ -40,15 +41,16 @@ class TeacherTerms(nn.Module):
         self,
         losses: LossSpec,
         *,
-        channels: int,
+        student: Recognizer,
         teacher_channels: int | None,
         teacher_grid: Grid | None,
     ) -> None:
         super().__init__()
         self.losses, self.teacher_grid = losses, teacher_grid
         self.adapter: nn.Module = nn.Identity()
-        if losses.with_weight(ON_FEATURES) and teacher_channels not in (None, channels):
-            self.adapter = nn.Conv2d(channels, int(teacher_channels or 0), kernel_size=1)
+        if losses.with_weight(ON_FEATURES) and teacher_channels not in (None, student.num_features):
+            self.adapter = nn.Conv2d(student.num_features, int(teacher_channels or 0), 1)
+        self.own = nn.ModuleDict({name: OwnLoss(name, own) for name, own in losses.own.items()})
 
     def of_clips(
         self, model: Recognizer, output: ClipOutput, labels: Tensor, targets: dict[str, Tensor]
@@ -63,6 +65,8 @@ class TeacherTerms(nn.Module):
         if self.losses.logit_map_kl:
             scores_BThwK = model.logit_map(features_BTChw)
             parts["logit_map_kl"] = self._logit_map_kl(scores_BThwK, targets)
+        for name, own in self.own.items():
+            parts[name] = own(output, targets, labels)
         return parts
 
     def of_batch(self, logits_BK: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -196,7 +196,7 @@ def test_arrays_of_losses_are_those_that_plans_have() -> None:
         planned |= set(table(plan_targets(tiny(targets=targets), num_classes=5)))
     named = {name for names in ARRAYS_OF_LOSS.values() for name in names}
     assert named == planned - {"frames", "views"}
-    others = {"temperature", "logit_map_temperature", "cross_entropy", "standardise_logits"}
+    others = {"temperature", "logit_map_temperature", "cross_entropy", "standardise_logits", "own"}
     weights = set(asdict(LossSpec())) - others
     assert set(ARRAYS_OF_LOSS) == weights
 
