@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import REPOSITORY
+from tests.tiny_experiment import make_tiny_videos
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,19 @@ def test_script_beside_its_own_common_package_works(installed: Path, tmp_path: P
     name, file = done.stdout.split()
     assert name
     assert Path(file).is_relative_to(installed)
+
+
+@pytest.mark.slow  # a teacher, a cache and a student
+def test_a_teacher_a_loss_and_a_loop_of_ones_own_take_sixty_lines(
+    installed: Path, tmp_path: Path
+) -> None:
+    script = REPOSITORY / "tests" / "own_everything.py"
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
+    shutil.copy(script, tmp_path)
+    make_tiny_videos(tmp_path / "videos")
+    done = run(installed, "own_everything.py", "videos", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit()]
+    losses = [float(loss) for _, loss in steps]
+    assert len(losses) == 20 * 3
+    assert sum(losses[-9:]) < sum(losses[:9]) / 2
