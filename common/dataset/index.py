@@ -79,6 +79,8 @@ class VideoIndex:
     videos: tuple[VideoEntry, ...]
     quarantine: Mapping[str, str] = field(default_factory=dict)
     """Reasons, by id, why videos must not be opened (quarantine.py). Not part of the index file."""
+    reader: str | None = None
+    """Code of the user's that found the videos and opens them (own_reader.py); None: files."""
 
     def split(self, name: str) -> tuple[VideoEntry, ...]:
         """The videos of one split, in row order.
@@ -134,6 +136,7 @@ def write_index(path: Path, index: VideoIndex) -> None:
         # Relative, so that a folder holding both may be moved or mounted elsewhere.
         "root": Path(relpath(index.root.absolute(), path.absolute().parent)).as_posix(),
         "sha256": seal.hexdigest(),
+        **({} if index.reader is None else {"reader": index.reader}),
     }
     atomic_write(path, (line + b"\n" for line in chain([canonical_json(header)], lines)))
 
@@ -195,6 +198,7 @@ def _read(path: Path, lines: Iterator[tuple[int, bytes]]) -> VideoIndex:
         root=Path(normpath(path.absolute().parent / header["root"])),
         videos=tuple(ordered),
         quarantine={bad.id: bad.reason for bad in read_quarantine(quarantine_file(path))},
+        reader=header.get("reader"),
     )
 
 
@@ -218,7 +222,7 @@ def _header(path: Path, line: bytes) -> dict[str, Any]:
     classes = header.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise _wrong(path, 1, "has no list of class names in field 'classes'")
-    for key in ("root", "sha256"):
+    for key in ("root", "sha256", *(["reader"] if "reader" in header else [])):
         if not isinstance(header.get(key), str) or "\0" in header[key]:
             raise _wrong(path, 1, f"has no text in field {key!r}")
     return header

@@ -9,6 +9,7 @@ else                               a decoder opens the file
 from pathlib import Path
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex
+from reskd.common.errors import DataError
 from reskd.common.experiment import DataSpec
 from reskd.common.video.reader import Decoder, UnreadableVideoError, VideoReader
 
@@ -30,13 +31,19 @@ def open_entry(
             not touched, since it may hang a decoder or end the process. With a frame store: if
             the video could not be read when the store was made, or what is kept is damaged.
         StoppedShortError: If the system cannot read it (common/video/attempts.py).
-        DataError: If the decoder asked for is not installed, or there is no such frame store, or
-            it was made without this video.
+        DataError: If data.reader is not that of the index, if the decoder asked for is not
+            installed, or there is no such frame store, or it was made without this video.
         ExperimentError: If the user's code is not there, or not trusted.
     """
     path = index.path_of(entry)
     if (reason := index.quarantine.get(entry.id)) is not None:
         raise UnreadableVideoError(path, "quarantine", reason)
+    if data.reader != index.reader:
+        raise DataError(
+            f"The videos of {data.index} are opened by {index.reader or 'no code of yours'}, and "
+            f"data.reader is {data.reader or 'null'}: set it to {index.reader or 'null'} in the "
+            "experiment."
+        )
     if data.reader is not None:
         from reskd.common.dataset.own_reader import open_shelved
 

@@ -230,7 +230,9 @@ class LossSpec:
     logit_map_temperature: Above0 = 2.0
     """Softening of logit_map_kl."""
     own: dict[str, OwnLossSpec] = field(default_factory=dict, hash=False)
-    """Loss terms of yours, by the names they have in logs."""
+    """Loss terms of yours, by the names they have in logs, such as `{mine: {loss:
+    "package.module:build", weight: 1, targets: [logits], args: {}}}`; what `build` returns is in
+    student_train/train/own_losses.py."""
 
     def __post_init__(self) -> None:
         losses = ("cross_entropy", *ON_FEATURES, *ON_LOGITS, "logit_map_kl")

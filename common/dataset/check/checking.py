@@ -20,6 +20,7 @@ from reskd.common.dataset.quarantine import (
     read_quarantine,
     write_quarantine,
 )
+from reskd.common.errors import DataError
 from reskd.common.experiment import ClipSpec, DataSpec
 from reskd.common.signals import preemptible
 from reskd.common.storage.journal import Journal, journal_file, state_of
@@ -82,6 +83,11 @@ def check_index(plan: CheckPlan, *, try_one: Try = try_video) -> CheckReport:
         StoppedShortError: If no process can be started.
     """
     index = read_index(plan.index)
+    if index.reader is not None:
+        raise DataError(
+            f"{plan.index} lists videos that {index.reader} opens, and only files are checked. An "
+            "import opens all of them: import them again."
+        )
     entries = index.videos if plan.split is None else index.split(plan.split)
     data = DataSpec(index=plan.index, decoder=plan.decoder)
     trials = [

@@ -85,7 +85,7 @@ def import_shelf(
             f"{shown}\nRepair them, or keep them as failed with --allow-unreadable."
         )
     ordered = tuple(sorted(entries, key=lambda one: (one.split, one.id)))
-    index = VideoIndex(classes=classes, root=root, videos=ordered)
+    index = VideoIndex(classes=classes, root=root, videos=ordered, reader=reader)
     if not overwrite:
         check_replaces_none(out, index)
     write_index(out, index)

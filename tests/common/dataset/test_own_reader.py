@@ -102,6 +102,20 @@ def test_a_cache_and_a_student_are_made_of_tars(tar_experiment: Path, tmp_path: 
     assert main([*verify, "--experiment", str(tar_experiment)]) == 0
 
 
+def test_an_index_says_who_opens_its_videos(
+    tar_experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert import_tars(tar_experiment) == 0
+    index = str(tar_experiment.parent / "tars.jsonl")
+    assert main(["dataset", "check", index]) == 3
+    assert "only files are checked" in capsys.readouterr().err
+    assert not list(tar_experiment.parent.glob("*quarantine*")), "no video was put there"
+    cache = str(tar_experiment.parent / "cache")
+    wrong = ["-o", "data.reader=null"]
+    assert main(["cache-teacher", str(tar_experiment), "--cache", cache, *wrong]) == 3
+    assert f"set it to {WEBDATASET} in the" in capsys.readouterr().err
+
+
 def test_what_the_code_raises_makes_a_video_unreadable(
     tar_experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
