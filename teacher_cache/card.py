@@ -5,6 +5,7 @@ from typing import Any
 
 from reskd.common.console import counted
 from reskd.common.models.transformers_families import published_licence
+from reskd.teacher_cache.format.row_checksums import UNBOUND_ROWS
 
 
 def info_text(facts: Mapping[str, Any]) -> str:
@@ -69,6 +70,8 @@ def _contents(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "V {views} views (V0 {block_views}), N {videos} videos, S {videos_per_unit} videos a unit"
     )
     yield "store", f"{shape.format_map(facts)}, {facts['units']} units, codec {facts['codec']}"
+    if not facts["row_checksums"]:
+        yield "", UNBOUND_ROWS
     by_target = ", ".join(
         f"{name} {size / 1e6:.2f}" for name, size in facts["bytes_by_target"].items()
     )

@@ -22,7 +22,7 @@ from reskd.common.errors import CacheError
 from reskd.teacher_cache.fill.locks import sole_writer
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache
-from reskd.teacher_cache.format.commits import check_fingerprint, read_commit
+from reskd.teacher_cache.format.commits import check_commits, read_commit
 from reskd.teacher_cache.format.identity import Identity, first_difference
 from reskd.teacher_cache.format.layout import Layout, choose_unit_videos, commit_key
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, read_manifest
@@ -124,7 +124,7 @@ class ClipStore:
             try:
                 commit = read_commit(self.folder, _GENERATION, unit)
                 if commit is not None:
-                    check_fingerprint(self.folder, manifest, [commit])
+                    check_commits(self.folder, manifest, [commit])
                     continue
             except CacheError:
                 say(f"{self.folder}: the record of unit {unit} is damaged; the unit is kept anew.")

@@ -14,6 +14,8 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     views, block_views           V and V0
     units, videos_per_unit       their number, and S
     codec                        none or zstd
+    row_checksums                whether rows are bound to their places; where they are not, swapped
+                                 objects are found by `cache verify --level bytes` alone
     arrays                       name, row_shape, dtype, attributes, committed bytes of each
     bytes, bytes_by_target       committed bytes; scale and residual count to the features
     runs                         number, views, arrays, units (first, and one past the last),
@@ -47,6 +49,7 @@ from reskd.common.errors import CacheError, ReskdError
 from reskd.common.metrics import correct_predictions, top_k_hits
 from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+from reskd.teacher_cache.format.row_checksums import TABLE
 from reskd.teacher_cache.format.videos import CachedVideo, read_videos
 from reskd.teacher_cache.read.contents import cached_videos, matched_videos
 from reskd.teacher_cache.read.reader import CacheReader
@@ -95,7 +98,7 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
     labels, facts = _labels_of(folder, manifest, index_path, cached)
     ids = {row: cached[row].id for row in failures(commits) if row in cached}
     counted = bytes_by_array(commits)
-    by_array = {array.name: counted[array.name] for array in manifest.arrays}
+    by_array = {array.name: counted[array.name] for array in manifest.stored_arrays}
     return {
         "cache": str(folder.absolute()),
         "fingerprint": manifest.fingerprint,
@@ -114,7 +117,10 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
         "units": layout.num_units,
         "videos_per_unit": layout.unit_videos,
         "codec": manifest.codec,
-        "arrays": [{**asdict(array), "bytes": by_array[array.name]} for array in manifest.arrays],
+        "row_checksums": manifest.row_checksums,
+        "arrays": [
+            {**asdict(array), "bytes": by_array[array.name]} for array in manifest.stored_arrays
+        ],
         "bytes": sum(by_array.values()),
         "bytes_by_target": _bytes_by_target(by_array),
         "runs": [
@@ -164,36 +170,44 @@ def teacher_quality(
         return None
     (num_classes,), views = manifest.array("logits").row_shape, manifest.layout.num_views
     targets_NK = None if labels is None else _targets(labels, videos, num_classes)
-    best = np.empty((views, len(videos)), np.int64)
-    hits = {1: np.zeros(best.shape, bool), TOP: np.zeros(best.shape, bool)}
-    entropy = 0.0
+    hits = {k: np.zeros(views, np.int64) for k in (1, TOP)}
+    agreeing, entropy = np.ones(len(videos), bool), 0.0
+    first, best = np.empty(len(videos), np.int64), np.empty(len(videos), np.int64)
     step = max(1, NUMBERS_AT_ONCE // num_classes)
-    with progress("reading class scores", best.size, unit="rows") as advance:
+    with progress("reading class scores", views * len(videos), unit="rows") as advance:
         for view in range(views):
             for start in range(0, len(videos), step):
                 own = slice(start, start + step)
                 part, there = videos[own], np.ones(len(videos[own]), bool)
                 out = reader.empty("logits", len(part))
                 scores_BK = reader.gather("logits", [view] * len(part), part, out).astype(float)
-                best[view, own] = scores_BK.argmax(axis=1)
+                if not np.isfinite(scores_BK).all():
+                    raise CacheError(
+                        f"Cache {reader.folder}: class scores of view {view} are not finite, which "
+                        "no teacher's are that `reskd cache-teacher` keeps; write the cache again."
+                    )
+                best[own] = scores_BK.argmax(axis=1)
                 entropy += float(entropies(scores_BK).sum())
                 if targets_NK is not None:
                     targets_BK = targets_NK[own]
-                    hits[1][view, own] = correct_predictions(
+                    hits[1][view] += correct_predictions(
                         scores_BK, targets_BK, predicted_N=there
-                    )
-                    hits[TOP][view, own] = top_k_hits(
+                    ).sum()
+                    hits[TOP][view] += top_k_hits(
                         scores_BK, targets_BK, k=TOP, predicted_N=there
-                    )
+                    ).sum()
                 advance(len(part))
-    known = targets_NK is not None
+            if not view:
+                first[:] = best
+            agreeing &= best == first
+    known, rows = targets_NK is not None, views * len(videos)
     return {
-        "rows": best.size,
-        "top1": float(hits[1].mean()) if known else None,
-        "top5": float(hits[TOP].mean()) if known and num_classes > TOP else None,
-        "top1_by_view": hits[1].mean(axis=1).tolist() if known else None,
-        "agreement": float((best == best[0]).all(axis=0).mean()) if views > 1 else None,
-        "entropy_nats": entropy / best.size,
+        "rows": rows,
+        "top1": float(hits[1].sum() / rows) if known else None,
+        "top5": float(hits[TOP].sum() / rows) if known and num_classes > TOP else None,
+        "top1_by_view": (hits[1] / len(videos)).tolist() if known else None,
+        "agreement": float(agreeing.mean()) if views > 1 else None,
+        "entropy_nats": entropy / rows,
     }
 
 
@@ -255,7 +269,7 @@ def _labels_by_index(
 def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for name, size in by_array.items():
-        targets = ("logit_map", "feature")  # these have several arrays, named after them
+        targets = ("logit_map", "feature", TABLE)  # these have several arrays, named after them
         target = next((target for target in targets if name.startswith(target)), name)
         total["features" if target == "feature" else target] += size
     return dict(total)

@@ -54,10 +54,27 @@ class TrainingCache:
         return JoinedReaders(self.reader, self.more) if self.more else self.reader
 
     def in_index_order(self, name: str, rows: Tensor) -> Tensor:
-        """Targets with their classes in the order of the index; themselves where they are."""
+        """Targets with their classes in the order of the index; themselves where they are.
+
+        Raises:
+            CacheError: If they name a class that the cache does not have.
+        """
         number, own = own_name(name)
+        reader = self.reader if number == 1 else self.more[number - 2].reader
         columns = self.columns if number == 1 else self.more[number - 2].columns
+        if own in CLASS_NUMBERS:
+            _check_class_numbers(reader, own, rows)
         return rows if columns is None else in_class_order(own, rows, columns)
+
+
+def _check_class_numbers(reader: CacheReader, name: str, rows: Tensor) -> None:
+    """A cache from elsewhere may name any class; a loss would look for it in memory."""
+    classes, largest = len(reader.manifest.class_names), int(rows.numpy().max(initial=0))
+    if largest >= classes:
+        raise CacheError(
+            f"Cache {reader.folder}: array {name} names class {largest} of {classes}. No teacher "
+            "has said that; write the cache again."
+        )
 
 
 def open_cache(

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
-from reskd.common.errors import StoppedShortError
+from reskd.common.errors import CacheError, StoppedShortError
 from reskd.common.experiment import Experiment
 from reskd.common.own_code import trust_code
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.preprocess import shrink
 from reskd.common.video.reader import UnreadableVideoError
-from reskd.common.video.views import ViewParams, draw_view
+from reskd.common.video.views import ViewParams, draw_view, short_side_size
 from reskd.common.worker_processes import start_server_of_workers
 from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.order import stored_view
@@ -125,7 +127,7 @@ class _Cut(NamedTuple):
     clip_T3HW: Tensor | None
 
 
-_Outcome = _Cut | str | StoppedShortError
+_Outcome = _Cut | str | StoppedShortError | CacheError
 """A clip; why a video cannot be read; why the run cannot go on."""
 
 
@@ -154,7 +156,10 @@ class _ClipDataset(Dataset[tuple[int, _Outcome]]):
                 clip = cut_clips(opened, [params], size=self.experiment.views.size)[0]
         except UnreadableVideoError as error:
             return video, error.reason
-        except StoppedShortError as error:  # raised in a worker it would come with its traceback
+        except (
+            CacheError,
+            StoppedShortError,
+        ) as error:  # raised in a worker it would come with its traceback
             return video, error
         return video, _Cut(shrink(clip, self.size), clip if self.keep_clips else None)
 
@@ -163,7 +168,7 @@ class _ClipDataset(Dataset[tuple[int, _Outcome]]):
     ) -> ViewParams:
         if self.replay is not None:
             row = self.replay.gather("views", [view], [video], self.replay.empty("views", 1))[0]
-            return ViewParams.from_row(row)
+            return self._stored(row, entry, view, source_size)
         num_frames, height, width = source_size
         return draw_view(
             clip=self.experiment.clip,
@@ -173,6 +178,31 @@ class _ClipDataset(Dataset[tuple[int, _Outcome]]):
             num_frames=num_frames,
             height=height,
             width=width,
+        )
+
+    def _stored(
+        self,
+        row: NDArray[np.int32],
+        entry: VideoEntry,
+        view: int,
+        source_size: tuple[int, int, int],
+    ) -> ViewParams:
+        """A view of the cache, if it can be one of this video."""
+        assert self.replay is not None
+        _, height, width = source_size
+        expected = short_side_size(height, width, self.experiment.views.short_side)
+        problem = None
+        try:
+            params = ViewParams.from_row(row)
+            if (size := (params.frame_height, params.frame_width)) == expected:
+                return params
+            problem = f"it was cut from frames of {size} pixels, these have {expected}"
+        except ValueError as error:
+            problem = str(error)
+        raise CacheError(
+            f"Cache {self.replay.folder}: what it holds as view {view} of {entry.id} cannot be cut "
+            f"from this video: {problem}. `reskd cache verify {self.replay.folder} --level "
+            "semantic` compares stored views with those that were drawn."
         )
 
 
@@ -191,10 +221,11 @@ class _BatchKeys:
 
 def _collate(
     samples: list[tuple[int, _Outcome]],
-) -> tuple[LoadedBatch, dict[int, str], StoppedShortError | None]:
+) -> tuple[LoadedBatch, dict[int, str], StoppedShortError | CacheError | None]:
     cuts = {video: cut for video, cut in samples if isinstance(cut, _Cut)}
     failures = {video: reason for video, reason in samples if isinstance(reason, str)}
-    stopped = next((error for _, error in samples if isinstance(error, StoppedShortError)), None)
+    ending = StoppedShortError, CacheError
+    stopped = next((error for _, error in samples if isinstance(error, ending)), None)
     if not cuts:
         return LoadedBatch([]), failures, stopped
     frames = torch.stack([cut.frames_T3HW for cut in cuts.values()])

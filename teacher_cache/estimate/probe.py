@@ -217,7 +217,7 @@ class Probe:
         return {
             array.name: stored[array.name]
             / sum(layout.unit_bytes(array, unit, generation.view_range) for unit in commits)
-            for array in manifest.arrays
+            for array in manifest.stored_arrays
         }
 
 

@@ -8,8 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from reskd.common.console import say
-from reskd.common.distill.arrays import Row, TargetPlan
+from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
 from reskd.common.errors import StoppedShortError
 from reskd.common.storage.atomic_write import (
     atomic_folder,
@@ -30,6 +32,7 @@ from reskd.teacher_cache.format.manifest import (
     write_manifest,
 )
 from reskd.teacher_cache.format.metadata import zarr_files
+from reskd.teacher_cache.format.row_checksums import summed_arrays
 from reskd.teacher_cache.format.shard import AnyShardBuffer, Codec, shard_buffer
 from reskd.teacher_cache.format.videos import CachedVideo, write_videos
 
@@ -77,6 +80,7 @@ def create_cache(
             videos=(write_videos(partial, 1, 0, videos),) if videos else (),
             classes=tuple(classes),
             sources={name: (digest,) for name, digest in (sources or {}).items()},
+            row_checksums=True,
         )
         write_metadata(partial, manifest)
 
@@ -90,7 +94,7 @@ def write_metadata(folder: Path, manifest: Manifest) -> Manifest:
     Returns:
         The manifest with the hashes, as it was written.
     """
-    files = zarr_files(manifest.arrays, manifest.layout, manifest.codec)
+    files = zarr_files(manifest)
     for name, content in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
@@ -106,6 +110,7 @@ class UnitBuffers:
 
     def __init__(self, manifest: Manifest, generation: Generation, unit: int) -> None:
         self.unit, self.generation = unit, generation
+        self._manifest = manifest
         self._start = generation.views[0]
         layout = manifest.layout
         self.objects: dict[str, dict[str, AnyShardBuffer]] = {
@@ -134,6 +139,32 @@ class UnitBuffers:
                     own = rows[name][start - first : stop - first]
                     buffer.put(place, own, start - buffer.views.start)
 
+    def pieces(self) -> dict[str, list[memoryview]]:
+        """The bytes of every object in order, by path: of rows, and of their checksums."""
+        found = {
+            key: buffer.pieces()
+            for blocks in self.objects.values()
+            for key, buffer in blocks.items()
+        }
+        for table in self._manifest.tables_of(self.generation):
+            found |= self._table(table)
+        return found
+
+    def _table(self, table: ArraySpec) -> dict[str, list[memoryview]]:
+        """Objects that hold the checksums of rows."""
+        layout, views = self._manifest.layout, self.generation.view_range
+        summed = [[*self.objects[name].values()] for name in summed_arrays(table)]
+        found = {}
+        for (block, key), *buffers in zip(
+            layout.objects(table, self.unit, views), *summed, strict=True
+        ):
+            sums_VSA = np.stack([buffer.checksums() for buffer in buffers], axis=-1)
+            shard = shard_buffer(self._manifest.codec_of(table), table, layout, block, self.unit)
+            for place in range(sums_VSA.shape[1]):
+                shard.put(place, sums_VSA[:, place])
+            found[key] = shard.pieces()
+        return found
+
 
 def write_unit(
     folder: Path,
@@ -156,11 +187,7 @@ def write_unit(
         StoppedShortError: If the cache is gone.
     """
     _require_there(folder)
-    pieces = {
-        key: buffer.pieces()
-        for blocks in buffers.objects.values()
-        for key, buffer in blocks.items()
-    }
+    pieces = buffers.pieces()
     partials: dict[str, Path] = {}
 
     def write(key: str) -> None:

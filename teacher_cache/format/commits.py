@@ -5,11 +5,11 @@ host or path, so that equal work leaves equal bytes.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,11 @@ from reskd.common.storage.records import read_record, write_record
 from reskd.teacher_cache.format.layout import commit_key
 from reskd.teacher_cache.format.manifest import Generation, Manifest
 
+_MOST_CLIPS: Final = 1 << 16
+_MOST_THREADS: Final = 1 << 16
+_ZSTD_FRAME: Final = 64
+"""Bytes that compressing a row may add, besides a small share of it."""
+_SHA256_DIGITS: Final = 64
 TAKEN_OUT: Final = "the index does not list it any more"
 """Why a video has no rows that was taken out before the teacher came to it."""
 
@@ -96,7 +101,7 @@ def read_commit(folder: Path, generation: int, unit: int) -> Commit | None:
     """Read one record; None if that run never finished that unit.
 
     Raises:
-        CacheError: If the record is damaged.
+        CacheError: If the record is damaged, or another one's under this name.
     """
     path = folder / commit_key(generation, unit)
     try:
@@ -104,9 +109,15 @@ def read_commit(folder: Path, generation: int, unit: int) -> Commit | None:
     except FileNotFoundError:
         return None
     try:
-        return _COMMIT.validate_python(body)
+        commit = _COMMIT.validate_python(body)
     except ValidationError as error:
         raise CacheError(f"{path} is not a commit record: {error}") from error
+    if (commit.generation, commit.unit) != (generation, unit):
+        raise CacheError(
+            f"{path} is the record of unit {commit.unit} of run {commit.generation} under the name "
+            f"of unit {unit} of run {generation}. `reskd cache repair` computes the unit anew."
+        )
+    return commit
 
 
 def read_commits(folder: Path, generation: int, units: Iterable[int]) -> dict[int, Commit]:
@@ -122,19 +133,94 @@ def missing_units(folder: Path, manifest: Manifest, generation: Generation) -> l
     return [unit for unit in units if unit not in finished]
 
 
-def check_fingerprint(folder: Path, manifest: Manifest, commits: Iterable[Commit]) -> None:
+def check_commits(folder: Path, manifest: Manifest, commits: Iterable[Commit]) -> None:
     """A unit of another cache holds another teacher's outputs, however well it fits.
 
     Raises:
-        CacheError: If a record was written for a cache of another fingerprint.
+        CacheError: If a record was written for a cache of another fingerprint, or says what cannot
+            be true of its unit.
     """
+    check = CommitCheck(manifest)
     for commit in commits:
-        if commit.fingerprint != (own := manifest.unit_fingerprint(commit.unit)):
+        if (problem := check.problem(commit)) is not None:
             raise CacheError(
-                f"Cache {folder}: the record of unit {commit.unit} belongs to another cache (its "
-                f"fingerprint is {commit.fingerprint[:12]}…, this one's {own[:12]}…). "
-                f"`reskd cache repair {folder}` computes the unit anew."
+                f"Cache {folder}: the record of unit {commit.unit}, run {commit.generation}, "
+                f"{problem}. `reskd cache repair {folder}` computes the unit anew."
             )
+
+
+class CommitCheck:
+    """What the records of a cache must say; one for all of them, as most are of equal units."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._fingerprint = manifest.fingerprint
+        self._objects: dict[tuple[int, int], list[_Expected]] = {}
+
+    def problem(self, commit: Commit) -> str | None:
+        """What cannot be true of a record that lies under its own name; None if nothing is."""
+        manifest, unit = self._manifest, commit.unit
+        generation = manifest.generations[commit.generation - 1]
+        videos, own = manifest.layout.videos_of(unit), self._fingerprint
+        if len(manifest.videos) > 1:
+            own = manifest.unit_fingerprint(unit)
+        if commit.fingerprint != own:
+            return (
+                f"belongs to another cache (its fingerprint is {commit.fingerprint[:12]}…, this "
+                f"one's {own[:12]}…)"
+            )
+        if commit.videos != (videos.start, videos.stop) or commit.views != generation.views:
+            return f"is of videos {commit.videos} and views {commit.views}, which are not its own"
+        named = [*commit.failed, *(video for group in commit.groups for video in group)]
+        if not all(video in videos for video in named):
+            return "names videos that are not of its unit"
+        if len(commit.groups) > len(videos) or any(len(one) > len(videos) for one in commit.groups):
+            return "has more groups of videos, or larger ones, than its unit has videos"
+        ran = commit.computed
+        if ran is not None and not (
+            1 <= ran.batch_clips <= _MOST_CLIPS and 0 <= ran.torch_threads <= _MOST_THREADS
+        ):
+            return f"says {ran.batch_clips} clips at once and {ran.torch_threads} threads"
+        return self._object_problem(commit, generation, len(videos))
+
+    def _object_problem(
+        self, commit: Commit, generation: Generation, num_videos: int
+    ) -> str | None:
+        kind = generation.number, num_videos
+        if kind not in self._objects:
+            self._objects[kind] = list(_expected(self._manifest, generation, commit.unit))
+        for before, after, least, most in self._objects[kind]:
+            stored = commit.objects.get(f"{before}{commit.unit}{after}")
+            if stored is None:
+                return f"does not name {before}{commit.unit}{after}"
+            if not least <= stored.bytes <= most or len(stored.sha256) != _SHA256_DIGITS:
+                return f"says {stored.bytes} bytes of {before}{commit.unit}{after}, and not {most}"
+        if len(commit.objects) != len(self._objects[kind]):
+            return "names objects that its run does not write"
+        return None
+
+
+class _Expected(NamedTuple):
+    """An object that a run writes of every unit of some size."""
+
+    before: str
+    """Its path up to the unit's number."""
+    after: str
+    least: int
+    """Bytes."""
+    most: int
+
+
+def _expected(manifest: Manifest, generation: Generation, unit: int) -> Iterator[_Expected]:
+    layout = manifest.layout
+    for array in manifest.stored_arrays_of(generation):
+        for block, key in layout.objects(array, unit, generation.view_range):
+            before = f"{array.name}/c/{block}/"
+            least = most = layout.object_bytes(array, block, unit)
+            if manifest.codec_of(array) != "none":
+                rows = len(layout.views_of(block)) * len(layout.videos_of(unit))
+                least, most = layout.index_bytes(), most + most // 64 + _ZSTD_FRAME * rows
+            yield _Expected(before, key.removeprefix(f"{before}{unit}"), least, most)
 
 
 def failures(commits: Iterable[Commit]) -> dict[int, str]:
@@ -174,6 +260,6 @@ def expected_keys(manifest: Manifest, generation: Generation, unit: int) -> set[
     """Paths of all objects that a run writes of a unit."""
     return {
         key
-        for array in manifest.arrays_of(generation)
+        for array in manifest.stored_arrays_of(generation)
         for _, key in manifest.layout.objects(array, unit, generation.view_range)
     }

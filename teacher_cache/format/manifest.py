@@ -3,7 +3,7 @@
 Free of torch, so that a store can be checked where torch is not installed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 from reskd.common.distill.arrays import ArraySpec, TargetPlan, array_in_words
 from reskd.common.errors import CacheError
 from reskd.common.storage.records import digest, read_record, write_record
+from reskd.teacher_cache.format.bounds import (
+    WrittenBy,
+    array_problems,
+    digest_problems,
+    identity_problems,
+    layout_problems,
+    run_problems,
+    video_problems,
+)
 from reskd.teacher_cache.format.identity import Identity
 from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.row_checksums import checksum_tables, is_table, is_written_with
 from reskd.teacher_cache.format.shard import Codec
 from reskd.teacher_cache.format.videos import VideoTable
 
@@ -68,6 +78,8 @@ class Manifest:
     """Names of the classes when the cache was made, in the order of the teacher's class scores."""
     sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Of code of the user's by name: hexadecimal sha256 of the sources that say what is here."""
+    row_checksums: bool = False
+    """Whether rows are bound to their places (row_checksums.py); not in caches of before."""
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +111,17 @@ class Manifest:
     @property
     def format(self) -> str:
         """Name of the format its files have."""
-        return FORMAT if self.videos else FIRST_FORMAT
+        return FORMAT if self.videos or self.row_checksums else FIRST_FORMAT
+
+    @property
+    def tables(self) -> tuple[ArraySpec, ...]:
+        """Arrays of the store that hold the checksums of rows; none in caches of before."""
+        return checksum_tables(self.generations) if self.row_checksums else ()
+
+    @property
+    def stored_arrays(self) -> tuple[ArraySpec, ...]:
+        """All arrays of the store, those with checksums last."""
+        return (*self.arrays, *self.tables)
 
     @property
     def split(self) -> str:
@@ -122,8 +144,20 @@ class Manifest:
         )
 
     def arrays_of(self, generation: Generation) -> tuple[ArraySpec, ...]:
-        """Arrays that a generation writes."""
+        """Arrays that a generation fills."""
         return tuple(array for array in self.arrays if array.name in generation.arrays)
+
+    def tables_of(self, generation: Generation) -> tuple[ArraySpec, ...]:
+        """Tables of the checksums of these."""
+        return tuple(one for one in self.tables if is_written_with(one, generation.arrays))
+
+    def stored_arrays_of(self, generation: Generation) -> tuple[ArraySpec, ...]:
+        """All that a generation writes objects of."""
+        return (*self.arrays_of(generation), *self.tables_of(generation))
+
+    def codec_of(self, array: ArraySpec) -> Codec:
+        """Compression of an array's rows: none of checksums."""
+        return "none" if is_table(array) else self.codec
 
     def plan_of(self, generation: Generation) -> TargetPlan:
         """What has to be computed for a generation."""
@@ -142,7 +176,7 @@ class Manifest:
         return sum(
             self.layout.unit_bytes(array, number, generation.view_range)
             for number in units
-            for array in self.arrays_of(generation)
+            for array in self.stored_arrays_of(generation)
         )
 
     def upto(self, generation: int) -> "Manifest":
@@ -184,13 +218,20 @@ def first_generation(arrays: Sequence[ArraySpec], layout: Layout) -> Generation:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write cache.json, whole."""
+    """Write cache.json, whole.
+
+    Raises:
+        CacheError: If it would not be read again, see bounds.py.
+    """
+    _check(folder, manifest)
     contents = asdict(manifest)
     identity = contents.pop("identity")
     if not manifest.sources:
         del contents["sources"]
-    if not manifest.videos:
+    if manifest.format == FIRST_FORMAT:
         _as_first_format(contents)
+    if not manifest.row_checksums:
+        del contents["row_checksums"]  # such a record has no field for it
     write_record(
         folder / MANIFEST_FILE,
         {"format": manifest.format, "identity": identity, "contents": contents},
@@ -232,4 +273,29 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} contradicts itself: the videos that its identity names (field videos) are not "
             "those of its first table. Restore it from a copy, or write the cache again."
         )
+    _check(folder, manifest)
     return manifest
+
+
+def _check(folder: Path, manifest: Manifest) -> None:
+    if (problem := next(_problems(folder, manifest), None)) is not None:
+        raise CacheError(
+            f"{folder / MANIFEST_FILE} says what cannot be true of a cache: {problem}. It is not "
+            "to be trusted, whoever sealed it: take the cache from where it was made, or write it "
+            "again."
+        )
+
+
+def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What cannot be true; each line may rely on those before it."""
+    layout, arrays, tables = manifest.layout, manifest.arrays, manifest.videos
+    yield from identity_problems(manifest.identity)
+    yield from layout_problems(layout, with_tables=bool(tables))
+    yield from array_problems(arrays, manifest.teacher_grid, len(manifest.class_names))
+    runs = [
+        WrittenBy(one.number, one.views, one.arrays, manifest.units_of(one))
+        for one in manifest.generations
+    ]
+    yield from run_problems(layout, arrays, runs)
+    yield from video_problems(folder, layout, tables)
+    yield from digest_problems(manifest.stored_arrays, manifest.zarr_sha256, tables)

@@ -1,7 +1,6 @@
 """The zarr.json files: what makes a cache readable by anyone with zarr-python alone."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import zarr
@@ -10,15 +9,16 @@ from zarr.storage import LocalStore
 
 from reskd.common.distill.arrays import ArraySpec
 from reskd.teacher_cache.format.layout import Layout
+from reskd.teacher_cache.format.manifest import Manifest
 from reskd.teacher_cache.format.shard import ZSTD_LEVEL, Codec
 
 
-def zarr_files(arrays: Sequence[ArraySpec], layout: Layout, codec: Codec) -> dict[str, bytes]:
-    """Every zarr.json of a cache by its path inside it; equal arguments give equal bytes."""
+def zarr_files(manifest: Manifest) -> dict[str, bytes]:
+    """Every zarr.json of a cache by its path inside it; equal manifests give equal bytes."""
     with tempfile.TemporaryDirectory() as scratch:
         group = zarr.create_group(LocalStore(scratch), zarr_format=3)
-        for array in arrays:
-            _create_array(group, array, layout, codec)
+        for array in manifest.stored_arrays:
+            _create_array(group, array, manifest.layout, manifest.codec_of(array))
         paths = sorted(Path(scratch).rglob("zarr.json"))
         return {path.relative_to(scratch).as_posix(): path.read_bytes() for path in paths}
 

@@ -18,13 +18,19 @@ from reskd.teacher_cache.format.layout import (
     choose_unit_videos,
 )
 from reskd.teacher_cache.format.manifest import Generation, Manifest, first_generation
+from reskd.teacher_cache.format.row_checksums import TABLE, checksum_tables, is_written_with
 from reskd.teacher_cache.format.shard import Codec
 
 _BYTE_UNITS: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def target_of(array: str) -> str:
-    """The target that an array is a part of: `feature_scale` is one of `features`."""
+    """The target that an array is a part of: `feature_scale` is one of `features`.
+
+    Checksums of rows are a part of none.
+    """
+    if array.split(".")[0] == TABLE:
+        return TABLE
     return next(target for target, names in ARRAYS_OF_TARGET.items() if array in names)
 
 
@@ -72,16 +78,24 @@ class CachePlan:
     """Of the decoded clips of one video, as teacher and student see them."""
     exists: bool = False
     """Whether the cache is there, finished or not, with its cache.json and zarr.json files."""
+    row_checksums: bool = True
+    """Whether it has the checksums of its rows in arrays of their own."""
+
+    @property
+    def stored_arrays(self) -> tuple[ArraySpec, ...]:
+        """All arrays of the store, those with checksums last."""
+        runs = [todo.generation for todo in self.todo]
+        return (*self.targets.arrays, *(checksum_tables(runs) if self.row_checksums else ()))
 
     @property
     def work(self) -> Work:
         """What is to be done."""
-        return _work(self.layout, self.targets.arrays, self.todo)
+        return _work(self.layout, self.stored_arrays, self.todo)
 
     @property
     def whole_work(self) -> Work:
         """What the whole cache takes, whatever is there already."""
-        return _work(self.layout, self.targets.arrays, (_everything(self.targets, self.layout),))
+        return _work(self.layout, self.stored_arrays, (_everything(self.targets, self.layout),))
 
     @property
     def bytes_by_array(self) -> dict[str, int]:
@@ -91,7 +105,7 @@ class CachePlan:
     @property
     def bytes_by_target(self) -> dict[str, int]:
         """The same by target; with the arrays that come with it."""
-        total = dict.fromkeys((target_of(array.name) for array in self.targets.arrays), 0)
+        total = dict.fromkeys((target_of(array.name) for array in self.stored_arrays), 0)
         for name, size in self.bytes_by_array.items():
             total[target_of(name)] += size
         return total
@@ -100,27 +114,28 @@ class CachePlan:
     def objects(self) -> int:
         """Shard objects to be written."""
         return sum(
-            len(todo.generation.arrays)
-            * len(self.layout.blocks_of(todo.generation.view_range))
-            * len(todo.units)
+            len(self.layout.blocks_of(todo.generation.view_range)) * len(todo.units)
             for todo in self.todo
+            for array in self.stored_arrays
+            if is_written_with(array, todo.generation.arrays)
         )
 
     @property
     def files(self) -> int:
         """All files to be written: objects, commit records, and of a new cache its metadata."""
-        metadata = 0 if self.exists else 3 + len(self.targets.arrays)  # also cache.json and videos
+        metadata = 0 if self.exists else 3 + len(self.stored_arrays)  # also cache.json and videos
         return self.objects + sum(len(todo.units) for todo in self.todo) + metadata
 
     @property
     def object_bytes(self) -> dict[str, int]:
         """Bytes of one object of a full unit, by array, rows not compressed."""
-        return {array.name: self.layout.object_bytes(array, 0, 0) for array in self.targets.arrays}
+        return {array.name: self.layout.object_bytes(array, 0, 0) for array in self.stored_arrays}
 
     @property
     def unit_bytes(self) -> int:
-        """Bytes of one full unit, rows not compressed."""
-        return sum(self.object_bytes.values())
+        """Bytes of one full unit, rows not compressed, their table of checksums apart."""
+        of_each = self.object_bytes
+        return sum(of_each[array.name] for array in self.targets.arrays)
 
     @property
     def memory_bytes(self) -> int:
@@ -167,7 +182,7 @@ class CachePlan:
             "split": self.split,
             "precision": self.precision,
             "goes_on": self.exists,
-            "arrays": [asdict(array) for array in self.targets.arrays],
+            "arrays": [asdict(array) for array in self.stored_arrays],
         }
 
 
@@ -247,6 +262,7 @@ def still_missing(
             for generation, units in zip(manifest.generations, missing, strict=True)
         ),
         exists=True,
+        row_checksums=manifest.row_checksums,
     )
 
 
@@ -266,7 +282,7 @@ def plan_table(plan: CachePlan) -> str:
         f"{'target':<11}{'array':<18}{'row':<28}{'bytes per view':>15}{'object':>12}{'in all':>12}",
     ]
     shown = ""
-    for array in plan.targets.arrays:
+    for array in plan.stored_arrays:
         target = target_of(array.name)
         shape = " x ".join(map(str, array.row_shape)) or "one"
         lines.append(
@@ -306,7 +322,7 @@ def _work(layout: Layout, arrays: Sequence[ArraySpec], todos: Sequence[Todo]) ->
         if not set(todo.generation.arrays) <= FROM_VIDEO_ALONE:
             clips += decoded * len(views)
         for array in arrays:
-            if array.name in todo.generation.arrays:
+            if is_written_with(array, todo.generation.arrays):
                 total[array.name] += sum(
                     layout.unit_bytes(array, unit, views) for unit in todo.units
                 )

@@ -54,6 +54,10 @@ class ShardBuffer:
             self._rows[view, place, -CRC_BYTES:] = _checksum(data)
             self._filled[view, place] = True
 
+    def checksums(self) -> NDArray[np.uint32]:
+        """(views, videos) crc32c of the rows, before any compression."""
+        return np.ascontiguousarray(self._rows[..., -CRC_BYTES:]).view("<u4")[..., 0]
+
     def pieces(self) -> list[memoryview]:
         """The object's bytes, in order.
 
@@ -77,12 +81,18 @@ class CompressedShardBuffer:
         self._videos = len(layout.videos_of(unit))
         self._zstd = Zstd(level=ZSTD_LEVEL)
         self._rows: dict[tuple[int, int], bytes] = {}
+        self._checksums = np.zeros((len(self.views), self._videos), np.uint32)
 
     def put(self, place: int, rows: Row, first: int = 0) -> None:
         """See ShardBuffer.put."""
         for view, data in enumerate(_as_bytes(self._array, rows), first):
             packed = self._zstd.encode(data)
+            self._checksums[view, place] = crc32c(data)
             self._rows[view, place] = packed + _checksum(np.frombuffer(packed, np.uint8)).tobytes()
+
+    def checksums(self) -> NDArray[np.uint32]:
+        """See ShardBuffer.checksums."""
+        return self._checksums
 
     def pieces(self) -> list[memoryview]:
         """See ShardBuffer.pieces."""
@@ -107,13 +117,48 @@ def shard_buffer(
     return kind(array, layout, block, unit)
 
 
-def decompress(codec: Codec, row: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The bytes of a row as they were before its codec."""
-    if codec == "none":
-        return row
-    from numcodecs.zstd import Zstd
+def decompress(codec: Codec, row: NDArray[np.uint8], row_bytes: int) -> NDArray[np.uint8]:
+    """The bytes of a row as they were before its codec.
 
-    return np.frombuffer(Zstd().decode(row.tobytes()), np.uint8)
+    Args:
+        codec: Which one.
+        row: As stored, without its checksum.
+        row_bytes: How many they are.
+
+    Raises:
+        ValueError: If they cannot be had back, or are others in number.
+    """
+    if codec == "none":
+        content, whole = len(row), row
+    else:
+        from numcodecs.zstd import Zstd
+
+        content, whole = _zstd_content(row.tobytes()), np.empty(row_bytes, np.uint8)
+        if content == row_bytes:  # never more memory than a row takes
+            try:
+                Zstd().decode(row.tobytes(), out=whole)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"cannot be decompressed: {error}") from error
+    if content != row_bytes:
+        raise ValueError(f"is of {content} bytes instead of {row_bytes}")
+    return whole
+
+
+def _zstd_content(packed: bytes) -> int:
+    """Bytes that a Zstandard frame says it holds; -1 if it does not say.
+
+    Source: RFC 8878, section 3.1.1.1.
+    """
+    if len(packed) < 5 or packed[:4] != b"\x28\xb5\x2f\xfd":
+        return -1
+    descriptor = packed[4]
+    single = descriptor >> 5 & 1
+    size = (single, 2, 4, 8)[descriptor >> 6]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
+    field = packed[start : start + size]
+    if not size or len(field) < size:
+        return -1
+    return int.from_bytes(field, "little") + (256 if size == 2 else 0)
 
 
 def parse_index(raw: bytes, layout: Layout) -> NDArray[np.uint64]:

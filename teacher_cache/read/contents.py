@@ -53,6 +53,16 @@ def cache_contents(
     return CacheContents(cached=cached, matched=matched)
 
 
+def _check_labels(folder: Path, cached: Mapping[int, CachedVideo], classes: int) -> None:
+    for row, video in cached.items():
+        if not all(0 <= label < classes for label in video.labels):
+            raise CacheError(
+                f"{folder}: its table of videos gives video {row} ({video.id}) labels "
+                f"{video.labels}, and cache.json names {classes} classes. It is not to be trusted; "
+                "take the cache from where it was made, or write it again."
+            )
+
+
 def matched_videos(
     folder: Path,
     manifest: Manifest,
@@ -82,6 +92,8 @@ def matched_videos(
     lost = taken_out(folder, manifest) if failed is None else taken_out_of(failed)
     if cached is None:
         cached = cached_videos(folder, manifest, index)
+    if manifest.videos:
+        _check_labels(folder, cached, len(manifest.class_names))
     entries = index.split(manifest.split)
     return match_videos(
         {row: video for row, video in cached.items() if row not in lost},

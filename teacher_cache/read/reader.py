@@ -1,8 +1,9 @@
 """Read rows of a finished cache: what stage two sees of stage one.
 
-Each shard's index is parsed once; a row is then one preadv into the caller's buffer and one
-checksum. Files are opened when first needed in a process and read by position, so a reader may be
-used after fork, sent to another process, and used by several threads at once. `with` closes them.
+Each shard's index is checked once; a row is then one preadv into the caller's buffer and one
+checksum, which must be that of its place (expected_checksums.py). Files are opened when first
+needed in a process and read by position, so a reader may be used after fork, sent to another
+process, and used by several threads at once. `with` closes them.
 """
 
 import os
@@ -17,9 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reskd.common.errors import CacheError, StoppedShortError
-from reskd.teacher_cache.format.commits import Commit, check_fingerprint, failures, read_commits
+from reskd.teacher_cache.format.commits import Commit, check_commits, failures, read_commits
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
-from reskd.teacher_cache.read.rows import DirectRows, OpenFiles, ReadPart, RowError, Rows, ZarrRows
+from reskd.teacher_cache.format.row_checksums import table_of
+from reskd.teacher_cache.read.expected_checksums import BoundRows, TableInMemory
+from reskd.teacher_cache.read.open_files import OpenFiles
+from reskd.teacher_cache.read.packed_rows import PackedRows
+from reskd.teacher_cache.read.places import RowPlaces
+from reskd.teacher_cache.read.rows import DirectRows, ReadPart, RowError, Rows, ZarrRows
 
 READ_THREADS = 4
 """Threads that read a large batch, the calling one included."""
@@ -46,7 +52,7 @@ class CacheReader:
     Args:
         folder: The cache.
         checksums: Compare every row with its crc32c; the way without is there to be measured.
-        direct: Read local, uncompressed rows without zarr-python.
+        direct: Read rows without zarr-python.
 
     Raises:
         CacheError: If there is no cache, or one of its records is damaged.
@@ -67,7 +73,7 @@ class CacheReader:
         while finished < len(written) and len(written[finished]) == len(units[finished]):
             finished += 1
         for commits in written:
-            check_fingerprint(folder, manifest, commits.values())
+            check_commits(folder, manifest, commits.values())
         self.manifest: Manifest = manifest.upto(finished)
         self.commits: dict[int, Commit] = {}
         """Of each unit that of the run which brought its videos; what extended it is complete."""
@@ -79,12 +85,16 @@ class CacheReader:
             commit for commits in written[:finished] for commit in commits.values()
         )
         """Videos that could not be read, with the reason; they have no rows."""
-        self._sizes: dict[str, int] = {
-            key: stored.bytes
+        objects = {
+            key: stored
             for commits in written[:finished]
             for commit in commits.values()
             for key, stored in commit.objects.items()
         }
+        self._sizes: dict[str, int] = {key: stored.bytes for key, stored in objects.items()}
+        tables = tuple(f"{table.name}/" for table in self.manifest.tables)
+        self._summed = {key: stored for key, stored in objects.items() if key.startswith(tables)}
+        self._places = RowPlaces(self.manifest.layout)
         self._reset()
 
     def _reset(self) -> None:
@@ -92,6 +102,7 @@ class CacheReader:
         self._lock = Lock()
         self._files = OpenFiles()
         self._rows: dict[str, Rows] = {}
+        self._tables: dict[str, TableInMemory] = {}
         self._pool: ThreadPoolExecutor | None = None
 
     def close(self) -> None:
@@ -108,7 +119,7 @@ class CacheReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_process", "_lock", "_files", "_rows", "_pool"}
+        own = {"_process", "_lock", "_files", "_rows", "_tables", "_pool"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -245,11 +256,24 @@ class CacheReader:
 
     def _open_rows(self, name: str) -> Rows:
         array, layout = self.manifest.array(name), self.manifest.layout
-        if self._direct and self.manifest.codec == "none":
-            return DirectRows(
-                self.folder, array, layout, self._sizes, self._files, checksums=self._checksums
+        own = self.folder, array, self._places, layout, self._sizes
+        bound = self._bound_rows(name)
+        if not self._direct:
+            return ZarrRows(*own, bound=bound)
+        kind = DirectRows if self.manifest.codec == "none" else PackedRows
+        return kind(*own, self._files, checksums=self._checksums, bound=bound)
+
+    def _bound_rows(self, name: str) -> BoundRows | None:
+        """The checksums of an array's rows by their places; None in a cache without."""
+        found = table_of(name, self.manifest.tables)
+        if found is None:
+            return None
+        table, column = found
+        if table.name not in self._tables:
+            self._tables[table.name] = TableInMemory(
+                self.folder, table, self.manifest.layout, self._summed
             )
-        return ZarrRows(self.folder, array, layout, self._sizes)
+        return BoundRows(self._tables[table.name], column)
 
     def _in_threads(self, read: ReadPart, count: int, num_bytes: int) -> None:
         """Read a batch; a large one by the calling thread and helpers."""

@@ -1,17 +1,14 @@
-"""Two ways to the rows of one array: our own, which is fast, and zarr-python's, which knows more.
+"""Two ways to the rows of one array: our own, which is fast, and zarr-python's, as a check.
 
-Both give the same bytes, check the same checksums and refuse the same damage.
+Our own for compressed rows is in packed_rows.py. All give the same bytes, check the same checksums
+and refuse the same damage.
 """
 
 import os
-import resource
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +16,13 @@ from numpy.typing import NDArray
 from reskd.common.distill.arrays import ArraySpec
 from reskd.teacher_cache.format.layout import CRC_BYTES, Layout, object_key
 from reskd.teacher_cache.format.shard import crc32c, parse_index
+from reskd.teacher_cache.read.expected_checksums import BoundRows
+from reskd.teacher_cache.read.open_files import CLOSED, OpenFiles
+from reskd.teacher_cache.read.places import RowPlaces
 
 Numbers = NDArray[np.int64]
 ReadPart = Callable[[Iterable[int]], None]
 """Reads some rows of a prepared batch, by their place in it; may run in several threads at once."""
-CLOSED = -1
-"""In a table of descriptors."""
 PIECE_BYTES = 1 << 18
 """Read and summed at a time; fits into a core's own cache together with its source."""
 
@@ -37,6 +35,13 @@ class RowError(Exception):
         self.row = row
         """Its place in the batch."""
         self.problem = problem
+
+
+DAMAGED: Final = "does not have the checksum it was given"
+ANOTHER_ROW: Final = (
+    "is whole and does not belong there: the store's row_checksums have another checksum for this "
+    "place, as if objects or rows had been swapped"
+)
 
 
 class Rows(Protocol):
@@ -57,108 +62,48 @@ class Rows(Protocol):
         """
 
 
-MOST_OPEN_FILES = 1 << 16
-"""Descriptors a process asks for; some systems allow a thousand million, which helps nobody."""
-
-
-def raise_open_file_limit() -> int:
-    """Let this process open as many files as it is allowed to ask for; returns how many.
-
-    The soft limit is 1024 on most systems, for programs that call select(); a cache of Kinetics-400
-    has ten thousand objects. The hard limit stays as it is.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return MOST_OPEN_FILES if soft == resource.RLIM_INFINITY else soft
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # macOS allows fewer than it says; the soft limit still holds
-        return soft
-    return wanted
-
-
-class OpenFiles:
-    """File descriptors of shard objects, at most half of what the process may have.
-
-    The oldest are closed when nobody is reading.
-    """
-
-    def __init__(self) -> None:
-        self._opened: deque[tuple[Numbers, int]] = deque()
-        self._limit = raise_open_file_limit() // 2
-        self._lock = Lock()
-        self._reading = 0
-
-    def keep(self, descriptor: int, table: Numbers, place: int) -> None:
-        """Put an open file into a caller's table."""
-        with self._lock:
-            if table[place] != CLOSED:  # another thread was faster
-                os.close(descriptor)
-                return
-            table[place] = descriptor
-            self._opened.append((table, place))
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """While it lasts, no descriptor is closed."""
-        with self._lock:
-            self._reading += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._reading -= 1
-                if not self._reading:
-                    self._close_down_to(self._limit)
-
-    def close(self) -> None:
-        """Close all; nobody may be reading."""
-        with self._lock:
-            self._close_down_to(0)
-
-    def __del__(self) -> None:
-        self._close_down_to(0)  # without the lock: after a fork it may be held for ever
-
-    def _close_down_to(self, kept: int) -> None:
-        while len(self._opened) > kept:
-            table, place = self._opened.popleft()
-            os.close(int(table[place]))
-            table[place] = CLOSED
-
-
 class DirectRows:
     """Rows that were written uncompressed to local files: one preadv each.
 
     Args:
         folder: The cache.
         array: Which array.
+        places: Of the cache's rows.
         layout: Of the cache.
         sizes: Committed bytes of each object, by path.
         files: Shared by all arrays.
         checksums: Compare every row with its crc32c.
+        bound: That of its place; None in a cache of before, whose rows have no more than their own.
     """
 
     def __init__(
         self,
         folder: Path,
         array: ArraySpec,
+        places: RowPlaces,
         layout: Layout,
         sizes: dict[str, int],
         files: OpenFiles,
         *,
         checksums: bool,
+        bound: BoundRows | None,
     ) -> None:
-        self._folder, self._array, self._layout = folder, array, layout
+        self._folder, self._array, self._places, self._layout = folder, array, places, layout
         self._sizes, self._files, self._checksums = sizes, files, checksums
-        self._row_bytes = array.row_bytes
+        self._bound = bound if checksums else None
+        self._width = array.row_bytes + CRC_BYTES
         self._descriptors = np.full(layout.num_blocks * layout.num_units, CLOSED, np.int64)
-        padded = layout.num_blocks * layout.block_views, layout.num_units * layout.unit_videos
-        self._offsets = np.full(padded, -1, np.int64)
+        self._checked = np.zeros(len(self._descriptors), bool)
+        self._entries: dict[int, Numbers] = {}
 
     def prepare(self, views: Numbers, videos: Numbers, out: NDArray[Any]) -> ReadPart:
-        descriptors, offsets = self._places(views, videos)
+        shards, places = self._places.of(views, videos)
+        descriptors = self._opened(shards)
+        offsets: list[int] = (places * self._width).tolist()
         rows = out.reshape(len(out), -1).view(np.uint8)
+        if self._bound is not None:
+            expected = self._bound.of(shards, places)
+            return lambda part: _read_bound(part, descriptors, offsets, expected, rows)
         if self._checksums:
             return lambda part: _read_checked(part, descriptors, offsets, rows)
         return lambda part: _read(part, descriptors, offsets, rows)
@@ -167,23 +112,20 @@ class DirectRows:
         """Rows that lie together are one request."""
         if not hasattr(os, "posix_fadvise"):
             return
-        descriptors, offsets = map(np.array, self._places(views, videos))
-        order = np.lexsort((offsets, descriptors))
-        files, starts, width = descriptors[order], offsets[order], self._row_bytes + CRC_BYTES
+        shards, places = self._places.of(views, videos)
+        descriptors, offsets = np.array(self._opened(shards)), places * self._width
+        order, width = np.lexsort((offsets, descriptors)), self._width
+        files, starts = descriptors[order], offsets[order]
         apart = (np.diff(files) != 0) | (np.diff(starts) != width)
         for run in np.split(np.arange(len(order)), np.flatnonzero(apart) + 1):
             first, last = run[0], run[-1]
             length = int(starts[last] - starts[first]) + width
             os.posix_fadvise(int(files[first]), int(starts[first]), length, os.POSIX_FADV_WILLNEED)
 
-    def _places(self, views: Numbers, videos: Numbers) -> tuple[list[int], list[int]]:
-        """Open file and offset of each row."""
-        shards = views // self._layout.block_views * self._layout.num_units
-        shards += videos // self._layout.unit_videos
-        descriptors = self._descriptors[shards].tolist()
-        if CLOSED in descriptors:
-            descriptors = self._open_all(shards)
-        return descriptors, self._offsets[views, videos].tolist()
+    def _opened(self, shards: Numbers) -> list[int]:
+        """The open file of each row."""
+        descriptors: list[int] = self._descriptors[shards].tolist()
+        return self._open_all(shards) if CLOSED in descriptors else descriptors
 
     def _open_all(self, shards: Numbers) -> list[int]:
         """Open what is closed among some objects, named row by row; their descriptors."""
@@ -202,24 +144,57 @@ class DirectRows:
         except OSError as error:
             raise RowError(row, f"cannot be read: {error}") from error
         try:
-            self._take_index(descriptor, block, unit, self._sizes[key])
+            self._check_size(descriptor, self._sizes[key])
+            if not self._checked[shard]:  # else only its descriptor had been closed
+                self._check_index(descriptor, shard, self._sizes[key])
+                if self._bound is not None:
+                    self._bound.read(shard)
+                self._checked[shard] = True
         except (OSError, ValueError) as error:
             os.close(descriptor)
             raise RowError(row, f"lies in {key}: {error}") from error
         self._files.keep(descriptor, self._descriptors, shard)
 
-    def _take_index(self, descriptor: int, block: int, unit: int, expected: int) -> None:
-        size, tail = os.fstat(descriptor).st_size, self._layout.index_bytes()
-        if size != expected:
+    def _check_size(self, descriptor: int, expected: int) -> None:
+        if (size := os.fstat(descriptor).st_size) != expected:
             raise ValueError(f"it is {size} bytes long instead of {expected}")
-        views, videos = self._layout.views_of(block), self._layout.videos_of(unit)
-        if self._offsets[views.start, videos.start] >= 0:
-            return  # only its descriptor had been closed
+
+    def _rows_of(self, shard: int) -> tuple[int, int]:
+        """Views and videos of an object."""
+        block, unit = divmod(shard, self._layout.num_units)
+        return len(self._layout.views_of(block)), len(self._layout.videos_of(unit))
+
+    def _check_index(self, descriptor: int, shard: int, size: int) -> None:
+        """Its rows must follow each other, as they were written."""
+        tail, (views, videos) = self._layout.index_bytes(), self._rows_of(shard)
         index = parse_index(os.pread(descriptor, tail, size - tail), self._layout)
-        there = index[: len(views), : len(videos)]
-        if (there[..., 1] != self._row_bytes + CRC_BYTES).any():
+        there = index[:views, :videos].reshape(-1, 2)
+        if (there[:, 1] != self._width).any():
             raise ValueError("its index has rows of other lengths")
-        self._offsets[views.start : views.stop, videos.start : videos.stop] = there[..., 0]
+        if (there[:, 0] != np.arange(len(there), dtype=np.uint64) * np.uint64(self._width)).any():
+            raise ValueError("its index has rows in other places")
+
+
+def _read_bound(
+    part: Iterable[int],
+    descriptors: list[int],
+    offsets: list[int],
+    expected: list[int],
+    rows: NDArray[np.uint8],
+) -> None:
+    """Read rows that have the checksums which belong to their places."""
+    width = rows.shape[1]
+    for row in part:
+        data, descriptor, offset = rows[row], descriptors[row], offsets[row]
+        start = total = 0
+        if width > PIECE_BYTES:
+            data, total, start = _read_long(data, descriptor, offset)
+        got = os.preadv(descriptor, [data], offset + start)
+        if got != width - start:
+            raise RowError(row, f"ends after {start + got} of {width} bytes")
+        if (total := crc32c(data, total)) != expected[row]:
+            own = int.from_bytes(os.pread(descriptor, CRC_BYTES, offset + width), "little")
+            raise RowError(row, ANOTHER_ROW if own == total else DAMAGED)
 
 
 def _read_checked(
@@ -230,19 +205,28 @@ def _read_checked(
     for row in part:
         data, descriptor, offset = rows[row], descriptors[row], offsets[row]
         start = total = 0
-        # A long row comes in pieces: each is summed while it is still in the processor's cache.
-        while width - start > PIECE_BYTES:
-            piece = data[start : start + PIECE_BYTES]
-            # A short read leaves the last one without its bytes, or the checksum wrong.
-            os.preadv(descriptor, (piece,), offset + start)
-            total, start = crc32c(piece, total), start + PIECE_BYTES
-        if start:
-            data = data[start:]
+        if width > PIECE_BYTES:
+            data, total, start = _read_long(data, descriptor, offset)
         got = os.preadv(descriptor, (data, tail), offset + start)
         if got != width - start + CRC_BYTES:
             raise RowError(row, f"ends after {start + got} of {width + CRC_BYTES} bytes")
         if crc32c(data, total) != int.from_bytes(tail, "little"):
-            raise RowError(row, "does not have the checksum it was given")
+            raise RowError(row, DAMAGED)
+
+
+def _read_long(data: Any, descriptor: int, offset: int) -> tuple[Any, int, int]:
+    """All pieces of a long row but the last: each is summed while it is in the processor's cache.
+
+    Returns:
+        Where the last one goes, the checksum up to it, and its start.
+    """
+    start = total = 0
+    while len(data) - start > PIECE_BYTES:
+        piece = data[start : start + PIECE_BYTES]
+        # A short read leaves the last one without its bytes, or the checksum wrong.
+        os.preadv(descriptor, (piece,), offset + start)
+        total, start = crc32c(piece, total), start + PIECE_BYTES
+    return data[start:], total, start
 
 
 def _read(
@@ -257,12 +241,20 @@ def _read(
 
 
 class ZarrRows:
-    """The same rows through zarr-python: for compressed caches, and to check the direct way."""
+    """The same rows through zarr-python, to check the direct ways."""
 
     def __init__(
-        self, folder: Path, array: ArraySpec, layout: Layout, sizes: dict[str, int]
+        self,
+        folder: Path,
+        array: ArraySpec,
+        places: RowPlaces,
+        layout: Layout,
+        sizes: dict[str, int],
+        *,
+        bound: BoundRows | None,
     ) -> None:
-        self._folder, self._array, self._layout, self._sizes = folder, array, layout, sizes
+        self._folder, self._array, self._places, self._layout = folder, array, places, layout
+        self._sizes, self._bound = sizes, bound
 
     @cached_property
     def _zarr(self) -> Any:
@@ -274,17 +266,10 @@ class ZarrRows:
         """Nothing: zarr-python has no way to say so."""
 
     def prepare(self, views: Numbers, videos: Numbers, out: NDArray[Any]) -> ReadPart:
-        for row, (view, video) in enumerate(zip(views.tolist(), videos.tolist(), strict=True)):
-            unit, _ = self._layout.locate(video)
-            key = object_key(self._array, view // self._layout.block_views, unit)
-            path, expected = self._folder / key, self._sizes[key]
-            # zarr-python reads what is missing as zeros.
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                raise RowError(row, f"cannot be read: {error}") from error
-            if size != expected:
-                raise RowError(row, f"lies in {key}: it is {size} bytes long instead of {expected}")
+        shards, places = self._places.of(views, videos)
+        for row, shard in enumerate(shards.tolist()):
+            self._check_object(row, shard)
+        expected = None if self._bound is None else self._bound.of(shards, places)
         opened = self._zarr
 
         def read(part: Iterable[int]) -> None:
@@ -292,8 +277,29 @@ class ZarrRows:
                 try:
                     out[row] = opened[int(views[row]), int(videos[row])]
                 except (ValueError, RuntimeError) as error:
-                    raise RowError(row, f"does not have the checksum it was given: {error}") from (
-                        error
-                    )
+                    raise RowError(row, f"{DAMAGED}: {error}") from error
+                # zarr-python has compared the row's own checksum.
+                if (
+                    expected is not None
+                    and crc32c(out[row : row + 1].reshape(-1).view(np.uint8)) != expected[row]
+                ):
+                    raise RowError(row, ANOTHER_ROW)
 
         return read
+
+    def _check_object(self, row: int, shard: int) -> None:
+        key = object_key(self._array, *divmod(shard, self._layout.num_units))
+        # zarr-python reads what is missing as zeros.
+        try:
+            size = (self._folder / key).stat().st_size
+        except OSError as error:
+            raise RowError(row, f"cannot be read: {error}") from error
+        if size != self._sizes[key]:
+            raise RowError(
+                row, f"lies in {key}: it is {size} bytes long instead of {self._sizes[key]}"
+            )
+        try:
+            if self._bound is not None:
+                self._bound.read(shard)
+        except (OSError, ValueError) as error:
+            raise RowError(row, f"lies in {key}: {error}") from error

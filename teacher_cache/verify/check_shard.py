@@ -11,7 +11,7 @@ from reskd.common.distill.arrays import ArraySpec
 from reskd.common.video.views import FAILED
 from reskd.teacher_cache.format.layout import CRC_BYTES
 from reskd.teacher_cache.format.manifest import Manifest
-from reskd.teacher_cache.format.shard import crc32c, decompress, parse_index
+from reskd.teacher_cache.format.shard import Codec, crc32c, decompress, parse_index
 from reskd.teacher_cache.verify.report import Finding
 
 
@@ -25,61 +25,92 @@ class StoredShard:
     unit: int
     data: bytes
 
+    @property
+    def codec(self) -> Codec:
+        """Compression of its rows."""
+        return self.manifest.codec_of(self.array)
+
     def rows(self) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
         """View, video and bytes (checksum included) of every row, as its index has them.
 
         Raises:
-            ValueError: If the index is damaged.
+            ValueError: If the index is damaged, or names what is no row.
         """
         layout = self.manifest.layout
         index = parse_index(self.data[-layout.index_bytes() :], layout)
-        content = np.frombuffer(self.data, np.uint8)
+        content = np.frombuffer(self.data, np.uint8)[: -layout.index_bytes()]
         for place, view in enumerate(layout.views_of(self.block)):
             for column, video in enumerate(layout.videos_of(self.unit)):
                 offset, length = (int(number) for number in index[place, column])
+                if length < CRC_BYTES or offset + length > len(content):
+                    raise ValueError(
+                        f"its index has the row of view {view}, video {video} at byte {offset}, "
+                        f"{length} bytes long, and rows end at {len(content)}"
+                    )
                 yield view, video, content[offset : offset + length]
 
 
 def check_shard(
-    shard: StoredShard, expected_sha256: str, failed: Collection[int], template: Finding
+    shard: StoredShard,
+    expected_sha256: str,
+    failed: Collection[int],
+    template: Finding,
+    *,
+    bound: NDArray[np.uint32] | None,
 ) -> Iterator[Finding]:
-    """Compare an object with its commit record.
+    """Compare an object with its commit record, and every row with its checksums.
 
-    Rows are looked at one by one only if the whole is not what was committed. If it is, the rows of
-    videos that the record calls unreadable must be marked so, and no others.
+    If the object is the one that was committed, the rows of videos that the record calls unreadable
+    must be marked so, and no others.
 
     Args:
         shard: The object.
         expected_sha256: As committed.
         failed: Videos that its commit record calls unreadable.
         template: Finding that names the object.
+        bound: (rows,) checksums that the store's tables have for the object's places; None if it
+            has none, or none that can be trusted.
     """
-    if sha256(shard.data).hexdigest() == expected_sha256:
-        yield from _check_marks(shard, failed, template)
-        return
-    yield replace(template, problem="does not have the committed sha256")
+    committed = sha256(shard.data).hexdigest() == expected_sha256
+    if not committed:
+        yield replace(template, problem="does not have the committed sha256")
     try:
-        for view, video, row in shard.rows():
-            stored = int.from_bytes(row[-CRC_BYTES:].tobytes(), "little")
-            if crc32c(row[:-CRC_BYTES].tobytes()) != stored:
-                problem = "the row does not have the checksum it was given"
+        for number, (view, video, stored) in enumerate(shard.rows()):
+            expected = None if bound is None else int(bound[number])
+            problem = _problem_of_row(shard, stored, expected)
+            if problem is None and committed:
+                problem = _problem_of_mark(shard, stored, failed=video in failed)
+            if problem is not None:
                 yield replace(template, problem=problem, view=view, video=video)
     except ValueError as error:
         yield replace(template, problem=str(error))
 
 
-def _check_marks(
-    shard: StoredShard, failed: Collection[int], template: Finding
-) -> Iterator[Finding]:
+def _problem_of_row(
+    shard: StoredShard, stored: NDArray[np.uint8], expected: int | None
+) -> str | None:
+    """Whether a row is whole, and the one that belongs in its place."""
+    total = crc32c(stored[:-CRC_BYTES])
+    if total != int.from_bytes(stored[-CRC_BYTES:].tobytes(), "little"):
+        return "the row does not have the checksum it was given"
+    if shard.codec != "none" or len(stored) != shard.array.row_bytes + CRC_BYTES:
+        try:
+            row = decompress(shard.codec, stored[:-CRC_BYTES], shard.array.row_bytes)
+        except ValueError as error:
+            return str(error)
+        total = crc32c(row)
+    if expected is not None and total != expected:
+        return "the row does not belong here: row_checksums have another one's for its place"
+    return None
+
+
+def _problem_of_mark(shard: StoredShard, stored: NDArray[np.uint8], *, failed: bool) -> str | None:
     """Array `views` marks every row; all other rows of an unreadable video are zeros."""
     marked = shard.array.name == "views"
     if not marked and not failed:
-        return
-    for view, video, stored in shard.rows():
-        if not marked and video not in failed:
-            continue
-        row = decompress(shard.manifest.codec, stored[:-CRC_BYTES])
-        is_failed = row.view("<i4")[-1] == FAILED if marked else not row.any()
-        if is_failed != (video in failed):
-            problem = "is marked otherwise than the commit record says of its video"
-            yield replace(template, problem=problem, view=view, video=video)
+        return None
+    row = decompress(shard.codec, stored[:-CRC_BYTES], shard.array.row_bytes)
+    is_failed = row.view("<i4")[-1] == FAILED if marked else not row.any()
+    if is_failed == failed:
+        return None
+    return "is marked otherwise than the commit record says of its video"

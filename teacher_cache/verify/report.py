@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from reskd.teacher_cache.format.row_checksums import UNBOUND_ROWS
+
 Level = Literal["structure", "bytes", "semantic"]
 STRANGER: Final = "does not belong to the cache"
 """What is wrong with a file that no record names."""
@@ -85,6 +87,9 @@ class Report:
     """Committed bytes of all objects."""
     failed_videos: int
     """Videos recorded as unreadable. They are not findings."""
+    row_checksums: bool | None
+    """Whether rows are bound to their places (format/row_checksums.py); None if cache.json is
+    unreadable."""
     findings: tuple[Finding, ...]
     """Empty if the cache is whole."""
     semantic: Sample | None = None
@@ -115,6 +120,8 @@ def report_text(report: Report) -> str:
         f"{report.failed_videos} videos recorded as unreadable, level {report.level}"
     )
     lines = [head, *([] if report.semantic is None else _sample_lines(report.semantic))]
+    if report.row_checksums is False:
+        lines.append(f"  {UNBOUND_ROWS}")
     if not report.findings:
         return "\n".join([*lines, "whole: no findings"])
     return "\n".join([*lines, *(f"  {_finding_line(finding)}" for finding in report.findings)])

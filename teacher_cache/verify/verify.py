@@ -7,19 +7,33 @@ index, and the checksum of every row. Level `semantic` is in recompute.py: it ne
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reskd.common.console import progress
+from reskd.common.distill.arrays import ArraySpec
 from reskd.common.errors import CacheError
+from reskd.common.parsing.json_text import parse_json
 from reskd.common.storage.kinds import read_file, require_file
 from reskd.common.storage.system_errors import errno_text, remedy
-from reskd.teacher_cache.format.commits import Commit, expected_keys, failures, read_commit
-from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.commits import (
+    Commit,
+    CommitCheck,
+    expected_keys,
+    failures,
+    read_commit,
+)
+from reskd.teacher_cache.format.layout import commit_key, object_key
 from reskd.teacher_cache.format.manifest import MANIFEST_FILE, Generation, Manifest, read_manifest
+from reskd.teacher_cache.format.row_checksums import is_table, table_of
 from reskd.teacher_cache.format.videos import videos_key
+from reskd.teacher_cache.read.expected_checksums import read_table
 from reskd.teacher_cache.verify.check_shard import StoredShard, check_shard
 from reskd.teacher_cache.verify.report import STRANGER, Finding, Level, Report
 
@@ -44,6 +58,7 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
             units=0,
             bytes=0,
             failed_videos=0,
+            row_checksums=None,
             findings=(finding,),
         )
     layout = manifest.layout
@@ -65,6 +80,7 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
         units=layout.num_units,
         bytes=sum(commit.bytes for _, commit in commits),
         failed_videos=len(failures(commit for _, commit in commits)),
+        row_checksums=manifest.row_checksums,
         findings=tuple(findings),
     )
 
@@ -72,6 +88,34 @@ def verify_cache(folder: Path, level: Literal["structure", "bytes"]) -> Report:
 def _check_metadata(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for name, expected in manifest.zarr_sha256.items():
         yield from _check_digest(folder, name, expected)
+    for array in manifest.stored_arrays:
+        name = f"{array.name}/zarr.json"
+        with suppress(OSError):  # found above
+            problem = _zarr_problem(manifest, array, read_file(folder / name))
+            if problem is not None:
+                yield Finding(path=name, problem=problem)
+
+
+def _zarr_problem(manifest: Manifest, array: ArraySpec, content: bytes) -> str | None:
+    """Whether a zarr.json says of an array what cache.json says."""
+    layout = manifest.layout
+    expected = {
+        "shape": [layout.num_views, layout.extent, *array.row_shape],
+        "data_type": array.dtype,
+        "attributes": dict(array.attributes),
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {
+                "chunk_shape": [layout.block_views, layout.unit_videos, *array.row_shape]
+            },
+        },
+    }
+    try:
+        stored = parse_json(content)
+        different = [name for name, value in expected.items() if stored[name] != value]
+    except (KeyError, TypeError, ValueError):
+        return "is no description of an array"
+    return f"and cache.json differ in {different[0]}" if different else None
 
 
 def _check_videos(folder: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -100,6 +144,7 @@ def _check_commits(
     folder: Path, manifest: Manifest, commits: list[tuple[Generation, Commit]]
 ) -> Iterator[Finding]:
     """Read every commit record into `commits`; those that cannot be trusted are findings."""
+    check = CommitCheck(manifest)
     for generation in manifest.generations:
         for unit in manifest.units_of(generation):
             problem = None
@@ -111,9 +156,7 @@ def _check_commits(
                 commit, problem = None, _unread(error)
             if commit is None:
                 problem = problem or "the unit was never finished"
-            elif not _belongs(commit, manifest, generation, unit):
-                problem = "is the record of another unit or cache"
-            else:
+            elif (problem := check.problem(commit)) is None:
                 commits.append((generation, commit))
                 continue
             yield Finding(
@@ -122,19 +165,6 @@ def _check_commits(
                 unit=unit,
                 generation=generation.number,
             )
-
-
-def _belongs(commit: Commit, manifest: Manifest, generation: Generation, unit: int) -> bool:
-    videos = manifest.layout.videos_of(unit)
-    return (
-        commit.fingerprint == manifest.unit_fingerprint(unit)
-        and commit.generation == generation.number
-        and commit.unit == unit
-        and commit.videos == (videos.start, videos.stop)
-        and commit.views == generation.views
-        and all(video in videos for video in commit.failed)
-        and set(commit.objects) == expected_keys(manifest, generation, unit)
-    )
 
 
 def _check_strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -170,23 +200,39 @@ def _check_unit(
     folder: Path, manifest: Manifest, generation: Generation, commit: Commit, level: Level
 ) -> Iterator[Finding]:
     layout, unit = manifest.layout, commit.unit
-    for array in manifest.arrays_of(generation):
+    for array in manifest.stored_arrays_of(generation):
+        codec = manifest.codec_of(array)
         for block, name in layout.objects(array, unit, generation.view_range):
             finding = Finding(
                 path=name, problem="", array=array.name, unit=unit, generation=generation.number
             )
             path, stored = folder / name, commit.objects[name]
-            exact = manifest.codec != "none" or stored.bytes == layout.object_bytes(
-                array, block, unit
-            )
+            exact = codec != "none" or stored.bytes == layout.object_bytes(array, block, unit)
             try:
                 require_file(path)
                 if (size := path.stat().st_size) != stored.bytes or not exact:
                     yield replace(finding, problem=f"has {size} bytes instead of {stored.bytes}")
                 elif level == "bytes":
                     shard = StoredShard(manifest, array, block, unit, read_file(path))
-                    yield from check_shard(shard, stored.sha256, commit.failed, finding)
+                    bound = _bound(folder, manifest, commit, array, block)
+                    failed = () if is_table(array) else commit.failed
+                    yield from check_shard(shard, stored.sha256, failed, finding, bound=bound)
             except FileNotFoundError:
                 yield replace(finding, problem="is missing")
             except OSError as error:
                 yield replace(finding, problem=_unread(error))
+
+
+def _bound(
+    folder: Path, manifest: Manifest, commit: Commit, array: ArraySpec, block: int
+) -> NDArray[np.uint32] | None:
+    """Checksums for the places of an object; None without a table, or one with findings."""
+    found = table_of(array.name, manifest.tables)
+    if found is None:
+        return None
+    table, column = found
+    key = object_key(table, block, commit.unit)
+    try:
+        return read_table(folder, key, commit.objects[key], table, manifest.layout)[:, column]
+    except (OSError, ValueError):
+        return None

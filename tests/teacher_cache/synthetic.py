@@ -1,15 +1,23 @@
 """A cache with made-up rows: the store alone, without videos or networks."""
 
+from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.video.views import FAILED, OK
-from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_unit
+from reskd.teacher_cache.fill.writer import (
+    UnitBuffers,
+    create_cache,
+    write_metadata,
+    write_unit,
+)
 from reskd.teacher_cache.format.layout import Layout
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
+from reskd.teacher_cache.format.row_checksums import TABLE
 from reskd.teacher_cache.format.shard import Codec
 
 ARRAYS = (
@@ -39,14 +47,31 @@ def rows_of(array: ArraySpec) -> NDArray[np.generic]:
     return rows
 
 
-def make_cache(folder: Path, *, units: range | None = None, codec: Codec = "none") -> Manifest:
-    """Write a cache; its second unit holds one video that could not be read."""
+def make_cache(
+    folder: Path,
+    *,
+    units: range | None = None,
+    codec: Codec = "none",
+    row_checksums: bool = True,
+) -> Manifest:
+    """Write a cache; its second unit holds one video that could not be read.
+
+    Without row_checksums it is one of before there were such.
+    """
     plan = TargetPlan(arrays=ARRAYS, teacher_grid=(4, 4), feature_grid=(2, 2), student_size=4)
     create_cache(folder, identity=IDENTITY, plan=plan, layout=LAYOUT, codec=codec)
+    if not row_checksums:
+        forget_row_checksums(folder)
     manifest = read_manifest(folder)
     for unit in units if units is not None else range(LAYOUT.num_units):
         write_synthetic_unit(folder, manifest, unit)
     return manifest
+
+
+def forget_row_checksums(folder: Path) -> None:
+    """Make an empty cache one of before its rows were bound to their places."""
+    rmtree(folder / TABLE)
+    write_metadata(folder, replace(read_manifest(folder), row_checksums=False))
 
 
 def write_synthetic_unit(folder: Path, manifest: Manifest, unit: int) -> None:

@@ -102,7 +102,8 @@ def test_card_says_whose_outputs_these_are_and_how_many_bytes(tiny_cache: TinyCa
     objects = [path for path in tiny_cache.cache.rglob("c/**/*") if path.is_file()]
     assert facts["bytes"] == sum(path.stat().st_size for path in objects)
     assert sum(facts["bytes_by_target"].values()) == facts["bytes"]
-    assert list(facts["bytes_by_target"]) == ["logits", "features", "frames", "views"]
+    targets = ["logits", "features", "frames", "views", "row_checksums"]
+    assert list(facts["bytes_by_target"]) == targets
     assert facts["runs"] == [
         {
             "number": 1,

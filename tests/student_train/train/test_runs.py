@@ -18,14 +18,17 @@ from reskd.common.models.checkpoint import (
     load_checkpoint,
     read_checkpoint_info,
 )
+from reskd.common.storage.records import read_record, write_record
 from reskd.student_train.data.cache import open_cache
 from reskd.student_train.run.folder import LOCK_FILE
 from reskd.student_train.run.log import read_events
 from reskd.student_train.run.recipe_record import RECIPE_FILE
 from reskd.student_train.train import run_training, runs
 from reskd.student_train.train.stepper import Stepper
+from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format.layout import commit_key
-from reskd.teacher_cache.format.manifest import read_manifest, write_manifest
+from reskd.teacher_cache.format.manifest import read_manifest
+from reskd.teacher_cache.format.row_checksums import TABLE
 from tests.teacher_cache.handling import edit_identity, extend, set_identity
 from tests.tiny_experiment import ALONE, TinyCache, make_tiny_cache, save_random_teacher
 
@@ -78,9 +81,26 @@ def student(tiny_cache: TinyCache, tmp_path: Path) -> Student:
 
 
 def _drop_array(cache: Path, name: str) -> None:
-    manifest = read_manifest(cache)
-    kept = tuple(array for array in manifest.arrays if array.name != name)
-    write_manifest(cache, replace(manifest, arrays=kept))
+    """Make it a cache, of before rows were bound to their places, that never held an array."""
+    manifest, dropped = read_manifest(cache), (name, TABLE)
+    (run,) = manifest.generations
+    lean = replace(
+        manifest,
+        arrays=tuple(array for array in manifest.arrays if array.name != name),
+        generations=(replace(run, arrays=tuple(own for own in run.arrays if own != name)),),
+        row_checksums=False,
+    )
+    for folder in dropped:
+        rmtree(cache / folder)
+    write_metadata(cache, lean)
+    for record in (cache / "commits").iterdir():
+        body = read_record(record)
+        objects = {
+            key: stored
+            for key, stored in body["objects"].items()
+            if key.split("/")[0] not in dropped
+        }
+        write_record(record, {**body, "objects": objects})
 
 
 def _refused(student: Student, field: str, *overrides: str) -> None:

@@ -16,6 +16,7 @@ from reskd.teacher_cache.estimate.forecast import Forecast, forecast_cache
 from reskd.teacher_cache.estimate.forecast_table import forecast_table, shown_hours, shown_time
 from reskd.teacher_cache.fill.extend import extend_cache
 from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.manifest import read_manifest
 from tests.teacher_cache.estimate.test_hours import MEASURED
 from tests.teacher_cache.format.test_plan import files_under, plan_of, size_of
 from tests.teacher_cache.handling import OPTIONS
@@ -66,8 +67,8 @@ def test_extended_cache_counts_the_missing_units_of_every_run(tiny_cache: TinyCa
     experiment = load_experiment(str(tiny_cache.experiment))
     extend_cache(experiment, tiny_cache.cache, views=6, targets=["logit_map"], options=OPTIONS)
     whole = {
-        name: size_of(files_under(tiny_cache.cache / name / "c"))
-        for name in plan_of(tiny_cache.experiment, ["targets.logit_map={}"]).bytes_by_array
+        array.name: size_of(files_under(tiny_cache.cache / array.name / "c"))
+        for array in read_manifest(tiny_cache.cache).stored_arrays
     }
     (tiny_cache.cache / commit_key(2, 3)).unlink()
     (tiny_cache.cache / commit_key(3, 5)).unlink()
@@ -81,9 +82,11 @@ def test_extended_cache_counts_the_missing_units_of_every_run(tiny_cache: TinyCa
         "feature_residual": size_of([cache / "feature_residual/c/1/3"]),
         "frames": size_of([cache / "frames/c/1/3/0/0/0/0"]),
         "views": size_of([cache / "views/c/1/3/0"]),
+        "row_checksums": size_of([cache / "row_checksums/c/1/3/0"]),
         "logit_map": size_of([cache / f"logit_map/c/{block}/5/0/0/0/0" for block in (0, 1)]),
+        "row_checksums.g3": size_of([cache / f"row_checksums.g3/c/{n}/5/0" for n in (0, 1)]),
     }
-    assert (facts["objects"], facts["files"]) == (5 + 2, 5 + 2 + 2)
+    assert (facts["objects"], facts["files"]) == (6 + 4, 6 + 4 + 2)
     assert forecast.plan.work.clips == 3 + 6
     assert forecast.plan.whole_work.bytes_by_array == whole
 

@@ -187,7 +187,7 @@ def test_a_unit_of_other_added_videos_is_no_part_of_this_cache(grown: Grown) -> 
     assert read_manifest(grown.folder).fingerprint == read_manifest(other.cache).fingerprint
     (grown.folder / record).write_bytes((other.cache / record).read_bytes())
     findings = verify_cache(grown.folder, "structure").findings
-    assert [one.path for one in findings if "another unit or cache" in one.problem] == [record]
+    assert [one.path for one in findings if "another cache" in one.problem] == [record]
     with pytest.raises(CacheError, match="belongs to another cache"):
         CacheReader(grown.folder)
 

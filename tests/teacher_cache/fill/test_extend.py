@@ -3,7 +3,9 @@
 import errno
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from reskd.common.storage.atomic_write import write_partial
 from reskd.teacher_cache.fill import writer
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.extend import extend_cache
+from reskd.teacher_cache.fill.writer import write_metadata
 from reskd.teacher_cache.format import commits
-from reskd.teacher_cache.format.layout import commit_key
+from reskd.teacher_cache.format.layout import commit_key, object_key
 from reskd.teacher_cache.format.plan import plan_cache
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.verify import verify_cache
@@ -124,6 +127,11 @@ def test_views_then_targets_then_reading_all_of_it(tiny_cache: TinyCache) -> Non
         ((3, 6), 5),
         ((0, 6), 1),
     ]
+    assert [(table.name, table.row_shape) for table in manifest.tables] == [
+        ("row_checksums", (5,)),
+        ("row_checksums.g3", (1,)),
+    ]
+    assert verify_cache(tiny_cache.cache, "bytes").findings == ()
     scores = rows(tiny_cache.cache, "logit_map", 6).astype(float)
     logits = rows(tiny_cache.cache, "logits", 6).astype(float)
     np.testing.assert_allclose(scores.mean(axis=(2, 3, 4)), logits, rtol=5e-3, atol=1e-3)
@@ -226,3 +234,30 @@ def test_video_of_which_stored_views_can_be_none_gets_no_targets(tiny_cache: Tin
         extend(tiny_cache, targets=("logit_map",))
     reader = CacheReader(tiny_cache.cache)
     assert "logit_map" not in [array.name for array in reader.manifest.arrays]
+
+
+def test_added_rows_are_bound_to_their_places_too(tiny_cache: TinyCache) -> None:
+    extend(tiny_cache, views=6, targets=("logit_map",))
+    logit_map = CacheReader(tiny_cache.cache).manifest.array("logit_map")
+    one, other = (tiny_cache.cache / object_key(logit_map, block, 4) for block in (0, 1))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    with pytest.raises(CacheError, match="is whole and does not belong there"):
+        rows(tiny_cache.cache, "logit_map", 6)
+
+
+def test_cache_begun_without_row_checksums_goes_on_and_grows_as_it_began(
+    tiny_cache: TinyCache,
+) -> None:
+    bound = CacheReader(tiny_cache.cache).manifest
+    for name in [table.name for table in bound.tables]:
+        rmtree(tiny_cache.cache / name)
+    rmtree(tiny_cache.cache / "commits")
+    write_metadata(tiny_cache.cache, replace(bound, row_checksums=False))
+    make_tiny_cache(tiny_cache.experiment, tiny_cache.cache)  # finishes it
+    extend(tiny_cache, views=6, targets=("logit_map",))
+    assert not CacheReader(tiny_cache.cache).manifest.tables
+    assert not list(tiny_cache.cache.glob("row_checksums*"))
+    assert verify_cache(tiny_cache.cache, "bytes").findings == ()
+    assert rows(tiny_cache.cache, "logit_map", 6).any()

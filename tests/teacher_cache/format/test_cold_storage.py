@@ -1,19 +1,25 @@
-"""Codec zstd: fewer bytes, the same rows, read through zarr-python."""
+"""Codec zstd: fewer bytes, the same rows."""
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numcodecs.zstd import Zstd
 
 from reskd.common.distill.arrays import ArraySpec
 from reskd.common.errors import CacheError
-from reskd.teacher_cache.format.layout import object_key
+from reskd.teacher_cache.format.commits import StoredObject, read_commit, write_commit
+from reskd.teacher_cache.format.layout import CRC_BYTES, object_key
+from reskd.teacher_cache.format.shard import CompressedShardBuffer, crc32c
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.verify import verify_cache
 from tests.teacher_cache.handling import tree_of
 from tests.teacher_cache.synthetic import ARRAYS, FAILED_VIDEO, LAYOUT, make_cache, rows_of
 from tests.tiny_experiment import TinyCache, make_tiny_cache
 
+FEATURES = ARRAYS[1]
 READABLE = [video for video in range(LAYOUT.num_videos) if video != FAILED_VIDEO]
 ROWS = [(view, video) for video in reversed(READABLE) for view in range(LAYOUT.num_views)]
 
@@ -56,6 +62,31 @@ def test_damage_read_through_zarr_names_cache_array_unit_view_and_video(
         assert part in str(caught.value)
     paths = {finding.path for finding in verify_cache(folder, "bytes").findings}
     assert object_key(ARRAYS[1], 0, 0) in paths
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["bound", "of-before"])
+@pytest.mark.parametrize("size", [FEATURES.row_bytes - 1, FEATURES.row_bytes + 1, 1 << 22])
+def test_compressed_row_of_another_size_is_refused_before_it_is_unpacked(
+    tmp_path: Path, size: int, bound: bool
+) -> None:
+    manifest = make_cache(tmp_path / "cache", codec="zstd", row_checksums=bound)
+    buffer = CompressedShardBuffer(FEATURES, LAYOUT, block=0, unit=0)
+    for video in LAYOUT.videos_of(0):
+        buffer.put(video, rows_of(FEATURES)[:, video])
+    packed = Zstd(level=1).encode(bytes(size))
+    buffer._rows[0, 0] = packed + crc32c(packed).to_bytes(CRC_BYTES, "little")
+    data, key = b"".join(map(bytes, buffer.pieces())), object_key(FEATURES, 0, 0)
+    (tmp_path / "cache" / key).write_bytes(data)
+    commit = read_commit(tmp_path / "cache", 1, 0)
+    assert commit is not None
+    stored = StoredObject(bytes=len(data), sha256=sha256(data).hexdigest())
+    write_commit(tmp_path / "cache", replace(commit, objects={**commit.objects, key: stored}))
+    reader = CacheReader(tmp_path / "cache")
+    with pytest.raises(CacheError, match=f"is of {size} bytes instead of {FEATURES.row_bytes}"):
+        reader.gather("features", [0], [0], reader.empty("features", 1))
+    problems = [finding.problem for finding in verify_cache(tmp_path / "cache", "bytes").findings]
+    assert problems == [f"is of {size} bytes instead of {FEATURES.row_bytes}"]
+    assert manifest.codec == "zstd"
 
 
 def test_compressed_cache_of_a_teacher_is_smaller_and_says_the_same(

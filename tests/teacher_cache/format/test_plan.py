@@ -74,7 +74,7 @@ def test_targets_from_the_video_alone_ask_the_teacher_nothing(tiny_experiment: P
     overrides = ["targets.features=null", "targets.logits=null", "student.losses.feature_mse=0"]
     facts = plan_of(tiny_experiment, overrides).as_dict()
     assert facts["teacher_clips"] == 0
-    assert list(facts["bytes_by_target"]) == ["frames", "views"]
+    assert list(facts["bytes_by_target"]) == ["frames", "views", "row_checksums"]
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,17 @@ def test_gather_in_pieces_and_threads_equals_what_was_written(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("_short_pieces")
-@pytest.mark.parametrize("byte", [0, 50, FRAMES.row_bytes - 1, FRAMES.row_bytes])
-def test_gather_in_pieces_refuses_a_flipped_bit_in_any_of_them(tmp_path: Path, byte: int) -> None:
-    make_cache(tmp_path / "cache")
+@pytest.mark.parametrize(
+    ("byte", "bound"),
+    [
+        *((byte, bound) for byte in (0, 50, FRAMES.row_bytes - 1) for bound in (True, False)),
+        (FRAMES.row_bytes, False),  # the row's own checksum, which is not needed where it is bound
+    ],
+)
+def test_gather_in_pieces_refuses_a_flipped_bit_in_any_of_them(
+    tmp_path: Path, byte: int, bound: bool
+) -> None:
+    make_cache(tmp_path / "cache", row_checksums=bound)
     path = tmp_path / "cache" / object_key(FRAMES, 0, 0)
     data = bytearray(path.read_bytes())
     data[(FRAMES.row_bytes + CRC_BYTES) * 2 + byte] ^= 1  # view 0, video 2
@@ -116,6 +124,6 @@ def test_rows_that_are_expected_are_asked_for_in_runs(
     np.testing.assert_array_equal(out, rows_of(FRAMES)[[1, 1], [2, 7]])
 
 
-def test_rows_read_through_zarr_are_not_expected(tmp_path: Path) -> None:
+def test_compressed_rows_are_not_expected(tmp_path: Path) -> None:
     make_cache(tmp_path / "cache", codec="zstd")
     CacheReader(tmp_path / "cache").expect(["frames"], 0, [0, 1])
