@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,11 @@ from rich.progress import (
 from reskd.common.storage.records import without_nan
 
 PLAIN_INTERVAL_SECONDS = 10.0
+_CONTROLLING = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters, line breaks and the escape of sequences
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing
+    "\u2028\u2029\ufeff]"  # further line breaks, and a mark that is not seen
+)
 
 
 def counted(count: int, noun: str) -> str:
@@ -101,23 +107,52 @@ def quiet(*libraries: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
+class Lines(str):
+    """Text of several lines, in each of which nothing but what is to be shown is left."""
+
+    __slots__ = ()
+
+
+def in_lines(*texts: str) -> Lines:
+    """Texts one below the other; each is one line, but for those that are `Lines` already."""
+    return Lines("\n".join(map(shown, texts)))
+
+
+def shown(text: str) -> str:
+    """A text as it may leave: a name may hold line breaks and what terminals obey.
+
+    Characters that control something are written as escapes. Line breaks are kept where they are
+    ours (`in_lines`).
+    """
+    return text if isinstance(text, Lines) else one_line(text)
+
+
+def one_line(text: str) -> str:
+    """A text in one line, in which every character that controls something is an escape."""
+    return _CONTROLLING.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def say(text: str) -> None:
-    """One line for a person, on stderr."""
-    click.echo(text, err=True)
+    """A line for a person, on stderr, or `Lines`."""
+    click.echo(shown(text), err=True)
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
-    """The result of a command on stdout, as one JSON object (in ASCII, for any locale) or text."""
-    click.echo(json.dumps(without_nan(result), indent=1, default=str) if as_json else text)
+    """The result of a command on stdout: one JSON object (in ASCII, for any locale), or a text."""
+    if as_json:
+        click.echo(json.dumps(without_nan(result), indent=1, default=str))
+    else:
+        click.echo(shown(text))
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
     """A table as lines, its first `left` columns aligned to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [list(map(one_line, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
             cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in cells
     ]

@@ -26,6 +26,7 @@ def train_student(
     on_missing: Literal["refuse", "compute"] = "refuse",
     fresh: bool = False,
     replace: str | None = None,
+    resume_from: int | None = None,
     validate: bool = True,
     clips_store: str | os.PathLike[str] | None = None,
     clips_store_gb: float = CLIPS_GB,
@@ -49,6 +50,8 @@ def train_student(
             each process for a part; the cache is made where there is none.
         fresh: Forget an earlier run of this recipe in the folder.
         replace: Name of the folder, to forget whatever run or network it holds.
+        resume_from: Steps done in the saved state to go on from, where a later one is damaged; None
+            takes the newest one.
         validate: Measure on data.val_split while training and at the end.
         clips_store: Folder in which the test clips for that are kept; None: `INDEX.clips`.
         clips_store_gb: Most that it may take; 0 keeps none.
@@ -80,6 +83,7 @@ def train_student(
             max_bad=experiment.data.max_bad if max_bad is None else max_bad,
             fresh=fresh,
             replace=replace,
+            resume_from=resume_from,
             allow_incomplete=allow_incomplete,
             on_missing=on_missing,
             validate=validate,

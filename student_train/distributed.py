@@ -239,7 +239,7 @@ def _join(launch: Launch, backend: str) -> Store:
 def _unmet_text(launch: Launch, why: str) -> str:
     return (
         f"Process {launch.rank} of {launch.world} did not meet the others at "
-        f"{launch.address}:{launch.port}: {why.splitlines()[0]}\n"
+        f"{launch.address}:{launch.port}: {why.splitlines()[0]}. "
         "Look for another one that ended before. Where the port is taken set MASTER_PORT to a free "
         "one, where the host is not found set MASTER_ADDR, for all processes alike; in a shell of "
         "`srun --pty` start the command with srun."
@@ -250,7 +250,7 @@ def _lost_text(launch: Launch, error: str) -> str:
     why = _OF_GLOO.sub("", error).splitlines()[0].split(". ")[0]  # no guesses of torch's
     return (
         f"Process {launch.rank} of {launch.world} has lost another process of this run, which has "
-        f"ended or cannot be reached: {why}.\n"
+        f"ended or cannot be reached: {why}. "
         "The output of the one that ended first says why. What was committed is kept: start all "
         "processes again with the same command, and they go on from there."
     )

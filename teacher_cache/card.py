@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reskd.common.console import counted
+from reskd.common.console import counted, in_lines
 from reskd.common.models.transformers_families import published_licence
 from reskd.teacher_cache.format.row_checksums import UNBOUND_ROWS
 
@@ -25,7 +25,7 @@ def info_text(facts: Mapping[str, Any]) -> str:
             f"    {one['video']}{'' if one['id'] is None else ' ' + one['id']}: {one['reason']}"
             for one in failed
         ]
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def _identity(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -88,8 +88,9 @@ def _contents(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"run {run['number']}", f"views {first} to {stop - 1}{added}, {state}"
     if not facts["complete"]:
         yield "", "run the same command again to finish it"
-    by_device = ", ".join(
+    by_device = "; ".join(
         f"{counted(one['units'], 'unit')} on {one['device'] or 'a device that is not recorded'}"
+        + ("" if one["torch_threads"] is None else f", {counted(one['torch_threads'], 'thread')}")
         for one in facts["devices"]
     )
     if by_device:

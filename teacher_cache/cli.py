@@ -60,14 +60,14 @@ def cache_teacher(
     hours it will take. With --slice several runs, on several machines, fill one cache; with
     --engine ray one run has workers on all nodes of a cluster.
     """
-    from reskd.common.console import emit
+    from reskd.common.console import emit, in_lines
     from reskd.teacher_cache.fill.engine import run_cache_teacher
     from reskd.teacher_cache.format.plan import plan_table
 
     resolved, _, plan = planned(experiment, overrides, split=split, memory=memory)
     if plan_only:
         hint = "`reskd cache plan` measures the hours, and the disk"
-        emit(plan.as_dict(), as_json=as_json, text=f"{plan_table(plan)}\n\n{hint}")
+        emit(plan.as_dict(), as_json=as_json, text=in_lines(plan_table(plan), "", hint))
         return
     if folder is None:
         raise click.UsageError("Name the folder to write: --cache DIR (or ask for --plan alone).")

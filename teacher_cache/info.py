@@ -20,8 +20,9 @@ As JSON the card has these keys; a null always has its reason in a text beside i
     bytes, bytes_by_target       committed bytes; scale and residual count to the features
     runs                         number, views, arrays, units (first, and one past the last),
                                  units_finished and complete of each
-    devices                      device, units of each, most first: what computed how many; device
-                                 is null where no record tells, or no teacher ran
+    devices                      device, torch_threads, units of each, most first: what computed
+                                 how many; device is null where no record tells, or no teacher ran,
+                                 torch_threads on a GPU too
     failed_videos                video (number), id (null in the first format), reason
     labels                       index (its path), problem (why it is of no use, else null)
     teacher                      see `teacher_quality`; null without stored class scores, or before
@@ -47,7 +48,7 @@ from reskd.common.console import progress
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.errors import CacheError, ReskdError
 from reskd.common.metrics import correct_predictions, top_k_hits
-from reskd.teacher_cache.format.commits import bytes_by_array, failures, read_commits
+from reskd.teacher_cache.format.commits import Commit, bytes_by_array, failures, read_commits
 from reskd.teacher_cache.format.manifest import Manifest, read_manifest
 from reskd.teacher_cache.format.row_checksums import TABLE
 from reskd.teacher_cache.format.videos import CachedVideo, read_videos
@@ -133,10 +134,8 @@ def cache_info(folder: Path, *, index_path: Path | None = None) -> dict[str, Any
             for one in manifest.generations
         ],
         "devices": [
-            {"device": device, "units": units}
-            for device, units in Counter(
-                None if commit.computed is None else commit.computed.device for commit in commits
-            ).most_common()
+            {"device": device, "torch_threads": threads, "units": units}
+            for (device, threads), units in Counter(map(_computed_on, commits)).most_common()
         ],
         "failed_videos": [
             {"video": video, "id": ids.get(video), "reason": reason}
@@ -264,6 +263,15 @@ def _labels_by_index(
     for row, entry in matched.entries.items():
         labels[row] = [columns[label] for label in entry.labels]
     return labels
+
+
+def _computed_on(commit: Commit) -> tuple[str | None, int | None]:
+    """Device and, where they compute, threads of torch; nothing where the record does not tell."""
+    computed = commit.computed
+    if computed is None:
+        return None, None
+    on_cpu = computed.device.startswith("cpu")
+    return computed.device, computed.torch_threads if on_cpu else None
 
 
 def _bytes_by_target(by_array: Mapping[str, int]) -> dict[str, int]:

@@ -6,7 +6,8 @@ import torch
 
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.experiment import Experiment
-from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
+from reskd.common.models.checkpoint import read_checkpoint_info
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import RunOptions
 from reskd.teacher_cache.fill.opening import cache_of, is_new

@@ -10,11 +10,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 
 import click
 
 from reskd.common.cli.lazy_group import LazyGroup
+from reskd.common.console import in_lines, one_line, shown
 from reskd.common.errors import PreemptedError, ReskdError
 from reskd.common.parsing.shown import shortened
 from reskd.common.storage.system_errors import tell
@@ -70,10 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(_unexpected(error.__cause__), 1, args)
         return _interrupted()
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except (ReskdError, PreemptedError) as error:
-        return _report(str(error), error.exit_code, args)
+        # As it was raised: str() would forget which line breaks are meant.
+        text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+        return _report(text, error.exit_code, args)
     except OSError as error:
         told = tell(error)
         return _report(told.message, told.exit_code, args)
@@ -84,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _show_usage(error: click.ClickException) -> None:
+    """What click says of words that are no command, in which these words may hold anything."""
+    said, message = StringIO(), error.format_message()
+    error.show(file=said)
+    said_before = said.getvalue().removesuffix("\n").replace(message, one_line(message))
+    click.echo(in_lines(*said_before.split("\n")), err=True)
+
+
 def _interrupted() -> int:
     click.echo("Interrupted. The same command goes on from what is on disk.", err=True)
     return 130
@@ -92,16 +103,16 @@ def _interrupted() -> int:
 def _report(message: str, exit_code: int, args: Sequence[str]) -> int:
     if "--debug" in args or (exit_code == 1 and os.environ.get("RESKD_DEBUG")):
         traceback.print_exc()
-    click.echo(f"Error: {shortened(message)}", err=True)
+    click.echo(f"Error: {shortened(shown(message))}", err=True)
     return exit_code
 
 
 def _unexpected(error: BaseException) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"unexpected {type(error).__name__} in {where.filename}:{where.lineno}: {error}\n"
+    return in_lines(
+        f"unexpected {type(error).__name__} in {where.filename}:{where.lineno}: {error}",
         "This is a defect of the program, not of your input. "
-        "Run `reskd --debug ...` again and report the traceback."
+        "Run `reskd --debug ...` again and report the traceback.",
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reskd.common.console import counted
+from reskd.common.console import counted, in_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +27,4 @@ def as_text(symptoms: Sequence[Symptom]) -> str:
         if symptom.fix is not None:
             lines.append(f"      fix: {symptom.fix}")
     problems = sum(symptom.fix is not None for symptom in symptoms)
-    return "\n".join([*lines, counted(problems, "problem") if problems else "nothing is wrong"])
+    return in_lines(*lines, counted(problems, "problem") if problems else "nothing is wrong")

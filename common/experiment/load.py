@@ -13,6 +13,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from reskd.common.console import in_lines
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import Experiment
 from reskd.common.own_code import trust_code
@@ -64,18 +65,21 @@ def parse_experiment(
         return _EXPERIMENT.validate_python(dict(tree))
     except ValidationError as error:
         found = [(dict(item), _override_behind(dict(item), overrides)) for item in error.errors()]
-        problems = "\n".join(
+        problems = [
             f"  {_explain(item)}{f' It is from -o {text}' if text else ''}" for item, text in found
-        )
+        ]
         what = (
             f"-o does not fit {source}"
             if all(text for _, text in found)
             else f"{source} does not describe an experiment"
         )
         raise ExperimentError(
-            f"{what}:\n{problems}\n"
-            "`reskd config show EXPERIMENT` prints a whole one; common/experiment explains each "
-            "key."
+            in_lines(
+                f"{what}:",
+                *problems,
+                "`reskd config show EXPERIMENT` prints a whole one; common/experiment explains "
+                "each key.",
+            )
         ) from error
 
 

@@ -8,10 +8,9 @@ config.json         model, clip, frame size, digest of the weights, the experime
 ```
 
 A checkpoint that replaces another one does so the moment its weights are renamed, for they say
-themselves what they are. Where config.json speaks of others, it was read or left behind before its
-turn, and the header counts. So a reader meets the old checkpoint or the new one, never a mixture,
-also where the writer was killed or found the disk full. (Where the weights stay the same, the two
-other files are replaced one after the other.)
+themselves what they are (checkpoint_record.py). Where config.json or labels.json are others, they
+were read or left behind before their turn, and the header counts. So a reader meets the old
+checkpoint or the new one, never a mixture, also where the writer was killed or found the disk full.
 """
 
 import json
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import safetensors.torch
 import torch
@@ -33,27 +32,30 @@ from torch import Tensor
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment, ModelSpec, Role
 from reskd.common.experiment.load import parse_experiment
+from reskd.common.models.checkpoint_record import (
+    CONFIG_FILE,
+    FORMAT,
+    LABELS_FILE,
+    WEIGHTS_FILE,
+    header_record,
+    what_counts,
+    write_forms,
+)
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, own_colours
-from reskd.common.parsing.json_text import MOST_BYTES, parse_json, read_json
+from reskd.common.parsing.json_text import read_json
 from reskd.common.parsing.problems import problem_text
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.kinds import open_file, read_file
 from reskd.common.storage.system_errors import input_problem
 from reskd.common.video.preprocess import IMAGENET, colours_of
 
-FORMAT = "reskd-checkpoint/1"
-WEIGHTS_FILE = "model.safetensors"
-LABELS_FILE = "labels.json"
-CONFIG_FILE = "config.json"
 RUN_STATES: Final = "states"
 """Folder beside the checkpoint of a run, or without one while it trains (student_train/run)."""
 RUN_LOCK: Final = ".lock"
 """File in a run's folder that is locked by the process that trains there."""
 BEST_CHECKPOINT: Final = "best"
 """Checkpoint inside a run's folder, there while it trains."""
-_RECORD: Final = "reskd"
-"""Key in the header of the weights; other programs pass it over."""
 _OTHER_HEAD: Final = (
     "they are those of an earlier version, which averaged the feature map of every model and "
     "classified that. The model's own head, which it has now, needs the file it was imported from "
@@ -123,12 +125,10 @@ def save_checkpoint(
         classes=classes,
         experiment=experiment,
     )
-    config = {"format": FORMAT, **asdict(info)}
-    record = {_RECORD: json.dumps(config, default=str)}
-    labels = list(config.pop("classes"))
-    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(state, metadata=record))
-    atomic_write(folder / LABELS_FILE, _json_bytes(labels))
-    atomic_write(folder / CONFIG_FILE, _json_bytes(config))
+    forms = write_forms(asdict(info))
+    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(state, metadata=forms.header))
+    atomic_write(folder / LABELS_FILE, forms.labels)
+    atomic_write(folder / CONFIG_FILE, forms.config)
     return info
 
 
@@ -136,11 +136,11 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
     """Read what a checkpoint says about itself.
 
     Raises:
-        DataError: If the folder holds no checkpoint of ours.
+        DataError: If the folder holds no checkpoint of ours, or one that was changed.
     """
     try:
         with open_file(folder / WEIGHTS_FILE) as weights:
-            record = _own_record(weights)
+            record = header_record(weights, folder)
     except OSError as error:
         input_problem(error)
         record = {}  # whoever needs the weights will miss them
@@ -162,14 +162,11 @@ def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
             f"{Path(error.filename).name} ({problem}). "
             f"`reskd train-teacher` and `reskd train-student` write such directories.{hint}"
         ) from error
-    except ValueError as error:
-        raise DataError(f"A record in checkpoint {folder} is not JSON: {error}") from error
-    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise DataError(f"{folder / CONFIG_FILE} is not of format {FORMAT!r}.")
-    if record and record["weights_sha256"] != config.get("weights_sha256"):
-        labels, config = record.pop("classes"), record
+    counts = what_counts(record, config, labels, folder)
     try:
-        info = TypeAdapter(CheckpointInfo).validate_python({**config, "classes": labels})
+        info = TypeAdapter(CheckpointInfo).validate_python(counts)
     except ValidationError as error:
         said = problem_text(error)
         raise DataError(f"{folder / CONFIG_FILE} is not of format {FORMAT!r}: {said}") from error
@@ -195,20 +192,6 @@ def _unfinished_text(run: Path) -> str:
         f"{run} holds a run that is not finished: its checkpoint is written at the end. Wait for "
         f"it, or call the command that trains it again if nothing trains there.{meanwhile}"
     )
-
-
-def _own_record(weights: BinaryIO) -> dict[str, Any]:
-    """What a file of weights says itself; nothing where it was not written here, or is damaged."""
-    length = int.from_bytes(weights.read(8), "little")
-    if length > MOST_BYTES:
-        return {}
-    try:
-        record = parse_json(parse_json(weights.read(length))["__metadata__"][_RECORD])
-        if record.pop("format") == FORMAT and {"weights_sha256", "classes"} <= record.keys():
-            return dict(record)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        pass
-    return {}
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Recognizer, CheckpointInfo]:
@@ -247,7 +230,7 @@ def _read_whole(folder: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
     """Weights and what is said about them; read once, since they may be replaced meanwhile."""
     try:
         content = read_file(folder / WEIGHTS_FILE)
-        info = _info_of(folder, _own_record(BytesIO(content)))
+        info = _info_of(folder, header_record(BytesIO(content), folder))
         return safetensors.torch.load(content), info
     except (OSError, SafetensorError) as error:
         input_problem(error)
@@ -287,9 +270,11 @@ def start_from(model: Recognizer, spec: ModelSpec) -> None:
     model.colours = colours_of(spec.mean or colours.mean, spec.std or colours.std)
 
 
-def _json_bytes(value: object) -> bytes:
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "surrogateescape") + b"\n"
+def _read_json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise DataError(f"{path} of a checkpoint is not JSON: {error}") from error
 
 
 def check_teacher(

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from reskd.common.cli.options import json_option
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 
 
 @click.group()
@@ -35,10 +35,10 @@ def list_models(as_json: bool) -> None:
         for name, row in rows.items()
     ]
     lines.append(
-        "Any other backbone of timm goes by recognizer:backbone (tsn:..., tsm:..., slowonly:...).\n"
-        "`reskd models show NAME` tells shapes and cost."
+        "Any other backbone of timm goes by recognizer:backbone (tsn:..., tsm:..., slowonly:...)."
     )
-    emit({"models": rows}, as_json=as_json, text="\n".join(lines))
+    lines.append("`reskd models show NAME` tells shapes and cost.")
+    emit({"models": rows}, as_json=as_json, text=in_lines(*lines))
 
 
 @models.command("show")
@@ -88,7 +88,7 @@ def _as_text(name: str, about: Mapping[str, Any]) -> str:
         f"  sizes        {_numbers(about['sizes_taken'])} px, of those tried with {frames} frames",
         f"  frames       {_numbers(about['frames_taken'])}, of those tried at {side} px",
     ]
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def _numbers(values: list[int] | list[float]) -> str:

@@ -120,6 +120,6 @@ def _where_weights_go(name: str, args: dict[str, Any]) -> str:
     if config is not None and not isinstance(tag, str) and config.tag:
         source += f".{config.tag}"
     return (
-        f"\nWhere its weights cannot be fetched, download {source} elsewhere and name the file: "
+        f" Where its weights cannot be fetched, download {source} elsewhere and name the file: "
         "backbone_args: {pretrained_cfg_overlay: {file: PATH}}. Or set pretrained: false."
     )

@@ -5,15 +5,15 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 
+from reskd.common.storage.partial import clear_beside, partial_name
 from reskd.common.storage.system_errors import writing
-
-PARTIAL_SUFFIX = ".partial"
 
 
 def atomic_write(path: Path, chunks: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
     """Write a file under a partial name, sync it, rename it, sync its folder.
+
+    What dead writers left in that folder is removed the first time a process writes there.
 
     Args:
         path: Final name; its folder is made if absent. An existing file is replaced.
@@ -35,6 +35,7 @@ def write_partial(path: Path, chunks: bytes | memoryview | Iterable[bytes | memo
     pieces = [chunks] if isinstance(chunks, bytes | memoryview) else chunks
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_beside(path.parent)
         try:
             with partial.open("wb") as file:
                 for piece in pieces:
@@ -60,14 +61,6 @@ def put_in_place(partial: Path, path: Path) -> None:
         sync_folder(path.parent)
 
 
-def partial_name(path: Path) -> Path:
-    """A name beside a path that no other writer takes, on whichever machine or in whose container.
-
-    Process numbers would not do: in containers many programs have the same.
-    """
-    return path.with_name(f"{path.name}.{token_hex(4)}{PARTIAL_SUFFIX}")
-
-
 def sync_folder(folder: Path) -> None:
     """Make a rename inside a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -87,6 +80,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Yields:
         The folder to fill. What the block writes there is to be synced by itself (`atomic_write`).
     """
+    clear_beside(path.parent)
     partial = partial_name(path)
     with writing(path):
         partial.mkdir(parents=True)

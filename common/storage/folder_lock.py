@@ -68,6 +68,7 @@ def locked(
     Raises:
         StoppedShortError: If another process holds it.
         OSError: As the system reports it, with the path.
+        FileNotFoundError: If there is no such folder, or the one that held it last removed it.
     """
     with writing(path):
         is_folder = path.is_dir()
@@ -75,6 +76,8 @@ def locked(
     try:
         with writing(path):
             problem = _taken(path, descriptor, shared, patience, task, advice)
+            if is_folder and not os.path.samestat(os.fstat(descriptor), path.stat()):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             if problem is not None:
                 _say_once(path if is_folder else path.parent, problem)
             if not (is_folder or shared):

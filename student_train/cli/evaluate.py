@@ -112,7 +112,7 @@ def evaluate(
     """
     every = list(dict.fromkeys(path.absolute() for path in (*filter(None, [teacher]), *runs)))
     _check_outputs(scores_file, class_table, report, cache, several=len(every) > 1)
-    from reskd.common.console import emit
+    from reskd.common.console import emit, in_lines
     from reskd.student_train.distributed import joined_processes
     from reskd.student_train.evaluate.measure import evaluate_runs, write_scores
     from reskd.student_train.evaluate.results import (
@@ -156,7 +156,7 @@ def evaluate(
         command = command_line(click.get_current_context())
         page = write_report(report, results, command=command, cache=cache)
         result["report"] = str(page.absolute())
-        text += f"\nreport: {page}"
+        text = in_lines(text, f"report: {page}")
     emit(result, as_json=as_json, text=text)
     # Of several processes only this one: torchrun stops the others as soon as one of them fails.
     _require_readable(measured, max_bad)

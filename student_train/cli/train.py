@@ -34,6 +34,13 @@ training_options = combined(
         help="Name of the folder again: with --fresh, forget whatever run or network it holds.",
     ),
     click.option(
+        "--resume-from",
+        type=click.IntRange(0),
+        metavar="STEP",
+        help="Go on from the state saved after STEP steps, and forget later ones: once, where one "
+        "is damaged.",
+    ),
+    click.option(
         "--validate/--no-validate",
         default=True,
         show_default=True,
@@ -57,6 +64,7 @@ class TrainingOptions(TypedDict):
     device: str
     fresh: bool
     replace: str | None
+    resume_from: int | None
     validate: bool
     compiled: bool
     plan_only: bool
@@ -71,6 +79,7 @@ class RunArguments(TypedDict):
     max_bad: float
     fresh: bool
     replace: str | None
+    resume_from: int | None
     validate: bool
     keeping: ClipKeeping | None
     command: Sequence[str]
@@ -214,10 +223,13 @@ def _resolved(
 def _how(experiment: "Experiment", options: TrainingOptions) -> RunArguments:
     """What `runs.train_teacher` and `runs.train_student` both take."""
     max_bad = options["max_bad"]
+    if options["resume_from"] is not None and (options["fresh"] or options["replace"] is not None):
+        raise click.UsageError("--resume-from goes on and --fresh starts over; choose one of them.")
     return {
         "max_bad": experiment.data.max_bad if max_bad is None else max_bad,
         "fresh": options["fresh"],
         "replace": options["replace"],
+        "resume_from": options["resume_from"],
         "validate": options["validate"],
         "keeping": clip_keeping(options["clips_store"], options["clips_store_gb"]),
         "command": command_line(click.get_current_context()),

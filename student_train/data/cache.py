@@ -19,7 +19,8 @@ from reskd.common.distill.class_order import CLASS_NUMBERS, CLASS_SCORES, in_cla
 from reskd.common.distill.targets import ARRAYS_OF_TARGET, arrays_needed, plan_targets
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, LossSpec
-from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, read_checkpoint_info
+from reskd.common.models.checkpoint import CheckpointInfo, read_checkpoint_info
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.student_train.data.joined_readers import JoinedReaders, MoreCache, own_name
 from reskd.teacher_cache.format.identity import first_difference, identity_like
 from reskd.teacher_cache.format.match import MatchedVideos

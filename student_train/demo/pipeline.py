@@ -20,10 +20,12 @@ import yaml
 from matplotlib.figure import Figure
 
 from reskd.common.cli.main import reskd
-from reskd.common.console import aligned, progress, say
+from reskd.common.console import aligned, in_lines, progress, say
 from reskd.common.parsing.json_text import parse_json, read_json
 from reskd.common.parsing.yaml_text import parse_yaml
 from reskd.common.storage.atomic_write import atomic_write
+from reskd.common.storage.folder_lock import locked
+from reskd.common.storage.partial import clear_partials_in
 from reskd.student_train.demo.videos import DEMO_CLASSES, DEMO_CLIPS_PER_CLASS, write_demo_videos
 from reskd.student_train.run.log import read_events
 
@@ -49,7 +51,18 @@ def run_demo(out: Path, *, seeds: Sequence[int]) -> dict[str, Any]:
     Returns:
         For one seed its result (`run_seed`); for several the same of the first, with accuracies
         replaced by means, `top1_std` beside them, and all results under `seeds`.
+
+    Raises:
+        StoppedShortError: If another process runs it there.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    advice = "Wait for it, or name another folder with --out."
+    with locked(out, task=f"running the demo in {out}", advice=advice):
+        clear_partials_in(out)
+        return _run_seeds(out, seeds)
+
+
+def _run_seeds(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     start = time.monotonic()
     results = [run_seed(out / f"seed-{seed}", seed) for seed in seeds]
     merged = dict(results[0])
@@ -144,7 +157,8 @@ def _write_videos(folder: Path, seed: int) -> None:
 def run_command(*arguments: str | Path) -> dict[str, Any]:
     """Print a command of reskd, run it in this process, return what it prints with --json."""
     shown = shlex.join(["reskd", *(_short(argument) for argument in arguments)])
-    say(f"\n$ {shown}")
+    say("")
+    say(f"$ {shown}")
     output = io.StringIO()
     with redirect_stdout(output):
         reskd.main([*map(str, arguments), "--json"], prog_name="reskd", standalone_mode=False)
@@ -164,8 +178,8 @@ def demo_text(result: dict[str, Any]) -> str:
     """The result as a table, and where everything is."""
     header = ("model", "size", "GMACs", "top-1", "clips/s", "s/epoch", "epochs", "cache bytes")
     cache = result["cache"]
-    return "\n".join(
-        [
+    return in_lines(
+        *[
             *aligned([header, *(_row(model, result) for model in MODELS)]),
             "",
             f"test videos: {result['teacher']['videos']}, chance: {1 / result['classes']:.3f}",

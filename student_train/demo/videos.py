@@ -20,7 +20,6 @@ A clip is a pure function of (seed, split, label, number). Train and test clips 
 random draw: they differ in background, colour, speed, place and noise.
 """
 
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -30,6 +29,8 @@ from typing import Final, TypeAlias
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from reskd.common.storage.partial import clear_beside, partial_name
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -160,7 +161,8 @@ def write_demo_videos(
 
 def _write_video(path: Path, frames: Bytes) -> None:
     """Encodes RGB frames (N, H, W, 3) as H.264 of constant frame rate, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    clear_beside(path.parent)
+    partial = partial_name(path)
     try:
         with av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream(CODEC, rate=FRAME_RATE, options=CODEC_OPTIONS)

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reskd.common.console import progress, say
+from reskd.common.console import in_lines, progress, say
 from reskd.common.dataset.index import VideoIndex, read_index
 from reskd.common.dataset.open import open_entry
 from reskd.common.devices import choose_device
 from reskd.common.errors import DataError
 from reskd.common.experiment import DataSpec
-from reskd.common.models.checkpoint import CONFIG_FILE, CheckpointInfo, load_checkpoint
+from reskd.common.models.checkpoint import CheckpointInfo, load_checkpoint
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.common.models.named_models import named_model
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model
@@ -285,7 +286,7 @@ def benchmark_text(result: Mapping[str, Any]) -> str:
         )
     about = f"{result['recognizer']} of {result['backbone']}"
     title = f"{result['source']}: {about}, {result['frames']} frames of {result['size']} px"
-    return "\n".join([title, *(f"  {name:<12}{text}" for name, text in rows.items())])
+    return in_lines(title, *(f"  {name:<12}{text}" for name, text in rows.items()))
 
 
 def _milliseconds(figures: Mapping[str, Any], name: str) -> str:

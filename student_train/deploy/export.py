@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from reskd.common.console import in_lines
 from reskd.common.errors import DataError
 from reskd.common.models.checkpoint import CheckpointInfo
 from reskd.common.models.recognizer import Recognizer
@@ -302,7 +303,7 @@ def export_text(result: Mapping[str, Any]) -> str:
             f"checked with batches of {batches}: class scores differ by at most "
             f"{max(result['difference'].values()):.1e} of the largest"
         )
-    return (
-        f"{result['out']}: {result['format']}, {result['bytes'] / 1e6:.1f} MB\n"
-        f"normalised float32 clips ({shape}) to class scores; {checked}"
+    return in_lines(
+        f"{result['out']}: {result['format']}, {result['bytes'] / 1e6:.1f} MB",
+        f"normalised float32 clips ({shape}) to class scores; {checked}",
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reskd.common.console import say
+from reskd.common.console import in_lines, say
 from reskd.common.video.reader import UnreadableVideoError
 from reskd.student_train.deploy.named_videos import named_videos
 from reskd.student_train.deploy.predictor import Predictor, Ranked, WindowPrediction, load_predictor
@@ -107,4 +107,4 @@ def prediction_text(result: dict[str, Any]) -> str:
             times = f"{window['start_seconds']:.1f} to {window['end_seconds']:.1f} s"
             best = ", ".join(f"{row['class']} {row['probability']:.3f}" for row in window["top"])
             lines.append(f"  {times:<20}{best}")
-    return "\n".join(lines)
+    return in_lines(*lines)

@@ -108,19 +108,28 @@ def begin(store: ClipStore, keeping: ClipKeeping, lock: ExitStack) -> Begun:
     try:
         if problem is None:
             if not store.exists:
-                store.create()
-                say(
-                    f"test clips are kept in {store.folder}, {shown_bytes(store.num_bytes())}, for "
-                    "later measurements; --clips-store-gb 0 keeps none"
-                )
+                _create(store)
             lock.enter_context(store.held())
             return Begun(readable=True, missing=tuple(store.missing_units()))
     except StoppedShortError:
         problem = f"another process is filling {store.folder}"
     except OSError as error:
-        problem = f"test clips cannot be kept: {error}"  # or another process was faster
+        problem = f"test clips cannot be kept: {error}"
     say_once(f"{problem.removesuffix('.')}. Clips that are not kept are cut from the videos.")
     return Begun(readable=store.exists)
+
+
+def _create(store: ClipStore) -> None:
+    try:
+        store.create()
+    except OSError:
+        if not store.exists or store.problem():
+            raise
+        return  # another process was faster
+    say(
+        f"test clips are kept in {store.folder}, {shown_bytes(store.num_bytes())}, for later "
+        "measurements; --clips-store-gb 0 keeps none"
+    )
 
 
 def _too_large(store: ClipStore, most_gb: float) -> str | None:

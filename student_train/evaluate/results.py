@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reskd.common.console import aligned
+from reskd.common.console import aligned, in_lines, one_line
 from reskd.common.metrics import top_k_hits
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.storage.records import without_nan
@@ -176,7 +176,7 @@ def evaluation_text(results: Sequence[RunResult], result: Mapping[str, Any]) -> 
         verdict = "" if certain else ", no clear difference"
         pair_of_names = f"{names[pair['second']]} minus {names[pair['first']]}"
         lines.append(f"top-1 of {pair_of_names}: {shown}{verdict}")
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def differs(interval: Mapping[str, Any]) -> bool:
@@ -220,7 +220,7 @@ def write_class_table(out: Path, results: Sequence[RunResult]) -> None:
             wrong = "" if one.wrong_prediction is None else names[one.wrong_prediction]
             shares = [_csv_number(one.accuracy), _csv_number(one.average_precision)]
             row = [result.json["run"], name, one.videos, one.right, *shares, wrong, one.wrong_count]
-            writer.writerow(row)
+            writer.writerow([one_line(str(field)) for field in row])
     atomic_write(out, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -236,15 +236,14 @@ def _text_of_one(result: Mapping[str, Any]) -> str:
         shown = interval_text(result["intervals"]["agreement"])
         agreement = f"  agreement with the teacher {result['agreement']:.4f} {shown}"
     notes = filter(None, [few_videos_text(result["videos"]), *borrowed_texts(result)])
-    after = "".join(f"\n{text}" for text in notes)
-    return (
-        f"{result['role']} {result['run']}\n"
+    return in_lines(
+        f"{result['role']} {result['run']}",
         f"split {result['split']}: {figures}  "
-        f"({result['videos']} videos, {result['failed']} of them unreadable and counted as wrong)\n"
+        f"({result['videos']} videos, {result['failed']} of them unreadable and counted as wrong)",
         f"calibration error {number_text(result['calibration_error'])}{agreement}  "
-        f"([ ] 95 % by bootstrap over videos, {_resamples(result)})\n"
-        f"{result['protocol']}: {cost_text(result)}, {result['parameters']:,} parameters"
-        f"{after}"
+        f"([ ] 95 % by bootstrap over videos, {_resamples(result)})",
+        f"{result['protocol']}: {cost_text(result)}, {result['parameters']:,} parameters",
+        *notes,
     )
 
 

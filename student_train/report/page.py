@@ -9,15 +9,23 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reskd.common.console import one_line
 from reskd.student_train.evaluate.results import cost_text, differs, interval_text, number_text
 
 _NO_BYTE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates that stand for no byte of a file's name; JSON may hold them."""
 _NOT_IN_HTML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
+
+def _in_one_line(value: object) -> object:
+    """A text from elsewhere, with what controls something as escapes; all else as it is."""
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("reskd.student_train.report"),
     autoescape=True,
+    finalize=_in_one_line,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

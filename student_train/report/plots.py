@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
+from reskd.common.console import one_line
 from reskd.student_train.report.page import cleaned
 
 WIDTH, HEIGHT = 360, 230
@@ -180,7 +181,7 @@ def _plot(
     legend = figure.legend(handles, [""] * len(handles), loc="outside lower left", ncols=1)
     for text, one in zip(legend.get_texts(), series, strict=True):
         # Set here, since a legend passes over labels that begin with an underscore.
-        text.set_text(_short(cleaned(one.name)))
+        text.set_text(_short(cleaned(one_line(one.name))))
     file = StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

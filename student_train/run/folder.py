@@ -1,11 +1,12 @@
 """What a training run leaves in its folder, beside the checkpoint (common/models/checkpoint.py).
 
 ```
-states/000000420/   the run after 420 steps; the newest few are kept, each written whole
+states/000000420/   the run after 420 steps; the newest few are kept, each written whole (state.py)
     weights.safetensors   everything that is trained, the adapter included
     state.pt              optimiser, scaler, average of the weights, place in the epoch; readable
                           with weights_only=True
     recipe.json           what decides the run's result, to say what another run does otherwise
+    seal.json             step, digest of the recipe, sha256 of the three files; written last
 best/               checkpoint of the best measurement so far, and measured.json: which it was
 README.md           model card (student_train/run/model_card.py), in best/ as well
 events.jsonl        log (log.py), and tensorboard/
@@ -14,65 +15,47 @@ failure/            the batch that ended the run, where one did (reproduce.py)
 ```
 """
 
-import io
 import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import safetensors.torch
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reskd.common.errors import DataError, StoppedShortError
-from reskd.common.models.checkpoint import BEST_CHECKPOINT, CONFIG_FILE, RUN_LOCK, RUN_STATES
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, atomic_folder, atomic_write
+from reskd.common.models.checkpoint import BEST_CHECKPOINT, RUN_LOCK, RUN_STATES
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.common.storage.folder_lock import locked
+from reskd.common.storage.partial import PARTIAL_SUFFIX, clear_partials_in
 from reskd.common.storage.records import digest
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import EVENTS_FILE, TENSORBOARD_FOLDER
 from reskd.student_train.run.recipe_record import (
-    RECIPE_FILE,
     checkpoint_difference,
     first_difference,
     more_epochs,
     read_recipe,
-    recipe_record,
+)
+from reskd.student_train.run.state import (
+    RunPosition,
+    SavedState,
+    Stateful,
+    read_state,
+    state_name,
+    write_state,
 )
 
 STATES_FOLDER: Final = RUN_STATES
 BEST_FOLDER: Final = BEST_CHECKPOINT
 FAILURE_FOLDER: Final = "failure"
 LOCK_FILE: Final = RUN_LOCK
-WEIGHTS_FILE: Final = "weights.safetensors"
-STATE_FILE: Final = "state.pt"
-
-
-class Stateful(Protocol):
-    """A part of a run that changes while it trains: optimiser, scaler, average of the weights."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
-
-
-@dataclass(slots=True)
-class RunPosition:
-    """How far a run has come."""
-
-    epoch: int = 0
-    """Epoch to go on with."""
-    step: int = 0
-    """Step of that epoch to go on with."""
-    steps_done: int = 0
-    """Optimiser steps since the start of the run."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Figures of the epoch so far, summed up over the clips of all processes."""
-    finished_after: list[int] = field(default_factory=list)
-    """Numbers of epochs with which it was finished before it was given more."""
+_WITHOUT_SEAL: Final = (
+    " This state was saved by an earlier version, without a seal: whether its bytes are those that "
+    "were written cannot be told."
+)
 
 
 class RunFolder:
@@ -82,16 +65,28 @@ class RunFolder:
         path: The folder; made when first written to.
         recipe: Everything that decides the run's result; a state saved by another one is refused.
         keep: States to keep.
+        resume_from: Steps done in the state to go on from; None takes the newest one.
     """
 
-    def __init__(self, path: Path, recipe: Mapping[str, Any], *, keep: int = 2) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recipe: Mapping[str, Any],
+        *,
+        keep: int = 2,
+        resume_from: int | None = None,
+    ) -> None:
         self.path = path
-        self._recipe, self._keep = recipe, keep
+        self._recipe, self._keep, self._resume_from = recipe, keep, resume_from
         self._recipe_sha256 = digest(recipe)
+        self.unproved = ""
+        """What could not be proved of the state that was loaded, as a sentence."""
 
     @contextmanager
     def held(self, processes: ProcessGroup) -> Iterator[None]:
         """Keep other runs out while these processes train here; the first one holds the folder.
+
+        It also removes what killed processes left half-written in it.
 
         Raises:
             StoppedShortError: In all of them, if another run does.
@@ -109,6 +104,8 @@ class RunFolder:
                     stack.enter_context(lock)
                 except StoppedShortError as error:
                     refusal = str(error)
+                else:
+                    clear_partials_in(self.path)
             refusal = processes.all_of(refusal)[0]
             if refusal:
                 raise StoppedShortError(refusal)
@@ -116,51 +113,76 @@ class RunFolder:
 
     def save(self, weights: nn.Module, parts: Mapping[str, Stateful], place: RunPosition) -> None:
         """Add a state, whole or not at all, and remove the oldest above those to keep."""
-        folder = self.path / STATES_FOLDER / f"{place.steps_done:09d}"
+        folder = self._folder_of(place.steps_done)
         if folder.exists():  # of a run that was stopped where it had begun
             return
-        state = {
-            "recipe_sha256": self._recipe_sha256,
-            "place": asdict(place),
-            "parts": {name: part.state_dict() for name, part in parts.items()},
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        tensors = {name: value.contiguous() for name, value in weights.state_dict().items()}
-        with atomic_folder(folder) as partial:
-            atomic_write(partial / WEIGHTS_FILE, safetensors.torch.save(tensors))
-            atomic_write(partial / STATE_FILE, buffer.getbuffer())
-            atomic_write(partial / RECIPE_FILE, recipe_record(self._recipe))
+        write_state(folder, weights, parts, place, self._recipe)
         for old in [*self._states()[: -self._keep], *folder.parent.glob(f"*{PARTIAL_SUFFIX}")]:
             shutil.rmtree(old)
 
     def load(self, weights: nn.Module, parts: Mapping[str, Stateful]) -> RunPosition:
-        """Fill in the newest state, if there is one.
+        """Fill in the newest state, if there is one, or that which was asked for.
 
         Returns:
             Where to go on; the beginning for a new run.
 
         Raises:
-            DataError: If the folder holds states of another recipe, a damaged one, or a checkpoint
-                from elsewhere.
+            DataError: If the folder holds states of another recipe, a damaged one, no such state
+                as was asked for, or a checkpoint from elsewhere.
         """
         states = self._states()
-        if not states:
-            if (self.path / CONFIG_FILE).exists():
+        if self._resume_from is not None:
+            folder = self._folder_of(self._resume_from)
+            if folder not in states:
                 raise DataError(
-                    f"{self.path} holds a checkpoint that was not trained here, and training would "
-                    "replace it. Name another folder with --run, or give it up with "
-                    f"--fresh --replace {shlex.quote(self.path.name)}."
+                    f"{self.path} holds no state after {self._resume_from} steps. --resume-from "
+                    f"takes one of {', '.join(str(int(one.name)) for one in states) or 'none'}."
                 )
+        elif states:
+            folder = states[-1]
+        elif (self.path / CONFIG_FILE).exists():
+            raise DataError(
+                f"{self.path} holds a checkpoint that was not trained here, and training would "
+                "replace it. Name another folder with --run, or give it up with "
+                f"--fresh --replace {shlex.quote(self.path.name)}."
+            )
+        else:
             return RunPosition()
-        state, tensors = _read_state(states[-1])
-        place = RunPosition(**state["place"])
-        if state["recipe_sha256"] != self._recipe_sha256:
-            self._give_more_epochs(states[-1], place)
-        weights.load_state_dict(tensors)
+        state = self._read(folder)
+        self.unproved = "" if state.sealed else _WITHOUT_SEAL
+        if state.recipe_sha256 != self._recipe_sha256:
+            self._give_more_epochs(folder, state.place)
+        weights.load_state_dict(state.weights)
         for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
-        return place
+            part.load_state_dict(state.parts[name])
+        return state.place
+
+    def _read(self, folder: Path) -> SavedState:
+        """A state, or what to do without it."""
+        try:
+            return read_state(folder)
+        except DataError as error:
+            raise DataError(f"{error} {self._without(folder)}") from error
+
+    def _without(self, damaged: Path) -> str:
+        """How to go on where a state is damaged."""
+        for folder in reversed([one for one in self._states() if one < damaged]):
+            try:
+                before = read_state(folder).place
+            except DataError:
+                continue
+            return (
+                f"To go on from the state before it, call the same command once with --resume-from "
+                f"{before.steps_done}; what was trained after that is trained again. Or start over "
+                "with --fresh."
+            )
+        return "There is no whole state before it, so start over with --fresh."
+
+    def forget_later(self, place: RunPosition) -> None:
+        """Remove the states after the one that was asked for: they are made again."""
+        for state in self._states():
+            if int(state.name) > place.steps_done:
+                _remove(state, shutil.rmtree, "--resume-from")
 
     def _give_more_epochs(self, state: Path, place: RunPosition) -> None:
         """Allow the one change of a recipe that a finished run may go on with."""
@@ -194,7 +216,7 @@ class RunFolder:
 
     def _saved_by_this_recipe(self, state: Path) -> bool:
         try:
-            return bool(_read_state(state)[0]["recipe_sha256"] == self._recipe_sha256)
+            return read_state(state).recipe_sha256 == self._recipe_sha256
         except DataError:
             return False
 
@@ -237,40 +259,26 @@ class RunFolder:
         failures = sorted(self.path.glob(f"{FAILURE_FOLDER}-*"))  # of other processes
         folders = (FAILURE_FOLDER, BEST_FOLDER, TENSORBOARD_FOLDER, STATES_FOLDER)
         for folder in [*failures, *(self.path / name for name in folders)]:
-            _remove(folder, lambda path: shutil.rmtree(path))
+            _remove(folder, shutil.rmtree)
         for name in (EVENTS_FILE, CONFIG_FILE):
             _remove(self.path / name, Path.unlink)
 
     def _states(self) -> list[Path]:
-        """Whole states, the oldest first."""
+        """Finished states, the oldest first."""
         folder = self.path / STATES_FOLDER
-        if not folder.is_dir():
-            return []
-        return sorted(path for path in folder.iterdir() if path.suffix != PARTIAL_SUFFIX)
+        return sorted(path for path in folder.glob("*") if path.name.isdecimal())
+
+    def _folder_of(self, step: int) -> Path:
+        return self.path / STATES_FOLDER / state_name(step)
 
 
-def _remove(path: Path, how: Callable[[Path], None]) -> None:
+def _remove(path: Path, how: Callable[[Path], None], option: str = "--fresh") -> None:
     if not os.path.lexists(path):
         return
     try:
         how(path)
     except OSError as error:
         raise DataError(
-            f"--fresh cannot remove {error.filename or path} ({error.strerror or error}), so "
+            f"{option} cannot remove {error.filename or path} ({error.strerror or error}), so "
             "nothing is trained. Remove it yourself, or name another folder with --run."
         ) from error
-
-
-def _read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        state = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
-        tensors = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
-        RunPosition(**state["place"])
-        state["recipe_sha256"], state["parts"]
-    except Exception as error:
-        # Of many kinds, and torch's own words recommend to load the file unsafely.
-        raise DataError(
-            f"The state {folder} is damaged. Remove this folder to go on from the state before it, "
-            "if there is one, or start over with --fresh."
-        ) from error
-    return state, tensors

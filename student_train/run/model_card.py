@@ -13,15 +13,11 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from reskd.common.console import say
+from reskd.common.console import one_line, say
 from reskd.common.experiment import Experiment, TrainingSpec
 from reskd.common.experiment.load import experiment_tree
-from reskd.common.models.checkpoint import (
-    CONFIG_FILE,
-    LABELS_FILE,
-    CheckpointInfo,
-    read_checkpoint_info,
-)
+from reskd.common.models.checkpoint import CheckpointInfo, read_checkpoint_info
+from reskd.common.models.checkpoint_record import CONFIG_FILE, LABELS_FILE
 from reskd.common.models.registry import complexity
 from reskd.common.models.transformers_families import published_licence
 from reskd.common.storage.atomic_write import atomic_write
@@ -302,5 +298,5 @@ def _table(rows: Iterator[tuple[str, str]]) -> str:
 
 
 def _line(text: str) -> str:
-    """In one line, whatever is in it."""
-    return " ".join(text.split())
+    """In one line, whatever is in it, and without spaces that would begin or end it."""
+    return " ".join(one_line(text).split())

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reskd.common.distill.targets import arrays_needed
 from reskd.student_train.distributed import ProcessGroup
+from reskd.student_train.run.log import START_EVENT, read_events
 from reskd.student_train.train.recipe import Recipe, TargetSource
 
 PACKAGES: Final = ("reskd", "torch", "torchvision", "timm", "numpy", "av", "decord", "zarr")
@@ -91,6 +92,18 @@ class RunStart:
             return TypeAdapter(cls).validate_python(dict(line))
         except ValidationError:
             return None
+
+
+def threads_before(folder: Path, start: RunStart) -> int | None:
+    """Threads of torch that a run was computed with so far, where it goes on with others.
+
+    None where they are the same or not known, and on a GPU, where they compute nothing.
+    """
+    earlier = [RunStart.of_line(line) for line in read_events(folder, START_EVENT)]
+    last = earlier[-1] if earlier else None
+    if last is None or start.device != "cpu" or last.device != "cpu":
+        return None
+    return last.threads if last.threads != start.threads else None
 
 
 def _device_text(device: torch.device) -> str:

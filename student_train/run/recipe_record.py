@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from reskd.common.errors import DataError
-from reskd.common.models.checkpoint import CONFIG_FILE, read_checkpoint_info
+from reskd.common.models.checkpoint import read_checkpoint_info
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.common.parsing.json_text import parse_json, read_json
 from reskd.common.storage.records import canonical_json, digest
 

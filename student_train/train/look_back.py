@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reskd.common.errors import StoppedShortError
 from reskd.student_train.data.batches import Batch
-from reskd.student_train.run.folder import RunPosition
+from reskd.student_train.run.state import RunPosition
 from reskd.student_train.train.guard import Guard, OnTheWay
 from reskd.student_train.train.stepper import PartResult, described
 

@@ -17,9 +17,10 @@ from reskd.common.rng import derived_seed
 from reskd.common.signals import StopRequest
 from reskd.student_train.data.batches import Batch, Batches
 from reskd.student_train.distributed import DelayedFlags, ProcessGroup
-from reskd.student_train.run.folder import RunFolder, RunPosition
+from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.run.log import LOG_STEPS, Log, log_start, open_log
-from reskd.student_train.run.provenance import RunStart
+from reskd.student_train.run.provenance import RunStart, threads_before
+from reskd.student_train.run.state import RunPosition
 from reskd.student_train.train.look_back import LookBack, TakenPart
 from reskd.student_train.train.meters import Figures, counts_of
 from reskd.student_train.train.optim import learning_rate
@@ -80,7 +81,10 @@ def train(stepper: Stepper, training: Training) -> RunPosition:
     place = training.run.load(stepper.task, stepper.state)
     processes.wait()  # before the first one changes what the others still read
     if place.steps_done and processes.is_first:
-        say(f"{training.run.path}: {_where_it_goes_on(training, place)}")
+        training.run.forget_later(place)
+        where = _where_it_goes_on(training, place)
+        say(f"{training.run.path}: {where}{training.run.unproved}")
+        _say_other_threads(training)
     if processes.is_first and training.start is not None and place.epoch < spec.epochs:
         facts = asdict(training.start)
         log_start(training.run.path, epoch=place.epoch, step=place.steps_done, facts=facts)
@@ -120,6 +124,16 @@ def _where_it_goes_on(training: Training, place: RunPosition) -> str:
         f"{rate(place.epoch, epochs)} at first, {rate(epochs - 1, epochs)} in the last; the last "
         f"one so far had {rate(place.epoch - 1, place.epoch)}."
     )
+
+
+def _say_other_threads(training: Training) -> None:
+    start = training.start
+    before = None if start is None else threads_before(training.run.path, start)
+    if start is not None and before is not None:
+        say(
+            f"it was computed with {before} threads of torch so far, now with {start.threads}: "
+            "last bits differ from those of a run that was not stopped"
+        )
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from reskd.common.console import in_lines
 from reskd.common.dataset.index import read_index
 from reskd.common.distill.arrays import ArraySpec
 from reskd.common.distill.targets import arrays_needed, plan_targets
@@ -123,28 +124,30 @@ def _teacher_beside(experiment: Experiment, num_classes: int, clips: int) -> dic
 
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan for a person."""
-    text = (
-        "{role}: {videos} videos x {epochs} epochs = {clips} clips of {frames} frames, {size} px\n"
+    lines = [
+        "{role}: {videos} videos x {epochs} epochs = {clips} clips of {frames} frames, {size} "
+        "px".format_map(plan),
         "{steps} steps, {parameters:,} parameters, {gmacs_per_clip:.3f} GMACs a clip forward, "
-        "about {gmacs:,.0f} GMACs in all"
-    ).format_map(plan)
+        "about {gmacs:,.0f} GMACs in all".format_map(plan),
+    ]
     if plan.get("blocks_would_be_faster") and plan["order"] == "shuffled":
-        text += (
-            f"\nthe {shown_bytes(plan['cache_bytes_of_all_epochs'])} that it reads of its cache do "
+        lines.append(
+            f"the {shown_bytes(plan['cache_bytes_of_all_epochs'])} that it reads of its cache do "
             f"not fit into this machine's {shown_bytes(plan['memory_bytes'])} of memory: if the "
             f"cache's disk is slow at random, training.order=blocks, which reads runs of "
             f"{BLOCK_ROWS} rows, is faster"
         )
     if "filling" in plan:
-        text += "\n" + _filling_text(plan["filling"])
+        lines.append(_filling_text(plan["filling"]))
     if "teacher_gmacs" not in plan:
-        return text
+        return in_lines(*lines)
     times = (plan["gmacs"] + plan["teacher_gmacs"]) / plan["gmacs"]
-    return (
-        f"{text}\nlive teacher: {plan['teacher_gmacs_per_clip']:.3f} GMACs a clip more, "
+    lines.append(
+        f"live teacher: {plan['teacher_gmacs_per_clip']:.3f} GMACs a clip more, "
         f"{plan['teacher_gmacs']:,.0f} GMACs in all: {times:.1f} times the student alone, "
         "and every clip is decoded in every epoch"
     )
+    return in_lines(*lines)
 
 
 def _filling_text(filling: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from reskd.common.console import emit, say
 from reskd.common.errors import DataError, ReskdError
 from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec
-from reskd.common.models.checkpoint import CONFIG_FILE
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.common.models.registry import build_model
 from reskd.common.own_code import ANY_NAME, trust_code
 from reskd.common.parsing.json_text import read_json
@@ -38,7 +38,8 @@ from reskd.common.rng import derived_seed
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.common.video.preprocess import colours_of
 from reskd.student_train.data.batches import Batch
-from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER, RunPosition
+from reskd.student_train.run.folder import BEST_FOLDER, STATES_FOLDER
+from reskd.student_train.run.state import RunPosition
 from reskd.student_train.train.freeze import freeze
 from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm
 from reskd.student_train.train.stepper import Stepper, described

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from reskd.common.console import say
+from reskd.common.console import in_lines, say
 from reskd.common.dataset.index import VideoEntry, VideoIndex
 from reskd.common.dataset.open import open_entry
 from reskd.common.devices import failures_told
@@ -26,10 +26,11 @@ from reskd.student_train.data.labels import Labels
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.evaluate.results import number_text
-from reskd.student_train.run.folder import FAILURE_FOLDER, RunFolder, RunPosition
+from reskd.student_train.run.folder import FAILURE_FOLDER, RunFolder
 from reskd.student_train.run.log import EVENTS_FILE, open_log, read_events
 from reskd.student_train.run.model_card import write_cards
 from reskd.student_train.run.provenance import RunStart
+from reskd.student_train.run.state import RunPosition
 from reskd.student_train.train.freeze import freeze
 from reskd.student_train.train.loop import Training, train
 from reskd.student_train.train.recipe import Recipe, TargetSource, recipe_facts
@@ -67,6 +68,7 @@ def run_training(
     processes: ProcessGroup,
     fresh: bool,
     replace: str | None = None,
+    resume_from: int | None = None,
     validate: bool,
     keeping: ClipKeeping | None,
     command: Sequence[str],
@@ -80,6 +82,7 @@ def run_training(
         processes: This process and the others.
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
+        resume_from: Steps done in the saved state to go on from; None takes the newest one.
         validate: Measure it, where the index has data.val_split.
         keeping: Where the clips for that are kept; None keeps none.
         command: What was typed, for the run's log; empty where Python code calls.
@@ -106,7 +109,7 @@ def run_training(
     start = RunStart.now(recipe, data.targets, processes, command=command)
     task = build_task(recipe, data)
     facts = recipe_facts(recipe, data.index, data.source.videos, data.targets)
-    folder = RunFolder(run, facts, keep=recipe.training.keep)
+    folder = RunFolder(run, facts, keep=recipe.training.keep, resume_from=resume_from)
 
     def save(path: Path, model: Recognizer) -> None:
         save_checkpoint(
@@ -319,4 +322,4 @@ def summary_text(summary: dict[str, Any]) -> str:
             f"{number_text(figures.get(figures['metric']))}, {figures['videos']} videos, "
             f"{figures['protocol']}"
         )
-    return "\n".join(lines)
+    return in_lines(*lines)

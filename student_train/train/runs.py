@@ -29,6 +29,7 @@ def train_teacher(
     max_bad: float,
     fresh: bool,
     replace: str | None = None,
+    resume_from: int | None = None,
     validate: bool,
     keeping: ClipKeeping | None = None,
     command: Sequence[str] = (),
@@ -42,6 +43,7 @@ def train_teacher(
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
+        resume_from: Steps done in the saved state to go on from; None takes the newest one.
         validate: Measure while training and at its end, where the index has data.val_split.
         keeping: Where the clips for that are kept; None keeps none.
         command: What was typed, for the run's log; empty where Python code calls.
@@ -77,6 +79,7 @@ def train_teacher(
         processes=processes,
         fresh=fresh,
         replace=replace,
+        resume_from=resume_from,
         validate=validate,
         keeping=keeping,
         command=command,
@@ -95,6 +98,7 @@ def train_student(
     max_bad: float,
     fresh: bool,
     replace: str | None = None,
+    resume_from: int | None = None,
     allow_incomplete: bool,
     on_missing: Literal["refuse", "compute"] = "refuse",
     validate: bool,
@@ -116,6 +120,7 @@ def train_student(
         max_bad: Share of unreadable videos at which training stops.
         fresh: Forget an earlier run of this recipe in the same folder.
         replace: Name of that folder, to forget whatever run it holds.
+        resume_from: Steps done in the saved state to go on from; None takes the newest one.
         allow_incomplete: Train on the finished units of an unfinished cache.
         on_missing: `compute` first runs the teacher for all that the cache lacks, each process for
             a part; the cache is made where there is none.
@@ -192,6 +197,7 @@ def train_student(
         processes=processes,
         fresh=fresh,
         replace=replace,
+        resume_from=resume_from,
         validate=validate,
         keeping=keeping,
         command=command,

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import torch
 
+from reskd.common.console import in_lines
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
@@ -310,8 +311,8 @@ def stage_two_text(speed: StageTwoSpeed) -> str:
     """The measurement for a person."""
     parts = {"read": speed.read, "copy": speed.copy, "step": speed.step}
     rows = {name: value for name, value in parts.items() if value} | {"together": speed.together}
-    return "\n".join(
-        [
+    return in_lines(
+        *[
             f"stage two on {speed.device}, {speed.clips} clips per step",
             f"{'part':<10}{'steps/s':>10}{'clips/s':>10}{'ms per step':>13}",
             *(

@@ -18,7 +18,7 @@ from reskd.common.experiment import TrainingSpec
 from reskd.common.models.recognizer import Recognizer
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.distributed import ProcessGroup
-from reskd.student_train.run.folder import Stateful
+from reskd.student_train.run.state import Stateful
 from reskd.student_train.train.average import WeightAverage
 from reskd.student_train.train.cuda_graphs import GraphedNetwork
 from reskd.student_train.train.ghost_batchnorm import convert_ghost_batchnorm

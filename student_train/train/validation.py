@@ -23,8 +23,9 @@ from reskd.student_train.evaluate.clip_keeping import ClipKeeping
 from reskd.student_train.evaluate.few_videos import few_videos_text
 from reskd.student_train.evaluate.measure import check_clips, measure
 from reskd.student_train.evaluate.results import number_text
-from reskd.student_train.run.folder import BEST_FOLDER, RunPosition
+from reskd.student_train.run.folder import BEST_FOLDER
 from reskd.student_train.run.log import Log, read_events
+from reskd.student_train.run.state import RunPosition
 from reskd.student_train.train.recipe import Recipe
 from reskd.student_train.train.stepper import Stepper
 

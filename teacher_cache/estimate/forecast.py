@@ -13,7 +13,7 @@ from reskd.common.console import say
 from reskd.common.dataset.frames.store import open_store
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.experiment import Experiment
-from reskd.common.models.checkpoint import CONFIG_FILE
+from reskd.common.models.checkpoint_record import CONFIG_FILE
 from reskd.common.prefetch import num_cores
 from reskd.teacher_cache.estimate.hours import (
     BreakEven,

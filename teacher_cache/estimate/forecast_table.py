@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from reskd.common.console import counted
+from reskd.common.console import counted, in_lines
 from reskd.teacher_cache.estimate.forecast import Forecast
 from reskd.teacher_cache.estimate.hours import BreakEven, Hours, MeasuredSpeed, disk_bytes
 from reskd.teacher_cache.fill.engine import FREE_SPACE_FACTOR
@@ -18,9 +18,9 @@ def forecast_table(forecast: Forecast) -> str:
     if measured is not None and forecast.plan.codec != "none":
         estimate = shown_bytes(disk_bytes(forecast.plan.work, measured))
         lines.append(f"about {estimate} after {forecast.plan.codec}, by the rows that were probed")
-    lines += ["", _disk_line(forecast)]
+    lines += ["", *_disk_lines(forecast)]
     if measured is None or hours is None or pays is None:
-        return "\n".join([*lines, f"no hours: {forecast.why_not}"])
+        return in_lines(*lines, f"no hours: {forecast.why_not}")
     lines += [
         "",
         (
@@ -38,7 +38,7 @@ def forecast_table(forecast: Forecast) -> str:
         ),
         _pays_line(pays),
     ]
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def _machine_lines(forecast: Forecast) -> Iterator[str]:
@@ -51,10 +51,8 @@ def _machine_lines(forecast: Forecast) -> Iterator[str]:
     yield f"hours of {workers}; together they write up to {_written_rate(forecast)}"
     most = round(units * machines.share_of_worker(units))
     if units and most * machines.workers > 1.25 * units:
-        yield (
-            f"the busiest worker has {most} of {counted(units, 'unit')}: they do not divide well, "
-            "and a smaller\n--memory makes more of them"
-        )
+        yield f"the busiest worker has {most} of {counted(units, 'unit')}: they do not divide well,"
+        yield "and a smaller --memory makes more of them"
 
 
 def _written_rate(forecast: Forecast) -> str:
@@ -103,15 +101,13 @@ def shown_time(hours: float) -> str:
     return f"{seconds * 1000:.1f} ms"
 
 
-def _disk_line(forecast: Forecast) -> str:
+def _disk_lines(forecast: Forecast) -> list[str]:
     has = f"{forecast.disk} has {shown_bytes(forecast.free_bytes)} free"
     if forecast.fits:
-        return f"{has}: room enough"
-    return (
-        f"{has}, too little: {FREE_SPACE_FACTOR} times {shown_bytes(forecast.need_bytes)} are "
-        "asked for.\nMake room, name another disk with --cache, store fewer targets or views, or "
-        "features as int8."
-    )
+        return [f"{has}: room enough"]
+    need = f"{FREE_SPACE_FACTOR} times {shown_bytes(forecast.need_bytes)}"
+    ways = "name another disk with --cache, store fewer targets or views, or features as int8."
+    return [f"{has}, too little: {need} are asked for.", f"Make room, {ways}"]
 
 
 def _pays_line(pays: BreakEven) -> str:

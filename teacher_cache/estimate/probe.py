@@ -6,7 +6,6 @@ counts, so the system's page cache does not flatter.
 """
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from reskd.common.errors import DataError
 from reskd.common.experiment import Experiment
 from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.rng import keyed_generator
+from reskd.common.storage.partial import clear_beside, partial_name
 from reskd.teacher_cache.fill.computed import default_batch
 from reskd.teacher_cache.fill.job import Job, RunOptions
 from reskd.teacher_cache.fill.meters import FillMeters
@@ -39,7 +39,7 @@ UNIT_BYTES = 128_000_000
 """Largest unit that is written, unless a single video takes more."""
 MOST_BYTES = 1_024_000_000
 """Of a temporary cache, with the same exception. Enough to leave a disk's own cache behind."""
-PREFIX = ".reskd-probe-"
+SCRATCH = ".reskd-probe"
 Preprocess = Literal["cpu", "device"]
 """Who crops and resizes."""
 
@@ -319,8 +319,12 @@ def _scratch(parent: Path) -> Iterator[Path]:
         CannotMeasureError: If it cannot be made.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent)
+        clear_beside(parent)
+        folder = partial_name(parent / SCRATCH)
+        folder.mkdir()
     except OSError as error:
         raise CannotMeasureError(f"nothing can be written to {parent}: {error.strerror}") from error
-    with folder as name:
-        yield Path(name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

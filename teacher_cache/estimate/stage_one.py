@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from reskd.common.console import in_lines
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.experiment import Experiment
 from reskd.common.signals import preemptible
@@ -202,4 +203,4 @@ def stage_one_text(speed: StageOneSpeed) -> str:
             f"{speed.device_busy:.2f}"
         ),
     ]
-    return "\n".join(lines)
+    return in_lines(*lines)

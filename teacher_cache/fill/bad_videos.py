@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from reskd.common.console import say
+from reskd.common.console import in_lines, say
 from reskd.common.errors import StoppedShortError
 from reskd.teacher_cache.fill.job import Job
 from reskd.teacher_cache.format.commits import TAKEN_OUT
@@ -47,23 +47,30 @@ class BadVideos:
         options, total = self._job.options, len(self._job.entries)
         if len(self._in_a_row) >= options.max_in_a_row:
             raise StoppedShortError(
-                f"{len(self._in_a_row)} videos in a row are unreadable:\n"
-                f"{self._listed(self._in_a_row)}\nSomething else than these files may be wrong: "
-                "the decoder, the mount, memory. See whether another program plays them. If they "
-                "are broken, allow more with --max-bad-in-row; finished units are kept. Videos "
-                "that were called unreadable and are not, `reskd cache repair CACHE "
-                "--retry-failed` asks again."
+                in_lines(
+                    f"{len(self._in_a_row)} videos in a row are unreadable:",
+                    self._listed(self._in_a_row),
+                    "Something else than these files may be wrong: the decoder, the mount, memory. "
+                    "See whether another program plays them. If they are broken, allow more with "
+                    "--max-bad-in-row; finished units are kept. Videos that were called unreadable "
+                    "and are not, `reskd cache repair CACHE --retry-failed` asks again.",
+                )
             )
         if len(self._failed) > options.max_bad * total:
             raise StoppedShortError(
-                f"{len(self._failed)} of {total} videos are unreadable, more than the "
-                f"{options.max_bad:.2%} that --max-bad allows:\n{self._listed(self._failed)}\nFix "
-                "or remove these files and import the folder again, or allow more with --max-bad; "
-                "finished units are kept."
+                in_lines(
+                    f"{len(self._failed)} of {total} videos are unreadable, more than the "
+                    f"{options.max_bad:.2%} that --max-bad allows:",
+                    self._listed(self._failed),
+                    "Fix or remove these files and import the folder again, or allow more with "
+                    "--max-bad; finished units are kept.",
+                )
             )
 
     def _listed(self, failed: Mapping[int, str]) -> str:
-        return "\n".join(
-            f"  {self._job.entries[video].id}: {why}"
-            for video, why in list(failed.items())[:LISTED]
+        return in_lines(
+            *(
+                f"  {self._job.entries[video].id}: {why}"
+                for video, why in list(failed.items())[:LISTED]
+            )
         )

@@ -1,11 +1,13 @@
 """How the teacher runs here, as every commit records it, and how a unit is computed again."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Final
 
 import torch
 from torch.backends import cudnn
 
+from reskd.common.console import say
 from reskd.common.distill.teacher import Teacher
 from reskd.teacher_cache.format.commits import Computed
 
@@ -38,10 +40,20 @@ def computed_here(teacher: Teacher, batch_clips: int) -> Computed:
 def difference_of(recorded: Computed, here: Computed) -> str | None:
     """The first thing in which a unit was computed otherwise than here, its batch apart."""
     then, now = asdict(recorded), asdict(here)
-    for name in ("device", "versions", "memory_format", "torch_threads"):
+    names = ["device", "versions", "memory_format"]
+    if here.device.startswith("cpu"):  # elsewhere they compute nothing
+        names.append("torch_threads")
+    for name in names:
         if then[name] != now[name]:
             return f"{name.replace('_', ' ')} {_shown(then[name])}, here {_shown(now[name])}"
     return None
+
+
+def say_differences(recorded: Iterable[Computed | None], here: Computed) -> None:
+    """Say if rows that are there were computed in another way than those to come."""
+    differences = (difference_of(then, here) for then in recorded if then is not None)
+    for difference in sorted({one for one in differences if one is not None}):
+        say(f"there are rows that were computed with {difference}: last bits may differ")
 
 
 def _shown(value: object) -> str:

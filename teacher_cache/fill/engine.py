@@ -19,6 +19,7 @@ from reskd.teacher_cache.fill.bad_videos import BadVideos
 from reskd.teacher_cache.fill.check_precision import check_precision
 from reskd.teacher_cache.fill.check_teacher import check_accuracy, check_trained
 from reskd.teacher_cache.fill.cluster import reached
+from reskd.teacher_cache.fill.computed import computed_here, say_differences
 from reskd.teacher_cache.fill.cut import ClipSource
 from reskd.teacher_cache.fill.job import Job, RunOptions, job_of_rows, teacher_for
 from reskd.teacher_cache.fill.locks import creator, slice_writer, sole_writer
@@ -166,6 +167,9 @@ def fill(
         f"{job.folder}: {len(own)} units{where}, {len(own) - len(units)} finished; "
         f"{todo} videos x {len(generation.view_range)} views to do"
     )
+    if again is None and not job.options.devices:  # workers' numbers of threads are their own
+        written = read_commits(job.folder, generation.number, manifest.units_of(generation))
+        say_differences((one.computed for one in written.values()), computed_here(teacher, 0))
     bad = BadVideos(job, _known_failures(job.folder, manifest, generation))
     meters = FillMeters()
     finished = sum(len(layout.videos_of(unit)) for unit in own) - todo

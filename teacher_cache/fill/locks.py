@@ -7,29 +7,31 @@
 | `slice-3-of-16` | one | it fills that slice |
 | `unit-07` | one, others wait | what it wrote of a unit gets its names (unit 7, 71, ...) |
 
-A partial file is removed only by who can hold `cache` alone: then no writer of one is left. Where
-locks are not to be trusted it must also be older than a day.
+A partial file is removed by who can hold `cache` alone: then no writer of one is left. Where locks
+are not to be trusted, and beside the cache, its writer must be known to be gone
+(common/storage/partial.py).
 """
 
-import re
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
-from shutil import rmtree
 from typing import Final
 
 from reskd.common.errors import StoppedShortError
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX
 from reskd.common.storage.folder_lock import locked
+from reskd.common.storage.partial import (
+    PARTIAL_SUFFIX,
+    clear_dead_partials,
+    is_partial_of,
+    remove_partial,
+)
 from reskd.common.storage.system_errors import writing
 from reskd.teacher_cache.fill.slices import Slice
 
 LOCKS_SUFFIX: Final = ".locks"
 _CACHE: Final = "cache"
 _UNIT_LOCKS: Final = 64
-_OLD_SECONDS: Final = 24 * 3600.0
 _SECONDS_OF_CLEARING: Final = 10.0
 _ADVICE: Final = "Wait for it, or stop it and run the same command again; finished units are kept."
 
@@ -38,9 +40,10 @@ _ADVICE: Final = "Wait for it, or stop it and run the same command again; finish
 def creator(folder: Path) -> Iterator[None]:
     """Be the one who makes a cache, after whoever else is at it."""
     with _held(folder, "create", task=f"making {folder}", patience=inf) as alone:
-        ours = re.compile(rf"{re.escape(folder.name)}\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
-        beside = folder.parent.glob(f"*{PARTIAL_SUFFIX}")
-        _clear([path for path in beside if ours.fullmatch(path.name)], alone)
+        beside = [
+            path for path in folder.parent.glob(f"*{PARTIAL_SUFFIX}") if is_partial_of(path, folder)
+        ]
+        _clear(beside, alone)
         yield
 
 
@@ -112,11 +115,8 @@ def _clear_if_alone(folder: Path) -> None:
 
 
 def _clear(leftovers: Iterable[Path], alone: bool) -> None:
-    for leftover in leftovers:
-        with suppress(FileNotFoundError):
-            if not alone and time.time() - leftover.stat().st_mtime < _OLD_SECONDS:
-                continue
-            if leftover.is_dir():
-                rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink()
+    if alone:
+        for leftover in leftovers:
+            remove_partial(leftover)
+    else:
+        clear_dead_partials(leftovers)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from reskd.common.console import in_lines
 from reskd.common.dataset.index import VideoIndex
 from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.common.distill.targets import ARRAYS_OF_TARGET, FROM_VIDEO_ALONE, plan_targets
@@ -296,7 +297,7 @@ def plan_table(plan: CachePlan) -> str:
     lines.append("requests of an object store: an object by who writes, a row by who reads")
     if plan.codec == "zstd":
         lines.append("bytes are those before zstd, so an upper bound of what it leaves")
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def shown_bytes(number: float) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from secrets import randbelow
 from typing import Final
 
-from reskd.common.console import say
+from reskd.common.console import in_lines, say
 from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment
 from reskd.teacher_cache.fill.job import RunOptions
@@ -45,14 +45,17 @@ def accept_source(experiment: Experiment, folder: Path, options: RunOptions) -> 
         compared = 0 if report.semantic is None else report.semantic.rows
         names = " and ".join(changed)
         if differing:
-            shown = "\n".join(
+            shown = (
                 f"  {one.path}, view {one.view}, video {one.video}: {one.problem}"
                 for one in differing[:5]
             )
             raise CacheError(
-                f"The changed source of {names} does not say what {folder} holds: {len(differing)} "
-                f"findings on {compared} rows drawn with seed {draw.seed}:\n{shown}\nChange it "
-                "back, or write another cache."
+                in_lines(
+                    f"The changed source of {names} does not say what {folder} holds: "
+                    f"{len(differing)} findings on {compared} rows drawn with seed {draw.seed}:",
+                    *shown,
+                    "Change it back, or write another cache.",
+                )
             )
         if not compared:
             raise CacheError(

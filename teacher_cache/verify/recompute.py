@@ -10,7 +10,7 @@ were it d or more, all n would be clean with a probability of at most (1 - d)^n.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, isfinite, log
 from pathlib import Path
@@ -28,14 +28,14 @@ from reskd.common.errors import CacheError
 from reskd.common.experiment import Experiment, Precision
 from reskd.common.rng import keyed_generator
 from reskd.common.video.preprocess import shrink
-from reskd.teacher_cache.fill.computed import computed_here, difference_of
+from reskd.teacher_cache.fill.computed import computed_here, say_differences
 from reskd.teacher_cache.fill.cut import CutVideo
 from reskd.teacher_cache.fill.job import RunOptions, job_on_cache, teacher_for
 from reskd.teacher_cache.format.layout import object_key
 from reskd.teacher_cache.format.manifest import first_generation
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.precision import PrecisionMeasure, largest, replay_precision
-from reskd.teacher_cache.verify.replay import Address, ClipGroup, Repeated, Replay
+from reskd.teacher_cache.verify.replay import Address, Repeated, Replay
 from reskd.teacher_cache.verify.report import ArrayLimit, Finding, Report, Sample
 from reskd.teacher_cache.verify.tolerance import (
     FACTOR,
@@ -147,14 +147,6 @@ def _why_not_cut(cut: CutVideo, view: int) -> str:
     return cut.misfits[view]
 
 
-def _say_where_else(groups: Sequence[ClipGroup], teacher: Teacher) -> None:
-    """Say if rows were computed in another way than they are going to be now."""
-    here = computed_here(teacher, 0)
-    then = (difference_of(group.computed, here) for group in groups if group.computed is not None)
-    for problem in sorted({found for found in then if found is not None}):
-        say(f"there are rows that were computed with {problem}")
-
-
 @dataclass
 class _Extremes:
     """The largest numbers met of one array."""
@@ -184,7 +176,9 @@ class _Check:
         for row in lost:
             self._skip(row, "cannot be repeated: the record of its unit does not name its group")
         if self._replay.teacher is not None:
-            _say_where_else(groups, self._replay.teacher)
+            say_differences(
+                (one.computed for one in groups), computed_here(self._replay.teacher, 0)
+            )
             # On the same few clips.
             clips_BT3HW = self._replay.few_clips(groups)
             pairs = self._replay.twice(self._replay.teacher, clips_BT3HW)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from reskd.common.console import in_lines
 from reskd.teacher_cache.format.row_checksums import UNBOUND_ROWS
 
 Level = Literal["structure", "bytes", "semantic"]
@@ -123,8 +124,8 @@ def report_text(report: Report) -> str:
     if report.row_checksums is False:
         lines.append(f"  {UNBOUND_ROWS}")
     if not report.findings:
-        return "\n".join([*lines, "whole: no findings"])
-    return "\n".join([*lines, *(f"  {_finding_line(finding)}" for finding in report.findings)])
+        return in_lines(*lines, "whole: no findings")
+    return in_lines(*lines, *(f"  {_finding_line(finding)}" for finding in report.findings))
 
 
 def _sample_lines(sample: Sample) -> list[str]:

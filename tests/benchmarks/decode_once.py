@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.experiment import ClipSpec, ViewSpec
 from reskd.common.video.clips import cut_clips
 from reskd.common.video.video_file import open_video
@@ -157,7 +157,7 @@ def main(as_json: bool) -> None:
         )
         for count, one in by_views.items()
     ]
-    emit(result, as_json=as_json, text="\n".join(lines))
+    emit(result, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

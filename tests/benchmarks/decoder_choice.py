@@ -23,7 +23,7 @@ import click
 import numpy as np
 from numpy.random import Generator
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.video.video_file import AutoReader, DecordReader, PyAVReader
 from tests.benchmarks.decode_once import FPS, moving_texture
 from tests.benchmarks.timing import interleaved, load, ratio
@@ -85,7 +85,7 @@ def main(as_json: bool) -> None:
         for name, shares in result.items()
         for share, one in shares.items()
     ]
-    emit(report, as_json=as_json, text="\n".join(lines))
+    emit(report, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

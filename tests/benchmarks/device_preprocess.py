@@ -23,7 +23,7 @@ from typing import Any, Final
 import click
 import torch
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.experiment import ClipSpec, ViewSpec
 from reskd.common.video.clips import cut_clips, read_union
 from reskd.common.video.preprocess import shrink
@@ -114,7 +114,7 @@ def main(as_json: bool) -> None:
         f"{one['bytes_over_clips']:.2f} times the bytes go to the device"
         for name, one in result.items()
     ]
-    emit(report, as_json=as_json, text="\n".join(lines))
+    emit(report, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

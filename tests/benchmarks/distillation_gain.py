@@ -21,7 +21,7 @@ from typing import Any
 import click
 import yaml
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.student_train.demo.pipeline import MODELS, run_command, run_seed
 
 
@@ -109,7 +109,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         for name, spread in rows.items()
     ]
     lines.append(f"gap closed {summary['gap_closed']:.2f}, chance {summary['chance']:.3f}")
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def _numbers(text: str) -> list[int]:

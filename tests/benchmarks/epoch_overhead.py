@@ -30,7 +30,7 @@ from typing import Any, Literal
 import click
 import torch
 
-from reskd.common.console import emit, say
+from reskd.common.console import emit, in_lines, say
 from reskd.common.dataset.importing.pipeline import import_folder
 from reskd.common.experiment.load import load_experiment
 from reskd.student_train.distributed import ProcessGroup
@@ -165,7 +165,7 @@ def main(rounds: int, as_json: bool) -> None:
         result = figures(Path(folder), rounds)
     result["load"] = [before, load()]
     ratios = {name: value for name, value in result.items() if isinstance(value, float)}
-    text = "\n".join(f"{name:<26}{value:8.3f}" for name, value in ratios.items())
+    text = in_lines(*(f"{name:<26}{value:8.3f}" for name, value in ratios.items()))
     emit(result, as_json=as_json, text=text)
 
 

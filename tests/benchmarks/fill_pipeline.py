@@ -27,7 +27,7 @@ import click
 import numpy as np
 import torch
 
-from reskd.common.console import emit, say
+from reskd.common.console import emit, in_lines, say
 from reskd.common.dataset.importing.pipeline import import_folder
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
@@ -203,7 +203,7 @@ def main(as_json: bool, backbones: tuple[str, ...], frames: int, rounds: int) ->
         )
     figures |= decoders(items=1000, seconds=0.01)
     say(f"load of the machine: {before:.1f} before, {load():.1f} after")
-    text = "\n".join(f"{name:<20}{value:>8.3f}" for name, value in figures.items())
+    text = in_lines(*(f"{name:<20}{value:>8.3f}" for name, value in figures.items()))
     emit({**figures, "load": [before, load()]}, as_json=as_json, text=text)
 
 

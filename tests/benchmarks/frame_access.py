@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.dataset.frames.extract import Extraction, extract_frames
 from reskd.common.dataset.frames.plan import FrameOptions, ImageFormat, StoreLayout
 from reskd.common.dataset.frames.store import open_kept
@@ -194,7 +194,7 @@ def main(as_json: bool) -> None:
     result: dict[str, Any] = {**figures, "load": [before, load()]}
     lines = [f"{name}: {figures[name]:.2f}" for name in RATIOS]
     lines += [f"{n}: {figures[n] / 1e3:.0f} KB a clip" for n in figures if n.endswith("_bytes")]
-    emit(result, as_json=as_json, text="\n".join(lines))
+    emit(result, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

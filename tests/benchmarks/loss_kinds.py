@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.student_train.demo.pipeline import run_command, write_experiment
 from reskd.student_train.demo.videos import DEMO_CLIPS_PER_CLASS, write_demo_videos
 
@@ -86,7 +86,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         minus = row.get("minus_feature_mse")
         beside = "" if minus is None else f"   {minus['mean']:+.3f} ± {minus['std']:.3f}"
         lines.append(f"{kind:<24}{row['mean']:.3f} ± {row['std']:.3f}   {values}{beside}")
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 @click.command()

@@ -20,7 +20,7 @@ import click
 import torch
 
 from reskd.common.cli.main import main as reskd_main
-from reskd.common.console import emit, say
+from reskd.common.console import emit, in_lines, say
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
 from reskd.student_train.demo.pipeline import write_experiment
@@ -108,10 +108,13 @@ def main(repeats: int, as_json: bool) -> None:
         say(f"writing the demo's videos to {folder}")
         path = make_experiment(folder)
         result = summarise([predict_then_run(path, folder / "cache") for _ in range(repeats)])
-    text = (
-        "bytes {predicted_bytes} foretold, {written_bytes} written: {bytes_ratio:.4f}\n"
-        "seconds {predicted_seconds:.1f} foretold, {measured_seconds:.1f} taken: {time_ratio:.2f}"
-    ).format_map(result)
+    text = in_lines(
+        "bytes {predicted_bytes} foretold, {written_bytes} written: {bytes_ratio:.4f}".format_map(
+            result
+        ),
+        "seconds {predicted_seconds:.1f} foretold, {measured_seconds:.1f} taken: "
+        "{time_ratio:.2f}".format_map(result),
+    )
     emit(result, as_json=as_json, text=text)
 
 

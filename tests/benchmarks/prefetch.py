@@ -24,7 +24,7 @@ import click
 import torch
 from torch import Tensor
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment import Experiment, ModelSpec
 from reskd.common.experiment.load import load_experiment
@@ -173,7 +173,7 @@ def main(rounds: int, as_json: bool) -> None:
         for source, figures in result.items()
     ]
     result["load"] = [before, load()]
-    emit(result, as_json=as_json, text="\n".join(lines))
+    emit(result, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Literal
 import click
 import torch
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.dataset.index import VideoEntry
 from reskd.student_train.data.batches import Batches
 from reskd.student_train.data.cache import TrainingCache
@@ -112,7 +112,7 @@ def main(rounds: int, as_json: bool) -> None:
                 Path(name) / "cache", row_bytes=row_bytes, num_videos=VIDEOS, rounds=rounds
             )
     lines = [f"rows of {size:>7} bytes: {figures}" for size, figures in result.items()]
-    emit({**result, "load": [before, load()]}, as_json=as_json, text="\n".join(lines))
+    emit({**result, "load": [before, load()]}, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import click
 import torch
 
 from reskd.common.cli.main import main as reskd_main
-from reskd.common.console import emit, say
+from reskd.common.console import emit, in_lines, say
 from reskd.student_train.demo.videos import DEMO_CLASSES, write_demo_videos
 from reskd.student_train.run.log import read_events
 from tests.benchmarks.timing import load
@@ -222,7 +222,7 @@ def as_table(result: dict[str, Any]) -> str:
         for key in result[families[0]][group]:
             shown = [f"{result[name][group][key]:{form}}" for name in families]
             rows.append((f"{group} {key}", shown))
-    return "\n".join(_row(title, cells) for title, cells in rows)
+    return in_lines(*(_row(title, cells) for title, cells in rows))
 
 
 def _row(title: str, cells: Sequence[str]) -> str:
@@ -238,7 +238,8 @@ def main(as_json: bool) -> None:
     with TemporaryDirectory(prefix="bench-recipes-") as name:
         index = make_videos(Path(name))
         for family in FAMILIES:
-            say(f"\n{family}")
+            say("")
+            say(family)
             result[family] = run_family(Path(name) / family, FAMILIES[family], index)
     result["load"] = [before, load()]
     emit(result, as_json=as_json, text=as_table(result))

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import torch
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.experiment import TrainingSpec
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.data.order import cut_parts
@@ -131,7 +131,7 @@ def main(rounds: int, no_compile: bool, as_json: bool) -> None:
         for kind in specs(64, 8, compiled=True)
         if kind in part
     ]
-    emit(result, as_json=as_json, text="\n".join(rows))
+    emit(result, as_json=as_json, text=in_lines(*rows))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.distill.arrays import ArraySpec, TargetPlan
 from reskd.teacher_cache.fill.writer import UnitBuffers, create_cache, write_unit
 from reskd.teacher_cache.format.layout import CRC_BYTES, Layout, object_key
@@ -305,7 +305,7 @@ def as_table(result: Mapping[str, Any]) -> str:
     lines += [
         f"{size:<6}" + "".join(f"{result[size][name]:>26.2f}" for name in RATIOS) for size in CASES
     ]
-    return "\n".join([*lines, f"load {result['load'][0]:.1f} to {result['load'][1]:.1f}"])
+    return in_lines(*lines, f"load {result['load'][0]:.1f} to {result['load'][1]:.1f}")
 
 
 @click.command()

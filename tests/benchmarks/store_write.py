@@ -37,7 +37,7 @@ from typing import Any
 import click
 import numpy as np
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.distill.arrays import ArraySpec, Row, TargetPlan
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.writer import BackgroundWriter, UnitBuffers, create_cache, write_unit
@@ -228,7 +228,7 @@ def main(as_json: bool) -> None:
             "load": [before, load()],
         }
     lines = [f"{name:<24}{value}" for name, value in result.items()]
-    emit(result, as_json=as_json, text="\n".join(lines))
+    emit(result, as_json=as_json, text=in_lines(*lines))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from reskd.common.console import emit
+from reskd.common.console import emit, in_lines
 from reskd.common.experiment import LabelSpec, LossSpec, ModelSpec, OptimizerSpec, TrainingSpec
 from reskd.common.models.recognizer import ClipOutput, Recognizer
 from reskd.common.models.registry import build_model
@@ -183,9 +183,11 @@ def run(*, rounds: int = 5) -> dict[str, Any]:
 def main(rounds: int, as_json: bool) -> None:
     """Measure the overhead of the training loop."""
     result = run(rounds=rounds)
-    text = "\n".join(
-        f"{name}: {part['overhead']:+.1%}, {part['milliseconds']:.2f} ms per step"
-        for name, part in result.items()
+    text = in_lines(
+        *(
+            f"{name}: {part['overhead']:+.1%}, {part['milliseconds']:.2f} ms per step"
+            for name, part in result.items()
+        )
     )
     emit(result, as_json=as_json, text=text)
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from reskd.common.cli.main import main as reskd
-from reskd.common.console import emit, say
+from reskd.common.console import emit, in_lines, say
 from reskd.teacher_cache.fill.engine import (
     run_cache_teacher,
 )  # loaded here, so that a child starts at once
@@ -119,10 +119,10 @@ def _trial(
 
 def campaign_text(result: dict[str, Any]) -> str:
     """The result for a person."""
-    return (
-        f"{result['kills']} kills, units committed when killed: {result['committed_at_kill']}\n"
-        f"finished caches equal byte for byte: {result['equal']}, clean: {result['clean']}\n"
-        f"most units begun on disk and not committed: {result['largest_loss']}"
+    return in_lines(
+        f"{result['kills']} kills, units committed when killed: {result['committed_at_kill']}",
+        f"finished caches equal byte for byte: {result['equal']}, clean: {result['clean']}",
+        f"most units begun on disk and not committed: {result['largest_loss']}",
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reskd.common.cli.options import json_option, override_option
+from reskd.common.console import in_lines
 
 if TYPE_CHECKING:
     from reskd.common.dataset.check.checking import CheckReport
@@ -146,4 +147,4 @@ def _text(report: "CheckReport") -> str:
         lines.append(
             f"{report.num_quarantined} in quarantine, which no command opens: {report.quarantine}"
         )
-    return "\n".join(lines)
+    return in_lines(*lines)

@@ -116,7 +116,7 @@ def extract_frames(
     import os
     from dataclasses import asdict
 
-    from reskd.common.console import emit
+    from reskd.common.console import emit, in_lines
     from reskd.common.dataset.frames.estimate import forecast_frames
     from reskd.common.dataset.frames.extract import Extraction
     from reskd.common.dataset.frames.extract import extract_frames as run
@@ -150,10 +150,10 @@ def extract_frames(
         return
     result = run(extraction)
     failed = len(result["failures"])
-    text = (
+    text = in_lines(
         f"{out}: {result['kept_frames']} frames of {result['videos']} videos, "
         f"{result['bytes'] / 1e6:.1f} MB in {result['files']} files"
-        + (f"; {failed} videos are noted as unreadable" if failed else "")
-        + f"\nset data.frames: {out} in an experiment to read it"
+        + (f"; {failed} videos are noted as unreadable" if failed else ""),
+        f"set data.frames: {out} in an experiment to read it",
     )
     emit(result, as_json=as_json, text=text)

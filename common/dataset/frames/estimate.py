@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-from reskd.common.console import progress
+from reskd.common.console import in_lines, progress
 from reskd.common.dataset.frames.encode import KeptVideo
 from reskd.common.dataset.frames.extract import Extraction, check_out
 from reskd.common.dataset.frames.plan import expected_frames
@@ -43,14 +43,16 @@ class FrameForecast:
     @property
     def text(self) -> str:
         """For people."""
-        return (
+        unreadable = [f"unreadable: {', '.join(self.unreadable)}"] if self.unreadable else []
+        return in_lines(
             f"{self.frames}: {self.kept_frames} frames of {self.videos} videos in {self.files} "
-            f"files\n{_size(self.bytes)}, about {_time(self.seconds)} with {self.jobs} jobs\n"
+            "files",
+            f"{_size(self.bytes)}, about {_time(self.seconds)} with {self.jobs} jobs",
             f"frames: from the lengths in the index; bytes and time: {self.probed_frames} frames "
             f"of {self.probed_videos} videos, evenly spread over the index, were decoded and "
-            "encoded and their mean per frame taken, each video weighed by its frames"
-            + (f"\nunreadable: {', '.join(self.unreadable)}" if self.unreadable else "")
-            + "\nNothing was written."
+            "encoded and their mean per frame taken, each video weighed by its frames",
+            *unreadable,
+            "Nothing was written.",
         )
 
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reskd.common.console import Advance, progress, say
+from reskd.common.console import Advance, in_lines, progress, say
 from reskd.common.dataset.frames.encode import KeptVideo
 from reskd.common.dataset.frames.image_io import codec_identity
 from reskd.common.dataset.frames.plan import (
@@ -122,26 +123,42 @@ def extract_frames(extraction: Extraction) -> dict[str, Any]:
         },
         ids=[entry.id for entry in extraction.entries],
     )
-    sink: Sink = FolderSink(store) if extraction.layout == "folders" else PackedSink(store)
-    sink.work.mkdir(parents=True, exist_ok=True)
     advice = "Wait for it, or stop it and run the same command again; finished videos are kept."
-    with preemptible(), locked(sink.work, task=f"making {sink.work}", advice=advice):
-        begin(sink, store.plan)
-        groups = store.groups
-        done = sum(len(group) for number, group in enumerate(groups) if sink.is_closed(number))
-        failures: dict[int, str] = {}
-        with progress("extracting", len(store.ids), unit="videos", done=done) as advance:
-            for number, group in enumerate(groups):
-                if sink.is_closed(number):
-                    continue
-                bad = _fill(extraction, sink, group, advance)
-                failures |= bad
-                if not bad or extraction.allow_unreadable:
-                    sink.close_group(number, bad)
-        if failures and not extraction.allow_unreadable:
-            raise StoppedShortError(_unreadable(store.ids, failures))
-        shutil.rmtree(sink.work)
-    return summary(extraction, written=len(store.ids) - done)
+    while True:
+        work = _sink_of(extraction, store).work  # refuses what is in its place
+        work.mkdir(parents=True, exist_ok=True)
+        with preemptible(), ExitStack() as holding:
+            try:
+                holding.enter_context(locked(work, task=f"making {work}", advice=advice))
+            except FileNotFoundError:  # another process has just finished the store
+                continue
+            written = _make(extraction, store)
+            shutil.rmtree(work)
+        return summary(extraction, written=written)
+
+
+def _sink_of(extraction: Extraction, store: NewStore) -> Sink:
+    return FolderSink(store) if extraction.layout == "folders" else PackedSink(store)
+
+
+def _make(extraction: Extraction, store: NewStore) -> int:
+    """Make what a store lacks, as its only process; returns how many videos that were."""
+    sink = _sink_of(extraction, store)
+    begin(sink, store.plan)
+    groups = store.groups
+    done = sum(len(group) for number, group in enumerate(groups) if sink.is_closed(number))
+    failures: dict[int, str] = {}
+    with progress("extracting", len(store.ids), unit="videos", done=done) as advance:
+        for number, group in enumerate(groups):
+            if sink.is_closed(number):
+                continue
+            bad = _fill(extraction, sink, group, advance)
+            failures |= bad
+            if not bad or extraction.allow_unreadable:
+                sink.close_group(number, bad)
+    if failures and not extraction.allow_unreadable:
+        raise StoppedShortError(_unreadable(store.ids, failures))
+    return len(store.ids) - done
 
 
 def _fill(extraction: Extraction, sink: Sink, group: range, advance: Advance) -> dict[int, str]:
@@ -179,12 +196,13 @@ def _fill(extraction: Extraction, sink: Sink, group: range, advance: Advance) ->
 
 def _unreadable(ids: Sequence[str], failures: Mapping[int, str]) -> str:
     listed = sorted(failures.items())[:LISTED]
-    shown = "\n".join(f"  {ids[place]}: {reason}" for place, reason in listed)
-    more = f"\n  and {len(failures) - LISTED} more" if len(failures) > LISTED else ""
-    return (
-        f"{len(failures)} of {len(ids)} videos cannot be read:\n{shown}{more}\n"
+    more = [f"  and {len(failures) - LISTED} more"] if len(failures) > LISTED else []
+    return in_lines(
+        f"{len(failures)} of {len(ids)} videos cannot be read:",
+        *(f"  {ids[place]}: {reason}" for place, reason in listed),
+        *more,
         "All others are finished and kept. Fix these and run the same command again; or give "
-        "--allow-unreadable, which notes them in the store as failed, with these reasons"
+        "--allow-unreadable, which notes them in the store as failed, with these reasons",
     )
 
 

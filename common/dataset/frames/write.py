@@ -21,7 +21,8 @@ from reskd.common.dataset.frames.write_shard import (
     write_shard,
 )
 from reskd.common.errors import CacheError, DataError
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, sync_folder
+from reskd.common.storage.atomic_write import sync_folder
+from reskd.common.storage.partial import PARTIAL_SUFFIX
 from reskd.common.storage.records import read_record, write_record
 
 PLAN_FILE: Final = "plan.json"

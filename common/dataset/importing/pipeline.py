@@ -4,12 +4,11 @@ One way for every format, see `_carry_out`. Annotation files and folders of clas
 what they refuse and in how they say it.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from reskd.common.console import emit, progress
+from reskd.common.console import emit, in_lines, progress, say
 from reskd.common.dataset.importing.annotations import Annotations
 from reskd.common.dataset.importing.class_list import read_class_list
 from reskd.common.dataset.importing.formats.folder import read_folder
@@ -34,8 +33,6 @@ from reskd.common.errors import DataError
 from reskd.common.storage.journal import Journal, journal_file
 from reskd.common.video.reader import Decoder
 from reskd.common.video.video_file import decoder_identity
-
-log = logging.getLogger(__name__)
 
 
 def run_import(
@@ -66,7 +63,7 @@ def run_import(
         if refusals := report.refusals(allowed):
             if options.as_json:
                 emit({"index": None, "report": report.record()}, as_json=True, text="")
-            raise DataError("\n".join(["no index was written.", *refusals]))
+            raise DataError(in_lines("no index was written.", *refusals))
 
     rules = LabelRules(
         classes=read_class_list(options.classes) if options.classes else None,
@@ -149,7 +146,7 @@ def import_folder(
         jobs=jobs,
     )
     for problem in report.unreadable:
-        log.warning("kept as unreadable: %s", problem)
+        say(f"kept as unreadable: {problem}")
     return index, report
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reskd.common.console import aligned
+from reskd.common.console import aligned, in_lines
 from reskd.common.dataset.importing.annotations import Ignored
 from reskd.common.dataset.importing.labels import Labelled
 from reskd.common.dataset.importing.repeats import PlacedVideo
@@ -72,7 +72,7 @@ class ImportReport:
                 yield f"{split}: {len(empty)} classes have no video: {names(empty)}"
         for title, found in self._findings().items():
             if found:
-                yield f"{len(found)} {title}:\n{listing(found)}"
+                yield in_lines(f"{len(found)} {title}:", listing(found))
         for reason, count in Counter(row.reason for row in self.ignored).most_common():
             first = next(row.where for row in self.ignored if row.reason == reason)
             yield f"{count} rows left out: {reason} (such as {first})"
@@ -138,11 +138,11 @@ def folder_refusal(report: ImportReport, directory: Path, *, allow_unreadable: b
         )
     lost = [*report.missing, *report.unreadable]
     if lost and not allow_unreadable:
-        return (
-            f"{len(lost)} of {sum(report.expected.values())} videos in {directory} cannot be "
-            f"read:\n{listing(lost)}\nFix or remove them; or give --allow-unreadable, which keeps "
-            "them in the index as failed videos, so that they are counted and never silently "
-            "dropped"
+        return in_lines(
+            f"{len(lost)} of {sum(report.expected.values())} videos in {directory} cannot be read:",
+            listing(lost),
+            "Fix or remove them; or give --allow-unreadable, which keeps them in the index as "
+            "failed videos, so that they are counted and never silently dropped",
         )
     return None
 
@@ -169,7 +169,7 @@ def summary(path: Path, index: VideoIndex) -> dict[str, Any]:
 def text_of(path: Path, index: VideoIndex, notes: Iterable[str]) -> str:
     """An index and the notes on its import, as text."""
     count = f"{path}: {len(index.videos)} videos of {len(index.classes)} classes"
-    return "\n".join([count, table(index), *notes])
+    return in_lines(count, table(index), *notes)
 
 
 def table(index: VideoIndex) -> str:
@@ -183,7 +183,7 @@ def table(index: VideoIndex) -> str:
     lines = aligned(rows)
     if unreadable:
         lines.append(f"{unreadable} of them could not be read and will count as failed")
-    return "\n".join(lines)
+    return in_lines(*lines)
 
 
 def names(items: Iterable[str]) -> str:
@@ -193,7 +193,7 @@ def names(items: Iterable[str]) -> str:
 
 def listing(lines: Iterable[str]) -> str:
     """One name a line, indented."""
-    return "\n".join(f"  {line}" for line in _shortened(lines))
+    return in_lines(*(f"  {line}" for line in _shortened(lines)))
 
 
 def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
@@ -201,43 +201,48 @@ def _refusals(report: ImportReport, allowed: Allowed) -> Iterator[str]:
     if lost > allowed.missing:
         if not any(report.found.values()):
             yield "no video was found: is --videos the folder that the paths start from?"
-        yield (
+        yield in_lines(
             f"{len(report.missing)} videos are missing and {len(report.unreadable)} unreadable, "
-            f"{allowed.missing} allowed:\n{listing([*report.missing, *report.unreadable])}\n"
+            f"{allowed.missing} allowed:",
+            listing([*report.missing, *report.unreadable]),
             f"Add or fix them; or give --allow-missing {lost}, which keeps them in the index "
-            "as failed videos, so that they are counted and never silently dropped"
+            "as failed videos, so that they are counted and never silently dropped",
         )
     # Parts of one video are not the same video twice.
     if report.contradicting and not report.parts:
-        yield (
-            f"{len(report.contradicting)} videos are named twice with different labels:\n"
-            f"{listing(report.contradicting)}\nOne of the two lines is wrong: correct the list"
+        yield in_lines(
+            f"{len(report.contradicting)} videos are named twice with different labels:",
+            listing(report.contradicting),
+            "One of the two lines is wrong: correct the list",
         )
     if report.overlapping:
-        yield (
-            f"{len(report.overlapping)} videos are in two splits:\n{listing(report.overlapping)}\n"
+        yield in_lines(
+            f"{len(report.overlapping)} videos are in two splits:",
+            listing(report.overlapping),
             "The measured accuracy would be that of videos seen in training: take them out of "
-            "one list. Files of the same name in a folder per split need --videos SPLIT=DIR"
+            "one list. Files of the same name in a folder per split need --videos SPLIT=DIR",
         )
     if report.same and not report.parts and not allowed.repetitions:
-        yield (
-            f"{len(report.same)} videos are named twice with the same labels:\n"
-            f"{listing(report.same)}\nEach would count twice: remove the lines, or give "
-            "--merge-duplicates to count it once"
+        yield in_lines(
+            f"{len(report.same)} videos are named twice with the same labels:",
+            listing(report.same),
+            "Each would count twice: remove the lines, or give --merge-duplicates to count it once",
         )
     if report.copies and not allowed.copies:
-        yield (
-            f"{len(report.copies)} videos of one split have the same bytes as one of another:\n"
-            f"{listing(_copies(report))}\nThe measured accuracy would be that of videos seen in "
-            "training: take them out of one list, or give --allow-copies where the data set is "
-            "published so"
+        yield in_lines(
+            f"{len(report.copies)} videos of one split have the same bytes as one of another:",
+            listing(_copies(report)),
+            "The measured accuracy would be that of videos seen in training: take them out of one "
+            "list, or give --allow-copies where the data set is published so",
         )
     if report.parts:
-        yield (
+        yield in_lines(
             f"{len(report.parts)} rows are a part of a video or of a folder of images, which an "
-            f"index cannot say:\n{listing(report.parts)}\nGive each a file of its own (ffmpeg -i "
-            "VIDEO -ss START -to END PART.mp4) or its own folder (links to its images do); or, "
-            "if whole videos are meant, give --ignore-columns start"
+            "index cannot say:",
+            listing(report.parts),
+            "Give each a file of its own (ffmpeg -i VIDEO -ss START -to END PART.mp4) or its own "
+            "folder (links to its images do); or, if whole videos are meant, give --ignore-columns "
+            "start",
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reskd.common.console import progress
+from reskd.common.console import in_lines, progress
 from reskd.common.dataset.importing.replacing import check_replaces_none
 from reskd.common.dataset.index import VideoEntry, VideoIndex, write_index
 from reskd.common.dataset.own_reader import open_shelved, shelf_of, shelved_content
@@ -79,10 +79,12 @@ def import_shelf(
             entries.append(made)
             advance()
     if problems and not allow_unreadable:
-        shown = "\n".join(f"  {key}: {why}" for key, why in sorted(problems.items())[:10])
         raise DataError(
-            f"no index was written: {len(problems)} of {len(listed)} videos cannot be read:\n"
-            f"{shown}\nRepair them, or keep them as failed with --allow-unreadable."
+            in_lines(
+                f"no index was written: {len(problems)} of {len(listed)} videos cannot be read:",
+                *(f"  {key}: {why}" for key, why in sorted(problems.items())[:10]),
+                "Repair them, or keep them as failed with --allow-unreadable.",
+            )
         )
     ordered = tuple(sorted(entries, key=lambda one: (one.split, one.id)))
     index = VideoIndex(classes=classes, root=root, videos=ordered, reader=reader)

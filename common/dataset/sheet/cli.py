@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reskd.common.cli.options import json_option, override_option
+from reskd.common.console import in_lines
 
 if TYPE_CHECKING:
     from reskd.common.dataset.sheet.sheet import Drawn
@@ -102,7 +103,7 @@ def show(
         )
         choice = choose(index, split=split, num_classes=num_classes, per_class=per_class, seed=seed)
         drawn = draw_sheet(out, index, choice, spec, title=index_file.name)
-        result, text = result | {"sheet": _as_json(drawn)}, f"{text}\n{_text(drawn)}"
+        result, text = result | {"sheet": _as_json(drawn)}, in_lines(text, _text(drawn))
     emit(result, as_json=as_json, text=text)
 
 
@@ -144,4 +145,4 @@ def _text(drawn: "Drawn") -> str:
     if choice.num_left_out:
         lines.append(f"{choice.num_left_out} classes are left out of it; --classes shows more")
     lines += [f"{video}: {problem}" for video, problem in drawn.problems.items()]
-    return "\n".join(lines)
+    return in_lines(*lines)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reskd.common.console import in_lines
 from reskd.common.errors import DataError
 from reskd.common.experiment import ModelSpec, Role
 from reskd.common.experiment.load import experiment_tree
@@ -28,6 +29,7 @@ from reskd.common.models.importing.known_models import (
     short_name,
 )
 from reskd.common.models.importing.names import INDEX_SUFFIX
+from reskd.common.models.importing.new_folder import check_free, new_folder
 from reskd.common.models.importing.options import ImportOptions
 from reskd.common.models.importing.parts import Part, choose_part, usual_role
 from reskd.common.models.importing.transformers_source import (
@@ -38,7 +40,6 @@ from reskd.common.models.importing.weights_file import read_weights
 from reskd.common.models.named_models import NAMED_MODELS
 from reskd.common.models.recognizer import Recognizer
 from reskd.common.models.registry import build_model, meta_model, timm_facts
-from reskd.common.storage.atomic_write import atomic_folder
 
 _INSIDE, _HEAD = "backbone.model.", "classifier."
 _RKD_STUDENT_SIZE, _SIZE = 112, 224
@@ -66,8 +67,7 @@ def import_checkpoint(file: Path, folder: Path, options: ImportOptions) -> dict[
             does not fit the model tensor by tensor, or if the folder is in use.
     """
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists already. Name a new folder, or remove it first.")
+    check_free(folder)
     if is_transformers_source(file):
         return import_transformers(file, folder, options)
     weights = read_weights(file, weights=options.weights, prefix=options.prefix)
@@ -211,7 +211,9 @@ def _state(
     if problems := misfits.text():
         name = short_name(source.spec.recognizer, source.spec.backbone)
         raise DataError(
-            f"does not fit {name} with {num_classes} classes, nothing was written:\n{problems}"
+            in_lines(
+                f"does not fit {name} with {num_classes} classes, nothing is written:", problems
+            )
         )
     drifted = part.layout == "rkd" and part.role == "teacher"
     has_statistics = any(name.endswith("running_mean") for name in state)
@@ -256,7 +258,7 @@ def _write(
     classes: tuple[str, ...],
     options: ImportOptions,
 ) -> CheckpointInfo:
-    with atomic_folder(folder) as partial:
+    with new_folder(folder) as partial:
         return save_checkpoint(
             partial,
             model,
@@ -324,4 +326,4 @@ def import_text(result: Mapping[str, Any]) -> str:
         *about,
         *(f"warning: {warning}" for warning in result["warnings"]),
     ]
-    return "\n".join(lines)
+    return in_lines(*lines)

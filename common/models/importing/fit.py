@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from reskd.common.console import in_lines
 from reskd.common.models.importing.names import INDEX_SUFFIX, TABLE_SUFFIX
 from reskd.common.models.slowonly import inflate_kernel
 from reskd.common.models.swin3d import WINDOW
@@ -102,8 +103,8 @@ class Misfits:
             ("positions numbered in another way", self.other_index),
             ("with values that are not finite", self.not_finite),
         )
-        return "\n".join(
-            f"  {kind} ({len(names)}): {', '.join(names)}" for kind, names in kinds if names
+        return in_lines(
+            *(f"  {kind} ({len(names)}): {', '.join(names)}" for kind, names in kinds if names)
         )
 
 

@@ -15,10 +15,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from reskd.common.console import in_lines
 from reskd.common.errors import DataError
 from reskd.common.experiment import ModelSpec
 from reskd.common.experiment.load import experiment_tree
 from reskd.common.models.checkpoint import save_checkpoint
+from reskd.common.models.importing.new_folder import new_folder
 from reskd.common.models.importing.options import ImportOptions
 from reskd.common.models.importing.safe_file import read_content
 from reskd.common.models.registry import build_model
@@ -26,7 +28,6 @@ from reskd.common.models.transformers_families import FAMILIES, Three, VideoFami
 from reskd.common.models.transformers_video import UNUSED, library
 from reskd.common.parsing.json_text import MOST_BYTES, read_bounded, read_json
 from reskd.common.parsing.yaml_text import parse_yaml
-from reskd.common.storage.atomic_write import atomic_folder
 
 _CONFIG: Final = "config.json"
 _PROCESSORS: Final = ("video_preprocessor_config.json", "preprocessor_config.json")
@@ -96,7 +97,7 @@ def import_transformers(source: Path, folder: Path, options: ImportOptions) -> d
     if options.size not in (None, size):
         raise DataError(f"{source} takes frames of {size} px, --size says {options.size}.")
     licence = _licence(local)
-    with atomic_folder(folder) as partial:
+    with new_folder(folder) as partial:
         info = save_checkpoint(
             partial,
             model,
@@ -218,7 +219,7 @@ def _loaded(
         if bars:
             log.enable_progress_bar()
     if problems := list(_problems(report)):
-        raise DataError(f"{source} does not fit its own {_CONFIG}:\n" + "\n".join(problems))
+        raise DataError(in_lines(f"{source} does not fit its own {_CONFIG}:", *problems))
     return model
 
 

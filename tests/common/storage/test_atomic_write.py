@@ -9,12 +9,12 @@ from stat import S_ISDIR
 import pytest
 
 from reskd.common.storage.atomic_write import (
-    PARTIAL_SUFFIX,
     atomic_folder,
     atomic_write,
     put_in_place,
     write_partial,
 )
+from reskd.common.storage.partial import PARTIAL_SUFFIX
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index, write_index
 from reskd.common.experiment import ModelSpec, Role
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from tests.student_train.random_checkpoint import random_checkpoint
 from tests.tiny_experiment import make_tiny_experiment
 

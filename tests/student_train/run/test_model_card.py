@@ -114,14 +114,14 @@ def test_classes_may_be_called_anything_and_many_are_cut_short(info: CheckpointI
     names = ("~~~", "<b>|", "two\nlines", *(f"class {i}" for i in range(LISTED_CLASSES)))
     card = model_card(replace(info, experiment={}, classes=names), CardFacts(), name="run")
     classes = section(card, "Classes")
-    assert "~~~~text\n~~~\n<b>|\ntwo lines\nclass 0\n" in classes
+    assert "~~~~text\n~~~\n<b>|\ntwo\\nlines\nclass 0\n" in classes
     assert "and 3 more, all in `labels.json`" in classes
     assert f"class {LISTED_CLASSES - 4}\n~~~~" in classes
 
 
 def test_a_table_survives_bars_in_its_values(info: CheckpointInfo) -> None:
     card = model_card(info, CardFacts(measured={"protocol": "a|b\nc"}), name="run")
-    assert "| protocol | a\\|b c |" in section(card, "Measured")
+    assert "| protocol | a\\|b\\nc |" in section(card, "Measured")
 
 
 def test_card_replaces_an_older_one_and_leaves_a_written_readme(

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,24 @@ from reskd.common.errors import PreemptedError
 from reskd.common.experiment.load import load_experiment
 from reskd.common.models.checkpoint import read_checkpoint_info
 from reskd.student_train.run.folder import RunFolder
-from reskd.student_train.run.log import EVENTS_FILE, read_events, read_log
-from reskd.student_train.run.provenance import PACKAGES, RunStart
+from reskd.student_train.run.log import EVENTS_FILE, log_start, read_events, read_log
+from reskd.student_train.run.provenance import PACKAGES, RunStart, threads_before
 from reskd.student_train.train import runs
 from reskd.teacher_cache.read.reader import CacheReader
 from tests.tiny_experiment import ALONE, TinyCache
 
+WHOLE = RunStart(
+    command=("reskd",),
+    folder=os.sep,
+    learned_from="cache",
+    cache="/cache",
+    fingerprint="f",
+    teacher_sha256="t",
+    device="cuda:0, a GPU",
+    processes=2,
+    threads=1,
+    versions={"python": "3"},
+)
 TIMES = ("seconds", "clips_per_second", "data_wait_share")
 
 
@@ -151,18 +163,20 @@ def test_run_from_python_records_its_start_without_a_command(here: Path) -> None
     ],
 )
 def test_start_that_is_not_as_we_write_it_is_none(damage: dict[str, Any]) -> None:
-    whole = RunStart(
-        command=("reskd",),
-        folder=os.sep,
-        learned_from="cache",
-        cache="/cache",
-        fingerprint="f",
-        teacher_sha256="t",
-        device="cuda:0, a GPU",
-        processes=2,
-        threads=1,
-        versions={"python": "3"},
-    )
+    whole = WHOLE
     line = {"event": "start", "epoch": 0, "step": 0, "added later": 1, **asdict(whole)}
     assert RunStart.of_line(line) == whole
     assert RunStart.of_line({**line, **damage}) is None
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "device", "before"),
+    [(4, 2, "cpu", 4), (2, 2, "cpu", None), (4, 2, "cuda:0, a GPU", None)],
+)
+def test_other_number_of_threads_counts_on_a_cpu(
+    tmp_path: Path, then: int, now: int, device: str, before: int | None
+) -> None:
+    start = replace(WHOLE, threads=now, device=device)
+    assert threads_before(tmp_path, start) is None  # a run that begins
+    log_start(tmp_path, epoch=0, step=0, facts=asdict(replace(start, threads=then)))
+    assert threads_before(tmp_path, start) == before

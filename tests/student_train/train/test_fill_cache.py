@@ -16,7 +16,7 @@ import reskd
 from reskd.common.cli.main import main
 from reskd.common.dataset.importing.pipeline import import_folder
 from reskd.common.errors import ExperimentError
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from reskd.teacher_cache.fill import writer
 from reskd.teacher_cache.run_log import read_runs
 from tests.student_train.two_processes import as_torchrun_does, free_port, in_two_processes

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from reskd.common.errors import ExperimentError
 from reskd.common.experiment import LossSpec, OptimizerSpec, TrainingSpec
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import WEIGHTS_FILE
-from reskd.student_train.run.folder import STATE_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
+from reskd.student_train.run.state import STATE_FILE
 from reskd.student_train.train import runs
 from reskd.student_train.train.freeze import freeze
 from reskd.student_train.train.stepper import Stepper

@@ -12,7 +12,7 @@ from torch import Tensor
 from reskd.common.experiment import LossSpec, OptimizerSpec, TrainingSpec
 from reskd.student_train.data.batches import Batch
 from reskd.student_train.distributed import ProcessGroup
-from reskd.student_train.run.folder import RunPosition
+from reskd.student_train.run.state import RunPosition
 from reskd.student_train.train.look_back import LookBack, TakenPart
 from reskd.student_train.train.meters import Figures, counts_of
 from reskd.student_train.train.stepper import PartResult, Stepper

@@ -18,7 +18,7 @@ from reskd.common.distill.arrays import TargetPlan
 from reskd.common.distill.teacher import Teacher, TeacherOutput
 from reskd.common.errors import CacheError, DataError, ExperimentError
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from reskd.student_train.data.decoded_frames import DecodedFrames
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train import runs

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from reskd.common.errors import PreemptedError, StoppedShortError
 from reskd.student_train.data.batches import Batch
-from reskd.student_train.run.folder import STATE_FILE, WEIGHTS_FILE, RunPosition
 from reskd.student_train.run.log import read_events
+from reskd.student_train.run.state import STATE_FILE, WEIGHTS_FILE, RunPosition
 from reskd.student_train.train import loop
 from reskd.student_train.train.stepper import Stepper
 from tests.student_train.counted_waits import counted_waits

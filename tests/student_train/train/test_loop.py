@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from reskd.common.cli.main import main
 from reskd.common.errors import DataError, PreemptedError, StoppedShortError
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from reskd.common.models.registry import build_model
 from reskd.common.storage.atomic_write import atomic_write
 from reskd.student_train.data.batches import Batch
-from reskd.student_train.run import folder as run_folder
-from reskd.student_train.run.folder import STATE_FILE, RunFolder, RunPosition, Stateful
+from reskd.student_train.run import state as run_state
+from reskd.student_train.run.folder import RunFolder
 from reskd.student_train.run.log import EVENTS_FILE, read_events
+from reskd.student_train.run.state import STATE_FILE, RunPosition, Stateful
 from reskd.student_train.train import loop
 from reskd.student_train.train.task import Task
 from tests.processes import started
@@ -202,7 +203,7 @@ def test_full_disk_while_saving_leaves_the_state_before_and_goes_on(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "atomic_write", full)
+        patch.setattr(run_state, "atomic_write", full)
         with pytest.raises(OSError, match="No space left"):
             trainer.start(tmp_path / "run")
     assert _states(tmp_path / "run") == [f"{STEPS:09d}"]
@@ -310,7 +311,7 @@ def test_train_with_damaged_state_names_it_and_the_way_out(
     else:
         whole = state.read_bytes()
         state.write_bytes({"cut": whole[: len(whole) // 2], "noise": b"x" * 999}.get(damage, b""))
-    with pytest.raises(DataError, match=r"states/\d+ is damaged\. Remove .*--fresh"):
+    with pytest.raises(DataError, match=r"states/\d+ is damaged: its state\.pt .*--fresh"):
         trainer.start(tmp_path / "run")
 
 

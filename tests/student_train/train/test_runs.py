@@ -1,6 +1,7 @@
 """Which cache a student may learn from, and how."""
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal
@@ -12,17 +13,14 @@ from safetensors.torch import load_file
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import CacheError, DataError, ExperimentError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    load_checkpoint,
-    read_checkpoint_info,
-)
+from reskd.common.models.checkpoint import load_checkpoint, read_checkpoint_info
+from reskd.common.models.checkpoint_record import CONFIG_FILE, WEIGHTS_FILE
 from reskd.common.storage.records import read_record, write_record
 from reskd.student_train.data.cache import open_cache
 from reskd.student_train.run.folder import LOCK_FILE
 from reskd.student_train.run.log import read_events
 from reskd.student_train.run.recipe_record import RECIPE_FILE
+from reskd.student_train.run.state import SEAL_FILE
 from reskd.student_train.train import run_training, runs
 from reskd.student_train.train.stepper import Stepper
 from reskd.teacher_cache.fill.writer import write_metadata
@@ -562,6 +560,9 @@ def test_unfinished_run_takes_no_more_epochs(student: Student) -> None:
     [state] = (student.folder / "run" / "states").iterdir()
     recipe = state / RECIPE_FILE
     recipe.write_text(recipe.read_text().replace('"epochs":1', '"epochs":3'))
+    seal = read_record(state / SEAL_FILE)
+    seal["files"][RECIPE_FILE] = sha256(recipe.read_bytes()).hexdigest()
+    write_record(state / SEAL_FILE, seal)
     with pytest.raises(DataError, match=r"has done 1 of 3: finish these first"):
         student("run", "student.training.epochs=4")
 

@@ -15,7 +15,7 @@ from reskd.common.dataset.index import read_index, write_index
 from reskd.common.distill.encoding import decode_features
 from reskd.common.errors import CacheError, ExperimentError, ReskdError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from reskd.student_train.data.joined_readers import JoinedReaders, MoreCache
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train import runs, teacher_terms

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from reskd.common.errors import ExperimentError, PreemptedError
 from reskd.common.experiment import OptimizerSpec, TrainingSpec
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from reskd.student_train.distributed import ProcessGroup
 from reskd.student_train.run.log import read_events
 from reskd.student_train.train import runs

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
 from reskd.common.experiment.load import load_experiment
-from reskd.common.models.checkpoint import WEIGHTS_FILE
+from reskd.common.models.checkpoint_record import WEIGHTS_FILE
 from reskd.student_train.data.batches import Batches, StoredFrames
 from reskd.student_train.data.cache import TrainingCache
 from reskd.student_train.data.labels import Labels

@@ -20,7 +20,9 @@ from reskd.common.dataset.index import read_index
 from reskd.common.distill.teacher import Teacher
 from reskd.common.errors import CacheError, DataError, StoppedShortError
 from reskd.common.experiment.load import load_experiment
-from reskd.common.storage.atomic_write import PARTIAL_SUFFIX, write_partial
+from reskd.common.models.checkpoint import load_checkpoint, save_checkpoint
+from reskd.common.storage.atomic_write import write_partial
+from reskd.common.storage.partial import PARTIAL_SUFFIX
 from reskd.common.video.views import FAILED
 from reskd.teacher_cache.fill import writer
 from reskd.teacher_cache.fill.cut import CutVideo
@@ -122,7 +124,6 @@ def test_plan_states_exactly_the_bytes_that_are_written(tiny_cache: TinyCache) -
 
 
 def test_stored_logits_are_the_teacher_s_output_for_the_stored_view(tiny_cache: TinyCache) -> None:
-    from reskd.common.models.checkpoint import load_checkpoint
     from reskd.common.video.clips import cut_clips
     from reskd.common.video.video_file import open_video
     from reskd.common.video.views import ViewParams
@@ -308,8 +309,17 @@ def test_more_views_than_the_cache_has_are_refused(tiny_cache: TinyCache) -> Non
 
 
 def test_teacher_of_other_classes_is_refused(tiny_experiment: Path) -> None:
-    labels = load_experiment(str(tiny_experiment)).teacher.checkpoint / "labels.json"
-    labels.write_text(labels.read_text().replace("climb", "crawl"))
+    folder = load_experiment(str(tiny_experiment)).teacher.checkpoint
+    model, info = load_checkpoint(folder)
+    save_checkpoint(
+        folder,
+        model,
+        role=info.role,
+        spec=info.model,
+        size=info.size,
+        classes=("crawl", *info.classes[1:]),
+        experiment=info.experiment,
+    )
     with pytest.raises(DataError, match="was trained for 3 classes"):
         make_tiny_cache(tiny_experiment, tiny_experiment.parent / "cache")
     assert not (tiny_experiment.parent / "cache").exists()

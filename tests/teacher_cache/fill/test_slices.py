@@ -271,7 +271,9 @@ def test_info_tells_which_devices_computed_how_many_units(
     assert commit is not None
     assert isinstance(commit.computed, Computed)
     own = commit.computed.device
-    assert cache_info(tiny_cache.cache)["devices"] == [{"device": own, "units": UNITS}]
+    assert cache_info(tiny_cache.cache)["devices"] == [
+        {"device": own, "torch_threads": torch.get_num_threads(), "units": UNITS}
+    ]
     assert main(["cache", "info", str(tiny_cache.cache)]) == 0
     assert f"9 units on {own}" in capsys.readouterr().out
 

@@ -187,12 +187,12 @@ def test_import_folder_of_cut_video_is_refused(real: Path, clip: Path, tmp_path:
 
 
 def test_import_folder_allowing_unreadable_keeps_them_with_no_frames(
-    real: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (real / "a b" / "bad.mp4").write_text("no video")
     index, _ = import_folder(real, tmp_path / "x.jsonl", val_fraction=0.2, allow_unreadable=True)
     assert [video.id for video in index.videos if video.num_frames == 0] == ["a b/bad.mp4"]
-    assert "a b/bad.mp4: Invalid data" in caplog.text
+    assert "a b/bad.mp4: Invalid data" in capsys.readouterr().err
 
 
 def command(*arguments: str | Path) -> int:
