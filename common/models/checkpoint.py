@@ -150,7 +150,7 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
 def _info_of(folder: Path, record: dict[str, Any]) -> CheckpointInfo:
     """What config.json and labels.json say, or the weights themselves if these are others."""
     try:
-        config, labels = (read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
+        config, labels = (_read_json(folder / name) for name in (CONFIG_FILE, LABELS_FILE))
     except OSError as error:
         problem = input_problem(error)
         if (folder / RUN_STATES).is_dir():

@@ -109,7 +109,7 @@ def make_cache(folder: Path) -> None:
     (generation,), layout = manifest.generations, manifest.layout
     for unit in manifest.units_of(generation):
         objects = {}
-        for array in manifest.arrays:
+        for array in manifest.stored_arrays:
             for block, key in layout.objects(array, unit, generation.view_range):
                 size = layout.object_bytes(array, block, unit)
                 (cache / key).parent.mkdir(parents=True, exist_ok=True)

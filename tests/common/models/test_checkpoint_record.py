@@ -22,6 +22,7 @@ from reskd.common.models.checkpoint import (
     save_checkpoint,
 )
 from reskd.common.models.checkpoint_record import CONFIG_FILE, LABELS_FILE, WEIGHTS_FILE
+from tests.common.models.former_checkpoint import make_former
 from tests.common.models.test_checkpoint import CLASSES, SPEC, save
 
 Record = dict[str, Any]
@@ -76,25 +77,9 @@ def _edited(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def _of_before(folder: Path) -> None:
-    """Make a checkpoint one of those that carried no digests of their own."""
-    path = folder / WEIGHTS_FILE
-    _edited(folder, CONFIG_FILE, _without_seals)
-    with safetensors.safe_open(path, "pt") as weights:
-        record = _without_seals(json.loads(weights.metadata()["reskd"]))
-    state = safetensors.torch.load_file(path)
-    safetensors.torch.save_file(state, path, metadata={"reskd": json.dumps(record)})
-
-
-def _without_seals(record: Record) -> Record:
-    return {
-        name: value for name, value in record.items() if name not in {"sha256", "labels_sha256"}
-    }
-
-
 def test_checkpoint_of_before_there_were_seals_is_read(tiny: Path) -> None:
     expected = _state(tiny)
-    _of_before(tiny)
+    make_former(tiny)
     assert b"labels_sha256" not in (tiny / CONFIG_FILE).read_bytes()
     assert _state(tiny) == expected
 
@@ -115,7 +100,7 @@ def test_edited_file_is_named_and_what_to_do(
     tiny: Path, before: bool, name: str, change: Callable[[Any], Any]
 ) -> None:
     if before:
-        _of_before(tiny)
+        make_former(tiny)
     _edited(tiny, name, change)
     for read in (load_checkpoint, read_checkpoint_info):
         with pytest.raises(DataError, match=rf"its {name} is not what was written.*Restore it"):
@@ -133,7 +118,7 @@ def test_edited_files_of_weights_that_say_nothing_are_told_by_their_own_seals(ti
 
 def test_header_that_lost_its_seal_is_named(tiny: Path) -> None:
     sealed = (tiny / CONFIG_FILE).read_bytes()
-    _of_before(tiny)
+    make_former(tiny)
     path = tiny / WEIGHTS_FILE
     path.write_bytes(path.read_bytes().replace(b"backbone_args", b"backbone_argz"))
     (tiny / CONFIG_FILE).write_bytes(sealed)
@@ -152,7 +137,7 @@ def test_files_left_of_the_checkpoint_before_leave_the_new_one_whole(
     shutil.copytree(tiny, old)
     model, info = load_checkpoint(tiny)
     if before:
-        _of_before(old)
+        make_former(old)
     if not same_weights:
         torch.nn.init.zeros_(next(model.parameters()))
     record = asdict(replace(info, classes=info.classes[::-1], size=48))

@@ -25,6 +25,7 @@ from reskd.common.models.importing.options import ImportOptions
 from reskd.common.models.registry import build_model, meta_model
 from reskd.common.video.preprocess import IMAGENET, Colours
 from reskd.teacher_cache.format.identity import cache_identity, first_difference
+from tests.common.models.former_checkpoint import make_former
 
 HALF = Colours((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KINETICS = Colours((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
@@ -101,9 +102,7 @@ def test_checkpoint_from_before_they_were_stated_keeps_what_it_saw(
     spec: ModelSpec, expected: Colours, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "run", spec)
-    config = json.loads((folder / "config.json").read_text())
-    del config["model"]["mean"], config["model"]["std"]
-    (folder / "config.json").write_text(json.dumps(config))
+    make_former(folder, lambda record: record["model"].update(mean=None, std=None))
     assert load_checkpoint(folder)[0].colours == expected
     model = read_checkpoint_info(folder).model
     assert Colours(model.mean or (0, 0, 0), model.std or (0, 0, 0)) == expected
@@ -154,13 +153,7 @@ def test_import_of_an_own_head_with_a_new_classifier_keeps_all_else(tmp_path: Pa
 
 def test_weights_of_the_former_head_are_refused_saying_so(tmp_path: Path) -> None:
     folder = save(tmp_path / "run", ModelSpec(backbone="test_resnet"))
-    for name in ("config.json", "model.safetensors"):
-        content = (folder / name).read_bytes()
-        assert b"test_resnet" in content
-        (folder / name).write_bytes(content.replace(b"test_resnet", b"test_vit\x20\x20\x20"))
-    config = json.loads((folder / "config.json").read_text())
-    config["model"]["backbone"] = "test_vit"
-    (folder / "config.json").write_text(json.dumps(config))
+    make_former(folder, lambda record: record["model"].update(backbone="test_vit"))
     with pytest.raises(DataError, match="averaged the feature map of every model"):
         load_checkpoint(folder)
 

@@ -19,7 +19,7 @@ def test_tries_of_a_library_are_not_shown_before_our_own_words(
         raise OSError("no network")
 
     monkeypatch.setattr("timm.create_model", create_model)
-    with pytest.raises(ExperimentError, match=r"no network\nWhere its weights cannot be fetched"):
+    with pytest.raises(ExperimentError, match=r"no network\s+Where its weights cannot be fetched"):
         frame_backbone.FrameBackbone("resnet18", pretrained=True, args={})
     assert caplog.messages == []
     library.warning("afterwards")

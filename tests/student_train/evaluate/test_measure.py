@@ -376,9 +376,9 @@ def test_unreadable_and_quarantined_videos_have_score_0_and_count_as_wrong(
     write_quarantine(quarantine_file(index_path), [bad])
     opened = []
 
-    def noting(path: Path, decoder: Decoder, *, num_wanted: int) -> VideoReader:
+    def noting(path: Path, decoder: Decoder, **options: Any) -> VideoReader:
         opened.append(path)
-        return open_video(path, decoder, num_wanted=num_wanted)
+        return open_video(path, decoder, **options)
 
     monkeypatch.setattr("reskd.common.video.video_file.open_video", noting)
     result = _evaluate(run, "train", scores=tmp_path / "scores.npz", clips=2)

@@ -263,10 +263,10 @@ def test_no_readable_video_gives_counts_and_the_reason(tiny_experiment: Path) ->
 def test_folder_that_takes_no_file_gives_counts_and_the_reason(
     tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(**_: Any) -> None:
+    def refused(_: Path) -> Path:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryDirectory", refused)
+    monkeypatch.setattr("reskd.teacher_cache.estimate.probe.partial_name", refused)
     forecast = forecast_of(tiny_experiment)
     assert forecast.hours is None
     assert "nothing can be written" in str(forecast.why_not)

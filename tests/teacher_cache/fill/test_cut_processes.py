@@ -88,18 +88,21 @@ def test_unreadable_video_is_marked(tiny_cache: TinyCache) -> None:
     assert tree_of(folders[0]) == tree_of(folders[1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_processes")
 def test_videos_of_a_killed_process_are_decoded_once_more(
     tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed = list[int]()
+    killed, plan = list[int](), UnitPlanner.plan
 
-    def kill_once(unit: int) -> None:
-        if not killed:
+    def and_kill_once(planner: UnitPlanner, unit: int, batch_clips: int) -> UnitWork:
+        if unit == 8 and not killed:
             killed.append(unit)
-            kill_a_worker()
+            for _ in range(TWO.threads):
+                kill_a_worker()
+        return plan(planner, unit, batch_clips)
 
-    after_units(monkeypatch, kill_once)
+    monkeypatch.setattr(UnitPlanner, "plan", and_kill_once)
     folder = fill_again(tiny_cache, TWO)
     assert killed
     assert "a process that decodes was killed" in capsys.readouterr().err

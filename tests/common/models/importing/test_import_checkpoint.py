@@ -231,7 +231,7 @@ def test_every_misfit_is_listed_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         imported(tmp_path, tensors, model=TINY)
     lines = str(caught.value).split("\n")
-    assert "weights.pth: does not fit tsn_test_resnet with 3 classes, nothing was wr" in lines[0]
+    assert "weights.pth: does not fit tsn_test_resnet with 3 classes, nothing is wr" in lines[0]
     shape = tuple(tensors[keys[1]].shape)
     assert lines[1:] == [
         f"  missing (2): {keys[0].replace('backbone.', INSIDE)}, {INSIDE}layer2.0.bn1.running_mean",
