@@ -30,6 +30,7 @@ from tests.benchmarks import (
     store_read,
     store_write,
     train_step,
+    workers,
 )
 from tests.benchmarks.timing import interleaved, ratio
 from tests.video_files import numbered_frames, write_video
@@ -113,6 +114,15 @@ def test_device_preprocess_with_a_short_video_compares_both_ways(tmp_path: Path)
     result = device_preprocess.compare(path, clip=clip, count=2, rounds=1)
     assert result["saved_share"] < 1
     assert result["decode_ms"] > 0
+
+
+@pytest.mark.slow  # workers import torch
+def test_workers_with_a_tiny_teacher_are_timed_and_foretold(tmp_path: Path) -> None:
+    result = workers.compare(
+        tmp_path, backbone="test_resnet", size=128, videos=4, views=2, rounds=1, seconds=0.1
+    )
+    _require_numbers({name: result[name] for name in ("gain", "foretold_1", "foretold_2")})
+    assert not (tmp_path / "caches").exists()
 
 
 def test_frame_access_with_a_short_video_reads_the_same_frames(tmp_path: Path) -> None:

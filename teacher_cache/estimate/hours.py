@@ -24,7 +24,7 @@ class MeasuredSpeed:
     write_bytes_per_second: float
     """Hashed, written and synced."""
     processor_seconds_per_video: float
-    """Of all threads of this process, for all of that."""
+    """Of all cores, for all of that."""
     stored_fraction: dict[str, float]
     """By array: bytes on disk over planned bytes; 1 without a codec."""
     videos_probed: int

@@ -25,6 +25,7 @@ from reskd.common.models.checkpoint import check_teacher, load_checkpoint
 from reskd.common.rng import keyed_generator
 from reskd.common.storage.partial import clear_beside, partial_name
 from reskd.teacher_cache.fill.computed import default_batch
+from reskd.teacher_cache.fill.cut import MOST_THREADS
 from reskd.teacher_cache.fill.job import Job, RunOptions
 from reskd.teacher_cache.fill.meters import FillMeters
 from reskd.teacher_cache.fill.pipeline.fill_units import fill_units
@@ -56,7 +57,7 @@ class ProbeRun:
     """Without its first unit, if there is another."""
     whole: FillMeters
     processor_seconds: float
-    """Of the whole run, all threads together."""
+    """Of the whole run, all threads together, and the processes that decode."""
     threads: int
     stored_fraction: dict[str, float]
 
@@ -167,12 +168,13 @@ class Probe:
             meters=meters,
             on_unit=lambda unit: marks.append(replace(meters)),
         )
+        elsewhere = meters.decode_seconds if job.options.threads > MOST_THREADS else 0.0
         fractions = self._note(job, manifest)
         steady = marks[-1].since(marks[0]) if len(marks) > 1 else marks[-1]
         return ProbeRun(
             steady=steady if steady.videos else marks[-1],
             whole=meters,
-            processor_seconds=time.process_time() - processor,
+            processor_seconds=time.process_time() - processor + elsewhere,
             threads=job.options.threads,
             stored_fraction=fractions,
         )

@@ -1,15 +1,16 @@
 """Several drivers on one folder: one cache, of which every unit is of one driver."""
 
+import errno
 import fcntl
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from reskd.common.console import say
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment.load import load_experiment
+from reskd.common.storage.system_errors import tell
 from reskd.teacher_cache.fill import engine, locks, opening
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.slices import Slice
@@ -30,6 +32,7 @@ from reskd.teacher_cache.format.plan import plan_cache
 from reskd.teacher_cache.info import cache_info
 from reskd.teacher_cache.read.reader import CacheReader
 from reskd.teacher_cache.verify.verify import verify_cache
+from tests.campaigns.many_drivers import at_one_moment, command_of, environment
 from tests.processes import started
 from tests.teacher_cache.handling import OPTIONS, rows_of, tree_of
 from tests.tiny_experiment import TinyCache, save_random_teacher
@@ -43,16 +46,6 @@ def fill_slice(experiment: Path, folder: Path, part: str | None) -> dict[str, ob
     plan = plan_cache(resolved, read_index(resolved.data.index), memory_bytes=10**9)
     options = replace(OPTIONS, part=None if part is None else Slice.parse(part))
     return run_cache_teacher(resolved, plan, folder, options)
-
-
-def command_of(experiment: Path, folder: Path, part: str) -> list[str]:
-    words = [sys.executable, "-m", "reskd.common.cli.main", "cache-teacher", str(experiment)]
-    return [*words, "--cache", str(folder), "--slice", part]
-
-
-def environment() -> dict[str, str]:
-    """As many threads as here, for records name their number."""
-    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "3/", "-1/4", "1/0", "a/b", "1/2/3", "1.0/2"])
@@ -264,6 +257,37 @@ def test_cache_that_disappears_stops_the_run_and_comes_back(
     assert tree_of(folder) == tree_of(tiny_cache.cache)
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE])
+@pytest.mark.parametrize("call", ["fsync", "flock"])
+def test_storage_that_fails_ends_a_slice_with_5_and_keeps_what_is_committed(
+    tiny_cache: TinyCache,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    number: int,
+) -> None:
+    """As a network file system does that goes away, of an open file without its name."""
+    folder = tiny_cache.cache.with_name("failing")
+    module: Any = os if call == "fsync" else fcntl
+    work = getattr(module, call)
+
+    def fail(*args: Any) -> Any:
+        if len(list(folder.glob("commits/*.json"))) >= 2:
+            raise OSError(number, os.strerror(number))
+        return work(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, call, fail)
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            fill_slice(tiny_cache.experiment, folder, "1/1")
+    told = tell(caught.value)
+    assert told.exit_code == 5
+    assert str(folder) in told.message
+    assert f"{os.strerror(number)} ({errno.errorcode[number]})" in told.message
+    assert len(read_commits(folder, 1, range(UNITS))) >= 2
+    fill_slice(tiny_cache.experiment, folder, "1/1")
+    assert tree_of(folder) == tree_of(tiny_cache.cache)
+
+
 def test_info_tells_which_devices_computed_how_many_units(
     tiny_cache: TinyCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,19 +339,7 @@ def test_four_drivers_at_one_moment_on_an_empty_folder(tiny_cache: TinyCache, ro
     folder = tiny_cache.cache.with_name(f"round-{round_}")
     if round_ == 1:
         folder.mkdir()  # an empty one counts as none
-    with ExitStack() as stack:
-        drivers = [
-            stack.enter_context(
-                started(
-                    command_of(tiny_cache.experiment, folder, f"{number}/4"),
-                    env=environment(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                )
-            )
-            for number in range(1, 5)
-        ]
-        told = [driver.communicate(timeout=120)[1] for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0] * 4, told
+    ends = at_one_moment(tiny_cache.experiment, folder, 4)
+    assert [code for code, _ in ends] == [0] * 4, ends
     assert tree_of(folder) == tree_of(tiny_cache.cache)
     assert not list(folder.parent.glob("*.partial"))

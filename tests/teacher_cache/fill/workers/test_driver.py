@@ -1,5 +1,6 @@
 """Two workers make the cache of one process, also where they die."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from reskd.common.cli.main import main
 from reskd.common.dataset.index import read_index
 from reskd.common.errors import StoppedShortError
 from reskd.common.experiment.load import load_experiment
+from reskd.common.storage.system_errors import tell
 from reskd.teacher_cache.fill.cut import MOST_THREADS
 from reskd.teacher_cache.fill.engine import run_cache_teacher
 from reskd.teacher_cache.fill.job import Job
@@ -64,6 +66,19 @@ def dies_always(
 
 def ends_at_once(*_: Any, **__: Any) -> None:
     os._exit(7)
+
+
+def loses_its_folder(job: Job, *rest: Any, **how: Any) -> None:
+    """The file system of the cache goes away once two units are committed."""
+    fsync = os.fsync
+
+    def fail(descriptor: Any) -> None:
+        if len(list(job.folder.glob("commits/*.json"))) >= 2:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        fsync(descriptor)
+
+    pytest.MonkeyPatch().setattr(os, "fsync", fail)  # of a process of its own
+    fill_units(job, *rest, **how)
 
 
 def test_two_workers_write_the_bytes_of_one_process(tiny_cache: TinyCache) -> None:
@@ -116,6 +131,24 @@ def test_device_on_which_no_worker_stays_stops_the_run(
     monkeypatch.setattr(driver, "fill_units", ends_at_once)
     with pytest.raises(StoppedShortError, match=r"3 workers on cpu .* ended with 7"):
         fill_with_two(tiny_cache, tiny_cache.cache.with_name("two"))
+
+
+def test_storage_that_fails_a_worker_ends_the_run_with_5_and_keeps_what_is_committed(
+    tiny_cache: TinyCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_cache.cache.with_name("two")
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "fill_units", loses_its_folder)
+        with pytest.raises(OSError, match=os.strerror(errno.ESTALE)) as caught:
+            fill_with_two(tiny_cache, folder)
+    told = tell(caught.value)
+    assert told.exit_code == 5
+    assert f"{folder}/" in told.message
+    assert "Mount its network file system anew" in told.message
+    assert "the worker on" not in capsys.readouterr().err  # none is taken for dead
+    assert len(read_commits(folder, 1, range(UNITS))) >= 2
+    fill_with_two(tiny_cache, folder)
+    assert tree_of(folder) == tree_of(tiny_cache.cache)
 
 
 def test_unreadable_videos_of_all_workers_count_together(tiny_cache: TinyCache) -> None:
