@@ -87,7 +87,7 @@ def test_no_command_and_no_page_lets_a_name_through(
     run("predict", student, video.with_name(f"absent {VIDEO}"), codes=(3, 5))
     run("extract-features", student, index, home / f"a\n{FORGED}.npz", codes=(0, 5))
     run("export", student, home / f"a\n{FORGED}\x1b[2J.pt2", "--no-check")
-    run("import-checkpoint", home / f"absent\n{FORGED}\x1b[2J", home / "imported", codes=(2,))
+    run("import-checkpoint", home / f"absent\n{FORGED}\x1b[2J", home / "imported", codes=(3,))
     assert len(run.shown) > 10
 
     for page in ("student/README.md", "teacher/README.md", "report/index.html"):
