@@ -148,7 +148,12 @@ class Probe:
         manifest = self.make_cache(arrays, views, unit_videos)
         entries = list(self.job.entries.values())
         order = entries[self.tried :] + entries[: self.tried]
-        job = replace(self.job, entries=dict(enumerate(order)))
+        options = self.job.options
+        if not self.job.grouped:
+            # A batch is filled up: a unit of fewer clips would take as long as one of many.
+            unit_clips = manifest.layout.unit_videos * views
+            options = replace(options, batch_clips=min(self.batch, unit_clips))
+        job = replace(self.job, entries=dict(enumerate(order)), options=options)
         marks: list[FillMeters] = []
         meters, processor = FillMeters(), time.process_time()
         deadline = time.perf_counter() + seconds

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from reskd.common.dataset.index import read_index
+from reskd.common.distill.teacher import Teacher, TeacherOutput
 from reskd.common.errors import DataError, PreemptedError
 from reskd.common.experiment.load import load_experiment
 from reskd.teacher_cache.estimate import probe
@@ -270,6 +272,21 @@ def test_folder_that_takes_no_file_gives_counts_and_the_reason(
     forecast = forecast_of(tiny_experiment)
     assert forecast.hours is None
     assert "nothing can be written" in str(forecast.why_not)
+
+
+def test_small_units_of_a_slow_teacher_are_not_filled_up(
+    tiny_experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, predict = list[int](), Teacher.predict
+
+    def noting(teacher: Teacher, clips: Tensor) -> TeacherOutput:
+        seen.append(len(clips))
+        return predict(teacher, clips)
+
+    monkeypatch.setattr(Teacher, "predict", noting)
+    measured = forecast_of(tiny_experiment, seconds=1e-6).measured
+    assert measured is not None
+    assert set(seen) == {1}  # a view of a video; a batch would have 8
 
 
 def test_teacher_that_is_too_slow_is_shown_fewer_views(tiny_experiment: Path) -> None:
