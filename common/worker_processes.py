@@ -76,8 +76,7 @@ def ordered_map_in_processes(
 ) -> Generator[Result, None, None]:
     """`ordered_map` in processes, each with one torch thread.
 
-    A process that is killed ends this with a RuntimeError, raised here or wherever the main thread
-    then is: see `worker_has_died`.
+    A process that is killed ends this with a RuntimeError, within seconds: see `worker_has_died`.
 
     Args:
         function: What to do with an item; it travels to the processes, its results travel back.
@@ -89,7 +88,7 @@ def ordered_map_in_processes(
             tensors, or what has a method `pin_memory`.
     """
     processes = max(1, min(processes, ahead))
-    start_server_of_workers([function_module(function)])
+    start_server_of_workers([_module_of(function)])
     loader: DataLoader[Any] = DataLoader(
         _Mapped(function),
         batch_size=None,
@@ -121,7 +120,7 @@ def worker_has_died(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith(_DEATH)
 
 
-def function_module(function: object) -> str:
+def _module_of(function: object) -> str:
     """The module in which a function, or the class of what is called like one, was written."""
     inner = getattr(function, "func", function)
     return str(getattr(inner, "__module__", None) or type(inner).__module__)

@@ -126,8 +126,8 @@ class TrainingSpec:
     for the commonest sizes of batches; others, such as those that lack videos, go without."""
     cuda_graphs: bool = False
     """Record the network's forward and backward pass once and let the GPU repeat them, which is
-    faster where a step asks for many small kernels; the same ones, so results stay. For one process
-    with a GPU; without effect on a CPU."""
+    faster where a step asks for many small kernels; they are the same ones, so results should stay,
+    which no card has shown yet. For one process with a GPU; without effect on a CPU."""
     channels_last: bool = False
     """Keep the 3D layers of slowonly, swin3d and torchvision in the memory order that GPUs' tensor
     cores work in, which may be faster; changes roundings. 2D networks are always in that order."""

@@ -130,7 +130,7 @@ def cut_videos(
     """Decode and cut ahead, in threads; results come in the order of the tasks.
 
     More than MOST_THREADS are processes where the memory holds what these share. One that is
-    killed ends this with the error of `worker_has_died`, anywhere in the main thread.
+    killed ends this with the error of `worker_has_died`.
 
     Args:
         source: Where the videos are.
@@ -147,10 +147,8 @@ def cut_videos(
     if cut_there:
         share = source.decoded_bytes // (LOOK_AHEAD_PER_THREAD * source.threads + 1)
         video_bytes = frame_bytes = max(video_bytes, share)
-    ahead, pinned = (
-        look_ahead(source.threads, video_bytes, source.decoded_bytes),
-        device.type == "cuda",
-    )
+    ahead = look_ahead(source.threads, video_bytes, source.decoded_bytes)
+    pinned = device.type == "cuda"
     if source.threads > MOST_THREADS and shared_memory_holds(2 * ahead * video_bytes):
         # What pins memory is the process that the GPU belongs to.
         way = _Way(frame_bytes=frame_bytes, pinned=False)

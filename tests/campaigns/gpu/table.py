@@ -19,6 +19,8 @@ GOALS: Mapping[str, tuple[str, str, str]] = {
     "waits per step": ("waits_per_step", "waits for the device per step", "0"),
     "waits per batch": ("waits_per_batch", "waits for the device per batch", "0"),
     "ghost BatchNorm": ("ratio", "step over a plain one", "at most 1.15"),
+    "graphed student step": ("step_ratio", "the same with CUDA graphs", "at least 0.95"),
+    "graphed step": ("graphed_ghost_ratio", "ghost over plain with CUDA graphs", "at most 1.15"),
     "compiled step": ("speedup", "eager over compiled", ""),
     "cache of the device verified on the CPU": ("rows", "rows without a finding", ""),
     "preprocessing on the device": ("different", "numbers that differ", "0"),
